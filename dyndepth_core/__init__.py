@@ -1,0 +1,1 @@
+"""Learning depth and object motion from plain monocular video: the ROS-free core."""

@@ -1,0 +1,1 @@
+"""Recordings, samples, transforms and the synthetic driving world."""

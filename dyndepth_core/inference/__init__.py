@@ -1,0 +1,1 @@
+"""Model files and the Predictor that runs on the vehicle."""

@@ -1,0 +1,1 @@
+"""Networks: encoders, depth decoder, pose network."""

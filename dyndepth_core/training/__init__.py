@@ -1,0 +1,1 @@
+"""The training engine: fit, resumable stages, health checks."""
