@@ -1,0 +1,70 @@
+"""The camera of a recording: `calib.json`, in pixels, pixel centres at integers."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DISTORTION_MODELS = ("plumb_bob", "rational_polynomial", "equidistant")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Intrinsics in pixels of the stored image size; `fx` is None when they are unknown ("learn them")."""
+
+    width: int
+    height: int
+    fx: float | None = None
+    fy: float | None = None
+    cx: float | None = None
+    cy: float | None = None
+    distortion: dict[str, Any] | None = None
+    rectified: bool = True
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"calibration: image size {self.width}x{self.height} is empty; give width and height")
+        given = [v for v in (self.fx, self.fy, self.cx, self.cy) if v is not None]
+        if len(given) not in (0, 4):
+            raise ValueError("calibration: give all of fx, fy, cx, cy or none of them (none means: learn them)")
+        if given and not all(math.isfinite(v) for v in given):
+            raise ValueError(f"calibration: fx, fy, cx, cy = {given} are not all finite numbers; calibrate the camera")
+        if given and (self.fx <= 0 or self.fy <= 0):
+            raise ValueError(f"calibration: focal lengths fx={self.fx}, fy={self.fy} must be positive pixels")
+        if self.distortion is not None and self.distortion.get("model") not in DISTORTION_MODELS:
+            raise ValueError(
+                f"calibration: distortion model {self.distortion.get('model')!r} is not one of {DISTORTION_MODELS}"
+            )
+
+    @property
+    def K(self) -> np.ndarray | None:
+        """(3, 3) float64 intrinsics in pixels, None when unknown."""
+        if self.fx is None:
+            return None
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], dtype=np.float64)
+
+    @classmethod
+    def from_K(cls, K: np.ndarray, width: int, height: int, source: str = "") -> Calibration:
+        """Make the calibration of a rectified camera from its (3, 3) matrix."""
+        return cls(width, height, float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]), source=source)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibration:
+        """Read a `calib.json`; ValueError names the file and what is wrong in it."""
+        path = Path(path)
+        try:
+            fields = json.loads(path.read_text())
+            names = set(cls.__dataclass_fields__)
+            return cls(**{k: v for k, v in fields.items() if k in names})
+        except (json.JSONDecodeError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"{path}: not a valid calib.json ({error})") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write this calibration as `calib.json`."""
+        Path(path).write_text(json.dumps(asdict(self), indent=1) + "\n")

@@ -1,0 +1,199 @@
+"""Reading recordings: a folder with images, calib.json, frames.csv and, where known, ground truth."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dyndepth_core.data.calibration import Calibration
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
+ODOMETRY_KEYS = ("tx", "ty", "tz", "qx", "qy", "qz", "qw", "speed", "yaw_rate")
+DEPTH_PNG_SCALE = 256.0  # 16-bit PNG holds metres x 256, 0 = none (the KITTI convention)
+
+
+class Recording:
+    """One image sequence on disk (or a [first, last] range of it); every accessor takes 0 <= i < len(self)."""
+
+    def __init__(self, path: str | Path, first: int = 0, last: int | None = None) -> None:
+        self.path = Path(path)
+        self.name = self.path.name
+        folder = self.path / "images" if (self.path / "images").is_dir() else self.path
+        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not files:
+            raise ValueError(f"{self.path}: no images ({', '.join(IMAGE_SUFFIXES)}) in it; is this the right folder?")
+        rows = _read_frames(self.path / "frames.csv", len(files))
+        last = len(files) - 1 if last is None else last
+        if not 0 <= first <= last < len(files):
+            raise ValueError(f"{self.path}: frames {first} to {last} asked for, but it has 0 to {len(files) - 1}")
+        self._files = files[first : last + 1]
+        self._rows = rows[first : last + 1]
+        self.stamps_ns = np.array([int(r["stamp_ns"]) for r in self._rows], dtype=np.int64)
+        self.keep = np.array([r.get("keep", "1") not in ("0", "False", "false") for r in self._rows])
+        self.calib = self._read_calibration()
+        self._poses = _read_poses(self.path / "poses.csv")
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def _read_calibration(self) -> Calibration:
+        path = self.path / "calib.json"
+        if path.exists():
+            return Calibration.load(path)
+        height, width = self.image(0).shape[:2]
+        return Calibration(width, height, source="no calib.json: intrinsics unknown")
+
+    def image_path(self, i: int) -> Path:
+        """Path of image i."""
+        return self._files[i]
+
+    def image(self, i: int) -> np.ndarray:
+        """Read image i as uint8 (H, W, 3) RGB; ValueError when the file cannot be decoded."""
+        image = cv2.imread(str(self._files[i]), cv2.IMREAD_COLOR)
+        if image is None:
+            raise ValueError(f"{self._files[i]}: cannot be decoded as an image; it is damaged, remove or re-record it")
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def _truth(self, folder: str, i: int, suffix: str = ".png") -> Path | None:
+        path = self.path / folder / (self._files[i].stem + suffix)
+        return path if path.exists() else None
+
+    def _png(self, folder: str, i: int) -> np.ndarray | None:
+        path = self._truth(folder, i)
+        if path is None:
+            return None
+        data = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if data is None:
+            raise ValueError(f"{path}: damaged ground-truth PNG; render or convert it again")
+        return data
+
+    def depth(self, i: int) -> np.ndarray | None:
+        """Ground-truth depth, float32 (H, W) in metres along z, 0 = none; None where the recording has none."""
+        data = self._png("depth", i)
+        return None if data is None else data.astype(np.float32) / DEPTH_PNG_SCALE
+
+    def instances(self, i: int) -> np.ndarray | None:
+        """Instance ids, int32 (H, W), 0 = background; None where unknown."""
+        data = self._png("instances", i)
+        return None if data is None else data.astype(np.int32)
+
+    def dynamic(self, i: int) -> np.ndarray | None:
+        """Mask, bool (H, W), of what moves at 1 m/s or more relative to the ground; None where unknown."""
+        data = self._png("dynamic", i)
+        return None if data is None else data > 127
+
+    def velocity(self, i: int) -> np.ndarray | None:
+        """Velocity relative to the ground, float32 (H, W, 3) in m/s, optical axes of frame i; None where unknown."""
+        path = self._truth("velocity", i, ".npz")
+        if path is None:
+            return None
+        with np.load(path, allow_pickle=False) as data:
+            return data["velocity"].astype(np.float32)
+
+    def pose(self, i: int) -> np.ndarray | None:
+        """T_world_cam, float64 (4, 4); None where unknown."""
+        return self._poses.get(int(self._rows[i]["index"]))
+
+    def odometry(self, i: int) -> dict[str, float] | None:
+        """Vehicle odometry at the stamp (ODOMETRY_KEYS; metres, m/s, rad/s), None where unknown."""
+        row = self._rows[i]
+        found = {k: float(row[k]) for k in ODOMETRY_KEYS if row.get(k) not in (None, "")}
+        return found or None
+
+
+class VideoRecording(Recording):
+    """A video file read as a recording without calibration; frames are decoded on demand, in order when possible."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.name = self.path.stem
+        self._capture = cv2.VideoCapture(str(self.path))
+        count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        if not self._capture.isOpened() or count < 1:
+            raise ValueError(f"{self.path}: cannot be opened as a video; convert it, e.g. ffmpeg -i IN -c:v libx264 OUT.mp4")
+        rate = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
+        self._next, self._count = 0, count
+        self.stamps_ns = (np.arange(count) * (1e9 / rate)).astype(np.int64)
+        self.keep = np.ones(count, bool)
+        self._poses = {}
+        self._rows = [{"index": str(i)} for i in range(count)]
+        self._files = [Path(f"{i:06d}") for i in range(count)]
+        sidecar = self.path.with_suffix(".calib.json")
+        width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+        height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        self.calib = Calibration.load(sidecar) if sidecar.exists() else Calibration(width, height, source="video file")
+
+    def image(self, i: int) -> np.ndarray:
+        """Decode frame i as uint8 (H, W, 3) RGB; ValueError when the stream is damaged there."""
+        if i != self._next:
+            self._capture.set(cv2.CAP_PROP_POS_FRAMES, i)
+        good, image = self._capture.read()
+        self._next = i + 1
+        if not good:
+            raise ValueError(f"{self.path}: frame {i} of {self._count} cannot be decoded; the video is damaged or shorter")
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def _truth(self, folder: str, i: int, suffix: str = ".png") -> Path | None:
+        return None
+
+
+def _read_frames(path: Path, count: int) -> list[dict[str, str]]:
+    if not path.exists():  # a plain folder of images: nominal 10 Hz, so that nothing divides by zero
+        return [{"index": str(i), "stamp_ns": str(i * 100_000_000)} for i in range(count)]
+    with path.open(newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r.get("index") not in (None, "")]
+    if len(rows) < count:
+        raise ValueError(f"{path}: {len(rows)} rows for {count} images; the recording is incomplete, collect it again")
+    try:
+        [int(r["stamp_ns"]) for r in rows]
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{path}: every row needs an integer stamp_ns ({error})") from error
+    return rows[:count]
+
+
+def _read_poses(path: Path) -> dict[int, np.ndarray]:
+    if not path.exists():
+        return {}
+    table = np.atleast_2d(np.loadtxt(path, delimiter=",", skiprows=1, dtype=np.float64))
+    if table.shape[1] != 13:
+        raise ValueError(f"{path}: {table.shape[1]} columns, expected 13: index and T00..T23, rows of T_world_cam")
+    bottom = np.array([[0.0, 0.0, 0.0, 1.0]])
+    return {int(row[0]): np.concatenate([row[1:].reshape(3, 4), bottom]) for row in table}
+
+
+def open_recordings(path: str | Path, split: str | None = None) -> list[Recording]:
+    """Open what `--data` names: a root of sequences, one sequence, an image folder or a video file.
+
+    split: train, val or test: only the sequences (and frame ranges) listed in `<root>/splits/<split>.txt`;
+    ignored when the root has no `splits` folder. Raises FileNotFoundError or ValueError that says what is missing.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder; give a recording, a root of recordings or a video")
+    if path.is_file():
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            raise ValueError(f"{path}: not a video ({', '.join(VIDEO_SUFFIXES)}); give a folder of images or a video")
+        return [VideoRecording(path)]
+    listing = path / "splits" / f"{split}.txt"
+    if split is not None and (path / "splits").is_dir():
+        if not listing.exists():
+            raise ValueError(f"{listing}: no such split; the root has {sorted(p.stem for p in listing.parent.glob('*.txt'))}")
+        found = [_open_split_line(path, line) for line in listing.read_text().splitlines() if line.strip()]
+    elif (path / "images").is_dir() or any(p.suffix.lower() in IMAGE_SUFFIXES for p in path.iterdir()):
+        found = [Recording(path)]
+    else:
+        found = [Recording(p) for p in sorted(path.iterdir()) if (p / "images").is_dir()]
+    if not found:
+        raise ValueError(f"{path}: empty; expected images, or sequences with an images/ folder (see README, recordings)")
+    return found
+
+
+def _open_split_line(root: Path, line: str) -> Recording:
+    name, *span = line.split()
+    if len(span) not in (0, 2) or not (root / name).is_dir():
+        raise ValueError(f"{root}/splits: line {line!r} must be `sequence [first last]` and name an existing folder")
+    return Recording(root / name, *(int(v) for v in span))

@@ -1,0 +1,135 @@
+"""Writing recordings so that what is on disk is valid at any moment, and their manifest."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+
+from dyndepth_core.data.calibration import Calibration
+from dyndepth_core.data.recording import DEPTH_PNG_SCALE, ODOMETRY_KEYS
+
+JPEG_QUALITY = 95
+COLUMNS = ("index", "stamp_ns", *ODOMETRY_KEYS, "keep", "reason")
+POSE_COLUMNS = ("index", *(f"T{r}{c}" for r in range(3) for c in range(4)))
+
+
+class RecordingWriter:
+    """Writes one sequence frame by frame; a row of frames.csv appears only after its image is whole on disk."""
+
+    def __init__(self, path: str | Path, calib: Calibration, image_format: str = "jpg") -> None:
+        if image_format not in ("jpg", "png"):
+            raise ValueError(f"image_format {image_format!r}: use jpg or png")
+        self.path, self.calib, self._format = Path(path), calib, image_format
+        if (self.path / "frames.csv").exists():
+            raise ValueError(f"{self.path}: holds a recording already; choose another folder or remove it first")
+        (self.path / "images").mkdir(parents=True, exist_ok=True)
+        calib.save(self.path / "calib.json")
+        self._frames = (self.path / "frames.csv").open("w", newline="", buffering=1)
+        self._rows = csv.writer(self._frames, lineterminator="\n")
+        self._rows.writerow(COLUMNS)
+        self._pose_file = None
+        self.count = 0
+
+    def __enter__(self) -> RecordingWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def add(
+        self,
+        image: np.ndarray,
+        stamp_ns: int,
+        *,
+        depth: np.ndarray | None = None,
+        instances: np.ndarray | None = None,
+        dynamic: np.ndarray | None = None,
+        velocity: np.ndarray | None = None,
+        T_world_cam: np.ndarray | None = None,
+        odometry: dict[str, float] | None = None,
+        keep: bool = True,
+        reason: str = "",
+    ) -> None:
+        """Append a frame: image uint8 (H, W, 3) RGB, depth (H, W) metres, velocity (H, W, 3) m/s; rest as in Recording."""
+        expected = (self.calib.height, self.calib.width, 3)
+        if image.shape != expected:
+            raise ValueError(f"{self.path}: image of shape {image.shape}, but the calibration says {expected}")
+        stem = f"{self.count:06d}"
+        if depth is not None:
+            coded = np.clip(np.nan_to_num(depth) * DEPTH_PNG_SCALE + 0.5, 0, 65535).astype(np.uint16)
+            self._png("depth", stem, coded)
+        if instances is not None:
+            self._png("instances", stem, instances.astype(np.uint16))
+        if dynamic is not None:
+            self._png("dynamic", stem, dynamic.astype(np.uint8) * 255)
+        if velocity is not None:
+            (self.path / "velocity").mkdir(exist_ok=True)
+            np.savez_compressed(self.path / "velocity" / f"{stem}.npz", velocity=velocity.astype(np.float16))
+        if T_world_cam is not None:
+            self._write_pose(T_world_cam)
+        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if self._format == "jpg" else []
+        _write(self.path / "images" / f"{stem}.{self._format}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+        known = odometry or {}
+        motion = [repr(float(known[k])) if k in known else "" for k in ODOMETRY_KEYS]
+        self._rows.writerow([self.count, int(stamp_ns), *motion, int(keep), reason])
+        self.count += 1
+
+    def _png(self, folder: str, stem: str, data: np.ndarray) -> None:
+        (self.path / folder).mkdir(exist_ok=True)
+        _write(self.path / folder / f"{stem}.png", data, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+
+    def _write_pose(self, T_world_cam: np.ndarray) -> None:
+        if self._pose_file is None:
+            self._pose_file = (self.path / "poses.csv").open("w", newline="", buffering=1)
+            self._pose_file.write(",".join(POSE_COLUMNS) + "\n")
+        values = ",".join(repr(float(v)) for v in T_world_cam[:3].reshape(-1))
+        self._pose_file.write(f"{self.count},{values}\n")
+
+    def close(self) -> None:
+        """Close the tables; the recording was valid before this too."""
+        self._frames.close()
+        if self._pose_file is not None:
+            self._pose_file.close()
+
+
+def _write(path: Path, image: np.ndarray, options: list[int]) -> None:
+    """Encode and write through a temporary name, so that a kill never leaves half an image under its final name."""
+    good, data = cv2.imencode(path.suffix, image, options)
+    if not good:
+        raise ValueError(f"{path}: an image of shape {image.shape}, {image.dtype} cannot be encoded")
+    partial = path.with_name(path.name + ".part")
+    partial.write_bytes(data.tobytes())
+    partial.replace(path)
+
+
+def write_splits(root: str | Path, splits: dict[str, list[str]]) -> None:
+    """Write `<root>/splits/<name>.txt`, one line `sequence [first last]` each."""
+    folder = Path(root) / "splits"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, lines in splits.items():
+        (folder / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
+
+
+def write_manifest(root: str | Path, info: dict) -> None:
+    """Write `<root>/manifest.json`: `info` and the SHA-256 of every other file below root."""
+    root = Path(root)
+    files = sorted(p for p in root.rglob("*") if p.is_file() and p.name != "manifest.json")
+    sums = {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    (root / "manifest.json").write_text(json.dumps({**info, "files": sums}, indent=1) + "\n")
+
+
+def manifest_hash(root: str | Path) -> str:
+    """SHA-256 that names a data set: of its images, stamps and calibration only, so that ground truth does not change it."""
+    root, digest = Path(root), hashlib.sha256()
+    if root.is_file():
+        return hashlib.sha256(root.read_bytes()).hexdigest()
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        if path.parent.name == "images" or path.name in ("calib.json", "frames.csv") or path.parent.name == "splits":
+            digest.update(str(path.relative_to(root)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
