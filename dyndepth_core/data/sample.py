@@ -1,0 +1,189 @@
+"""The batch type and its source: sample i is a pure function of (seed, step), of images, stamps and calibration only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from torch import Tensor
+
+from dyndepth_core.data.recording import Recording
+from dyndepth_core.data.transforms import ColourJitter, flip_horizontal, plan_fit, zoom_crop
+
+
+class DataConfig(BaseModel):
+    """How recordings become training samples."""
+
+    model_config = ConfigDict(extra="forbid")
+    size: tuple[int, int] = Field((128, 416), description="network input height and width in pixels, multiples of 32")
+    source_offsets: tuple[int, ...] = Field((-1, 1), description="source frames relative to the target, in strides")
+    target_rate_hz: float = Field(10.0, gt=0, description="frames are taken at about this rate, by stamp (Hz)")
+    intrinsics: Literal["given", "pair", "video"] = Field("given", description="K from calib.json, or learned")
+    flip: float = Field(0.5, ge=0, le=1, description="share of samples mirrored")
+    jitter: float = Field(0.5, ge=0, le=1, description="share of samples with changed colours for the networks")
+    grey: float = Field(0.15, ge=0, le=1, description="share of the jittered samples turned grey")
+    zoom: float = Field(1.3, ge=1, le=4, description="largest random zoom into the image")
+    zoom_share: float = Field(0.5, ge=0, le=1, description="share of samples zoomed")
+    cache_mb: int = Field(3000, ge=0, description="memory for decoded, resized frames (MB)")
+
+    @field_validator("size")
+    @classmethod
+    def _size(cls, size: tuple[int, int]) -> tuple[int, int]:
+        if size[0] % 32 or size[1] % 32 or min(size) < 32:
+            raise ValueError(f"size {size}: height and width must be multiples of 32, e.g. 128,416 or 192,640")
+        return size
+
+    @field_validator("source_offsets")
+    @classmethod
+    def _offsets(cls, offsets: tuple[int, ...]) -> tuple[int, ...]:
+        if not offsets or 0 in offsets or len(set(offsets)) != len(offsets):
+            raise ValueError(f"source_offsets {offsets}: give distinct non-zero frame offsets, e.g. -1,1")
+        return offsets
+
+
+@dataclass
+class Sample:
+    """A batch. Images are float32 RGB in [0, 1]; `*_net` are colour-jittered copies for the networks, never for the loss."""
+
+    tgt: Tensor  # (B, 3, H, W)
+    src: Tensor  # (B, S, 3, H, W)
+    tgt_net: Tensor
+    src_net: Tensor
+    K: Tensor  # (B, 3, 3) pixels; a guess where unknown
+    K_known: Tensor  # (B,) bool
+    dt: Tensor  # (B, S) seconds, t_src - t_tgt
+    video: Tensor  # (B,) index of the recording
+    index: Tensor  # (B,) index of the target in the source's list
+
+    def _map(self, function) -> Sample:
+        return Sample(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
+
+    def to(self, device: torch.device | str) -> Sample:
+        """Move every tensor to the device."""
+        return self._map(lambda t: t.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Sample:
+        """Pin every tensor, for asynchronous copies to a GPU."""
+        return self._map(lambda t: t.pin_memory())
+
+    def channels_last(self) -> Sample:
+        """Lay image batches out channels-last, which the convolutions prefer on CPU and GPU."""
+        return self._map(lambda t: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t)
+
+
+class SampleSource:
+    """Draws batches from recordings; `batch(step)` depends on nothing but (seed, step) and the images."""
+
+    def __init__(
+        self, recordings: list[Recording], config: DataConfig, batch_size: int, seed: int, train: bool = True
+    ) -> None:
+        if not recordings:
+            raise ValueError("no recordings to sample from; give at least one with --data")
+        self.recordings, self.config, self.batch_size, self.seed, self.train = recordings, config, batch_size, seed, train
+        self.names = [r.name for r in recordings]
+        self._fits = [plan_fit((r.calib.height, r.calib.width), config.size, r.calib.K) for r in recordings]
+        self._targets = [(v, *t) for v, r in enumerate(recordings) for t in _targets(r, config)]
+        if not self._targets:
+            spans = [len(r) for r in recordings]
+            raise ValueError(
+                f"no target frame has all its sources {config.source_offsets} at about {config.target_rate_hz:g} Hz in "
+                f"recordings of {spans} frames; give longer recordings or another data.target_rate_hz"
+            )
+        for r in recordings:
+            if config.intrinsics == "given" and r.calib.K is None:
+                raise ValueError(f"{r.path}: intrinsics unknown; add fx, fy, cx, cy to calib.json or use --intrinsics video")
+        self._cache: dict[tuple[int, int], np.ndarray] = {}
+        self._room = config.cache_mb * 1_000_000 // (config.size[0] * config.size[1] * 3)
+
+    def __len__(self) -> int:
+        """Number of target frames."""
+        return len(self._targets)
+
+    def frame(self, video: int, i: int) -> np.ndarray:
+        """Frame i of a recording at network size, uint8 RGB; cached while there is room."""
+        image = self._cache.get((video, i))
+        if image is None:
+            image = self._fits[video].image(self.recordings[video].image(i))
+            if len(self._cache) < self._room:
+                self._cache[video, i] = image
+        return image
+
+    def K(self, video: int) -> np.ndarray:
+        """(3, 3) intrinsics at network size; unknown: a field of view of about 53 degrees along the mean side, centred."""
+        K, (height, width) = self.recordings[video].calib.K, self.config.size
+        if K is not None and self.config.intrinsics == "given":
+            return self._fits[video].K(K)
+        focal = 0.5 * (height + width)  # the start value of Li et al. 2020
+        return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+
+    def mean_focal(self) -> float:
+        """Mean fx over the targets at network size (pixels): the natural canonical focal length of a model."""
+        return float(np.mean([self.K(v)[0, 0] for v, *_ in self._targets]))
+
+    def _draw(self, step: int) -> list[int]:
+        """Targets of a step: walk through seeded permutations, so that each frame is seen once per epoch."""
+        count, first = len(self._targets), step * self.batch_size
+        if not self.train:
+            return [(first + j) % count for j in range(min(self.batch_size, max(count - first, 1)))]
+        chosen = []
+        for g in range(first, first + self.batch_size):
+            order = np.random.default_rng((self.seed, 0, g // count)).permutation(count)
+            chosen.append(int(order[g % count]))
+        return chosen
+
+    def batch(self, step: int) -> Sample:
+        """Batch of a step. Validation sources (train=False) walk through the targets in order and never augment."""
+        rows = [self._one(t, step, slot) for slot, t in enumerate(self._draw(step))]
+        images = torch.from_numpy(np.stack([r[0] for r in rows])).permute(0, 1, 4, 2, 3).float().div_(255)
+        coloured = torch.from_numpy(np.stack([r[1] for r in rows])).permute(0, 1, 4, 2, 3).float().div_(255)
+        videos = torch.tensor([r[4] for r in rows])
+        known = torch.tensor([self.recordings[v].calib.K is not None and self.config.intrinsics == "given" for v in videos])
+        return Sample(
+            tgt=images[:, 0], src=images[:, 1:], tgt_net=coloured[:, 0], src_net=coloured[:, 1:],
+            K=torch.tensor(np.stack([r[2] for r in rows]), dtype=torch.float32), K_known=known,
+            dt=torch.tensor([r[3] for r in rows], dtype=torch.float32), video=videos,
+            index=torch.tensor([r[5] for r in rows]),
+        )  # fmt: skip
+
+    def _one(self, target: int, step: int, slot: int) -> tuple:
+        video, tgt, sources = self._targets[target]
+        recording = self.recordings[video]
+        images = [self.frame(video, i) for i in (tgt, *sources)]
+        K = self.K(video)
+        dt = [(recording.stamps_ns[s] - recording.stamps_ns[tgt]) / 1e9 for s in sources]
+        coloured = images
+        if self.train:
+            rng, config = np.random.default_rng((self.seed, 1, step, slot)), self.config
+            # Per-video intrinsics have no zoom: the learned K belongs to the whole image.
+            if rng.random() < config.zoom_share and config.intrinsics == "given":
+                images, K = zoom_crop(images, K, rng.uniform(1, config.zoom), *rng.random(2))
+            if rng.random() < config.flip and config.intrinsics == "given":
+                images, K = flip_horizontal(images, K)
+            coloured = images
+            if rng.random() < config.jitter:
+                jitter = ColourJitter.draw(rng, grey_share=config.grey)
+                coloured = [jitter(image) for image in images]
+        return np.stack(images), np.stack(coloured), K, dt, video, target
+
+
+def _targets(recording: Recording, config: DataConfig) -> list[tuple[int, tuple[int, ...]]]:
+    """Targets and their sources: a stride that comes nearest to target_rate_hz, and no source across a gap in time."""
+    stamps = recording.stamps_ns.astype(np.float64) / 1e9
+    if len(stamps) < 2:
+        return []
+    period = float(np.median(np.diff(stamps)))
+    if period <= 0:
+        raise ValueError(f"{recording.path}: stamps do not increase; fix stamp_ns in frames.csv")
+    stride = max(1, round(1 / config.target_rate_hz / period))
+    found = []
+    for i in np.flatnonzero(recording.keep):
+        sources = tuple(int(i + o * stride) for o in config.source_offsets)
+        if min(sources) < 0 or max(sources) >= len(recording):
+            continue
+        gaps = [(stamps[s] - stamps[i]) / (o * stride * period) for s, o in zip(sources, config.source_offsets)]
+        if all(0.5 < g < 2 for g in gaps):
+            found.append((int(i), sources))
+    return found

@@ -1,0 +1,1 @@
+"""Geometry as pure functions on tensors, batch first; the conventions are stated in each module."""
