@@ -1,0 +1,46 @@
+"""Packaging for pip and colcon (ament_python): metadata in setup.cfg, version in package.xml."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from setuptools import find_packages, setup
+
+NAME = "dyndepth"
+HERE = Path(__file__).resolve().parent
+COMMANDS = ("synth", "train", "evaluate", "predict", "info", "collect", "benchmark")
+NODES = ("depth_node", "bag_replay_node", "synthetic_camera_node")
+
+
+def files(folder: str, pattern: str) -> list[str]:
+    """Return the files of `folder` matching `pattern`, relative to this file."""
+    return sorted(str(path.relative_to(HERE)) for path in (HERE / folder).glob(pattern))
+
+
+# ros2 run and Node(executable=...) look in lib/dyndepth only. pip cannot put console scripts there
+# (wheels ignore [install] install_scripts), so small executables go there as data files, under pip
+# and colcon alike; the console scripts keep their usual place on PATH.
+data_files = [
+    ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+    (f"share/{NAME}", ["package.xml"]),
+    (f"share/{NAME}/launch", files("launch", "*.launch.py")),
+    (f"share/{NAME}/config", files("config", "*")),
+    (f"lib/{NAME}", files("dyndepth_ros/executables", "*")),
+]
+
+setup(
+    name=NAME,
+    version=ElementTree.parse(HERE / "package.xml").findtext("version"),
+    packages=find_packages(include=["dyndepth_core*", "dyndepth_ros*"]),
+    package_data={"dyndepth_core": ["assets/*"]},
+    data_files=data_files,
+    entry_points={
+        "console_scripts": [
+            "dyndepth = dyndepth_core.cli:main",
+            *(f"{node} = dyndepth_ros.{node}:main" for node in NODES),
+        ],
+        "dyndepth.commands": [
+            "demo = dyndepth_ros.demo:command",
+            *(f"{name} = dyndepth_core.commands.{name}:command" for name in COMMANDS),
+        ],
+    },
+)
