@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import os
 from pathlib import Path
 
 import cv2
@@ -39,6 +41,15 @@ class Recording:
 
     def __len__(self) -> int:
         return len(self._files)
+
+    def part(self, first: int, last: int) -> Recording:
+        """The frames first to last (inclusive) as a recording of their own."""
+        if not 0 <= first <= last < len(self):
+            raise ValueError(f"{self.path}: frames {first} to {last} asked for, but it has 0 to {len(self) - 1}")
+        piece, span = copy.copy(self), slice(first, last + 1)
+        piece._files, piece._rows = self._files[span], self._rows[span]
+        piece.stamps_ns, piece.keep = self.stamps_ns[span], self.keep[span]
+        return piece
 
     def _read_calibration(self) -> Calibration:
         path = self.path / "calib.json"
@@ -116,7 +127,7 @@ class VideoRecording(Recording):
         if not self._capture.isOpened() or count < 1:
             raise ValueError(f"{self.path}: cannot be opened as a video; convert it, e.g. ffmpeg -i IN -c:v libx264 OUT.mp4")
         rate = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
-        self._next, self._count = 0, count
+        self._next, self._count, self._owner = 0, count, os.getpid()
         self.stamps_ns = (np.arange(count) * (1e9 / rate)).astype(np.int64)
         self.keep = np.ones(count, bool)
         self._poses = {}
@@ -127,8 +138,17 @@ class VideoRecording(Recording):
         height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
         self.calib = Calibration.load(sidecar) if sidecar.exists() else Calibration(width, height, source="video file")
 
+    def part(self, first: int, last: int) -> Recording:
+        """The frames first to last (inclusive) as a recording of their own, with its own decoder."""
+        piece = super().part(first, last)
+        piece._owner = -1
+        return piece
+
     def image(self, i: int) -> np.ndarray:
         """Decode frame i as uint8 (H, W, 3) RGB; ValueError when the stream is damaged there."""
+        i = int(self._rows[i]["index"])
+        if self._owner != os.getpid():  # a forked data worker must not share the file position of its parent
+            self._capture, self._next, self._owner = cv2.VideoCapture(str(self.path)), 0, os.getpid()
         if i != self._next:
             self._capture.set(cv2.CAP_PROP_POS_FRAMES, i)
         good, image = self._capture.read()
