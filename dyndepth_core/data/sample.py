@@ -56,6 +56,7 @@ class Sample:
     K_known: Tensor  # (B,) bool
     dt: Tensor  # (B, S) seconds, t_src - t_tgt
     video: Tensor  # (B,) index of the recording
+    flipped: Tensor  # (B,) bool, mirrored left to right (K already is, where it is known)
     index: Tensor  # (B,) index of the target in the source's list
 
     def _map(self, function) -> Sample:
@@ -134,9 +135,13 @@ class SampleSource:
             chosen.append(int(order[g % count]))
         return chosen
 
-    def batch(self, step: int) -> Sample:
-        """Batch of a step. Validation sources (train=False) walk through the targets in order and never augment."""
-        rows = [self._one(t, step, slot) for slot, t in enumerate(self._draw(step))]
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Sample:
+        """Batch of a step, or the share of it that process `rank` of `world` takes.
+
+        Validation sources (train=False) walk through the targets in order and never augment.
+        """
+        drawn = list(enumerate(self._draw(step)))[rank::world]
+        rows = [self._one(t, step, slot) for slot, t in drawn]
         images = torch.from_numpy(np.stack([r[0] for r in rows])).permute(0, 1, 4, 2, 3).float().div_(255)
         coloured = torch.from_numpy(np.stack([r[1] for r in rows])).permute(0, 1, 4, 2, 3).float().div_(255)
         videos = torch.tensor([r[4] for r in rows])
@@ -145,7 +150,7 @@ class SampleSource:
             tgt=images[:, 0], src=images[:, 1:], tgt_net=coloured[:, 0], src_net=coloured[:, 1:],
             K=torch.tensor(np.stack([r[2] for r in rows]), dtype=torch.float32), K_known=known,
             dt=torch.tensor([r[3] for r in rows], dtype=torch.float32), video=videos,
-            index=torch.tensor([r[5] for r in rows]),
+            flipped=torch.tensor([r[5] for r in rows]), index=torch.tensor([r[6] for r in rows]),
         )  # fmt: skip
 
     def _one(self, target: int, step: int, slot: int) -> tuple:
@@ -154,19 +159,20 @@ class SampleSource:
         images = [self.frame(video, i) for i in (tgt, *sources)]
         K = self.K(video)
         dt = [(recording.stamps_ns[s] - recording.stamps_ns[tgt]) / 1e9 for s in sources]
-        coloured = images
+        coloured, flipped = images, False
         if self.train:
             rng, config = np.random.default_rng((self.seed, 1, step, slot)), self.config
             # Per-video intrinsics have no zoom: the learned K belongs to the whole image.
-            if rng.random() < config.zoom_share and config.intrinsics == "given":
+            if rng.random() < config.zoom_share and config.intrinsics != "video":
                 images, K = zoom_crop(images, K, rng.uniform(1, config.zoom), *rng.random(2))
-            if rng.random() < config.flip and config.intrinsics == "given":
+            flipped = bool(rng.random() < config.flip)
+            if flipped:
                 images, K = flip_horizontal(images, K)
             coloured = images
             if rng.random() < config.jitter:
                 jitter = ColourJitter.draw(rng, grey_share=config.grey)
                 coloured = [jitter(image) for image in images]
-        return np.stack(images), np.stack(coloured), K, dt, video, target
+        return np.stack(images), np.stack(coloured), K, dt, video, flipped, target
 
 
 def _targets(recording: Recording, config: DataConfig) -> list[tuple[int, tuple[int, ...]]]:

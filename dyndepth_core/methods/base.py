@@ -1,0 +1,117 @@
+"""The contracts that hold every method: Objective (training), InferenceGraph (vehicle), MethodInfo (registry)."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from dyndepth_core.data.sample import Sample
+
+
+@dataclass
+class Predictions:
+    """What the networks say about a sample; a method subclasses it.
+
+    disps: {scale: (B, 1, H / 2^s, W / 2^s)} in (0, 1); T_src_tgt (B, S, 4, 4); K (B, 3, 3) in pixels at network size;
+    depth_scale (B,): depth at the camera's focal length over depth at the canonical one, f / f0.
+    """
+
+    disps: dict[int, Tensor]
+    T_src_tgt: Tensor
+    K: Tensor
+    depth_scale: Tensor
+
+
+@dataclass
+class LossTerms:
+    """A scalar to minimise, its named parts (scalars, already weighted) and maps for pictures and health checks.
+
+    maps: depth (B, 1, H, W), warped (B, 3, H, W), error (B, 1, H, W), automask (B, 1, H, W) in {0, 1}.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    maps: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(nn.Module):
+    """Sample and networks -> predictions and named loss terms; the networks are submodules, the loop knows neither."""
+
+    def predict(self, sample: Sample, progress: float) -> Predictions:
+        """Run the networks; progress in [0, 1] is the share of the training done."""
+        raise NotImplementedError
+
+    def losses(self, sample: Sample, predictions: Predictions, progress: float) -> LossTerms:
+        """Score the predictions against the images of the sample."""
+        raise NotImplementedError
+
+    def validation(self, sample: Sample) -> Tensor:
+        """Score without ground truth that chooses the best checkpoint: 0-dim, lower is better, noise-free."""
+        raise NotImplementedError
+
+    def inference_graph(self) -> InferenceGraph:
+        """The part that runs on the vehicle, with the current weights."""
+        raise NotImplementedError
+
+    def forward(self, sample: Sample, progress: float) -> LossTerms:
+        """predict, then losses; one call, so that data-parallel wrappers see every gradient."""
+        return self.losses(sample, self.predict(sample, progress), progress)
+
+
+class InferenceGraph(nn.Module):
+    """Pure tensors, the only thing that is saved, exported and run on the vehicle.
+
+    `architecture` (JSON-able) rebuilds the module through `build_graph`.
+    """
+
+    architecture: dict[str, Any]
+
+    def forward(
+        self, image: Tensor, previous_image: Tensor | None, K: Tensor, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """image, previous_image (B, 3, H, W) in [0, 1], K (B, 3, 3) of that image size, state of the last call.
+
+        Returns depth (B, 1, H, W), residual (B, 3, H, W) or None, T_src_tgt (B, 4, 4) (src: previous_image) or None, state.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What a method's package exports as METHOD."""
+
+    name: str
+    config_class: type[BaseModel]
+    objective_class: type[Objective]
+    graph_class: type[InferenceGraph]
+    stages: tuple[str, ...] = ("train",)
+
+
+def method_names() -> list[str]:
+    """Names of the methods that exist, discovered by folder."""
+    package = importlib.import_module("dyndepth_core.methods")
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.ispkg)
+
+
+def get_method(name: str) -> MethodInfo:
+    """Find a method by name; ValueError lists what there is."""
+    if name not in method_names():
+        raise ValueError(f"method {name!r} is not one of {method_names()}")
+    return importlib.import_module(f"dyndepth_core.methods.{name}").METHOD
+
+
+def build_graph(architecture: dict[str, Any]) -> InferenceGraph:
+    """Rebuild an InferenceGraph (fresh weights) from its architecture; ValueError when it is not one of ours."""
+    if not isinstance(architecture, dict) or "method" not in architecture:
+        raise ValueError("model file: its architecture names no method; it was not written by dyndepth, or is damaged")
+    graph_class = get_method(architecture["method"]).graph_class
+    arguments = {k: v for k, v in architecture.items() if k != "method"}
+    try:
+        return graph_class(**arguments)
+    except TypeError as error:
+        raise ValueError(f"model file: architecture {arguments} does not fit {architecture['method']}: {error}") from error

@@ -1,0 +1,46 @@
+"""Inference: single-image depth, and ego-motion where a previous image and a pose network are there."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from dyndepth_core.geometry.se3 import invert_T
+from dyndepth_core.methods.base import InferenceGraph
+from dyndepth_core.networks.depth_net import DepthNet, disp_to_depth
+from dyndepth_core.networks.pose_net import PoseNet
+
+
+class DepthPoseGraph(InferenceGraph):
+    """depth = f / f0 * disp_to_depth(DepthNet(image)); T_src_tgt from PoseNet(previous, image), src the previous image."""
+
+    def __init__(
+        self,
+        encoder: str,
+        decoder_channels: tuple[int, ...],
+        canonical_focal: float,
+        min_depth: float,
+        max_depth: float,
+        width: float = 1.0,
+        pose_encoder: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.architecture = {
+            "method": "monodepth", "encoder": encoder, "decoder_channels": list(decoder_channels),
+            "canonical_focal": canonical_focal, "min_depth": min_depth, "max_depth": max_depth, "width": width,
+            "pose_encoder": pose_encoder,
+        }  # fmt: skip
+        self.canonical_focal, self.min_depth, self.max_depth = canonical_focal, min_depth, max_depth
+        self.depth_net = DepthNet(encoder, tuple(decoder_channels), (0,), width)
+        self.pose_net = PoseNet(pose_encoder, width) if pose_encoder else None
+
+    def forward(
+        self, image: Tensor, previous_image: Tensor | None, K: Tensor, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """See InferenceGraph."""
+        depth = disp_to_depth(self.depth_net(image)[0], self.min_depth, self.max_depth)
+        depth = depth * (K[:, 0, 0] / self.canonical_focal).view(-1, 1, 1, 1)
+        motion = None
+        if previous_image is not None and self.pose_net is not None:
+            T_tgt_src, _ = self.pose_net(previous_image, image)  # earlier image first, as in training
+            motion = invert_T(T_tgt_src)
+        return depth, None, motion, state

