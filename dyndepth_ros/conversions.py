@@ -1,7 +1,8 @@
 """Between ROS messages and numpy arrays; pure functions that need no node and no graph.
 
-Outgoing pixels are written into one `array.array('B')` per topic that the message owns and that is
-reused from frame to frame: assigning numpy arrays or memoryviews to `msg.data` costs half a second.
+Outgoing pixels are written through a numpy view of the `array.array` that the message itself owns,
+reused from frame to frame: assigning a numpy array to `msg.data` costs half a second, and since
+Kilted even assigning an `array.array` copies it (so the view is taken of `msg.data`, afterwards).
 """
 
 from __future__ import annotations
@@ -110,10 +111,9 @@ class ImageWriter:
         shape = (height, width, self._channels)[: 3 if self._channels > 1 else 2]
         if self._pixels.shape != shape:
             step = width * self._channels * self._dtype.itemsize
-            buffer = array.array("B", bytes(step * height))
-            self._pixels = np.frombuffer(buffer, self._dtype).reshape(shape)
             self.message.height, self.message.width, self.message.step = height, width, step
-            self.message.data = buffer
+            self.message.data = array.array("B", bytes(step * height))
+            self._pixels = np.frombuffer(self.message.data, self._dtype).reshape(shape)
         return self._pixels
 
     def write(self, header: Header, values: np.ndarray) -> Image:
@@ -142,11 +142,10 @@ class CloudMessage:
     def points(self, header: Header, height: int, width: int) -> np.ndarray:
         """The message's own points, float32 (h, w, 4), to be filled by `CloudWriter.write`."""
         if self._points.shape[:2] != (height, width):
-            buffer = array.array("B", bytes(16 * width * height))
-            self._points = np.frombuffer(buffer, np.float32).reshape(height, width, 4)
             self.message.height, self.message.width = height, width
             self.message.row_step = 16 * width
-            self.message.data = buffer
+            self.message.data = array.array("B", bytes(16 * width * height))
+            self._points = np.frombuffer(self.message.data, np.float32).reshape(height, width, 4)
         self.message.header = header
         return self._points
 
@@ -167,7 +166,7 @@ def camera_info_message(header: Header, K: np.ndarray, size: tuple[int, int]) ->
 
 
 def guess_calibration(size: tuple[int, int], focal: float) -> CameraInfo:
-    """CameraInfo of a camera nobody calibrated: focal length in image widths, axis at the centre."""
+    """CameraInfo of a camera nobody calibrated: focal in image widths, axis at the centre."""
     height, width = size
     f = focal * width
     K = np.array([[f, 0, (width - 1) / 2], [0, f, (height - 1) / 2], [0, 0, 1]])
