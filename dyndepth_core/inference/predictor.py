@@ -1,0 +1,320 @@
+"""The Predictor: a camera image in, depth (and cloud) out, on CPU or GPU; what the node and
+`dyndepth predict` run.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dyndepth_core.data.transforms import plan_fit
+from dyndepth_core.geometry.camera import check_K
+
+from .cloud import CloudWriter
+from .device import autocast_dtype, is_out_of_memory, resolve_device
+from .fold import fold_batch_norm, run_twice
+from .model_file import ModelMeta, bundled_model, load_model
+from .output import OutputPlan, OutputSize, Staging, copy_down
+from .scale import ScaleState, model_scale
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+BACKENDS = ("torch",)
+MAX_GAP_S = 2.0  # older images tell nothing about this one: the history starts anew
+
+
+class _Camera(NamedTuple):
+    size: tuple[int, int]
+    K: bytes | None
+    output_size: str
+
+
+@dataclass
+class Prediction:
+    """Depth of one image.
+
+    depth: float32 (h, w) along z, in metres if `scale.is_metric`, NaN where the network saw no
+    image. K: (3, 3) float64 of that depth image. image: uint8 (h, w, 3) RGB, pixel for pixel that
+    of depth. scale: the factor already applied. T_src_tgt: float64 (4, 4), coordinates in this
+    camera to those of the previous frame, None where the model has no ego-motion. timings_ms:
+    prepare (to the network's input), network (to depth on the host). history_reset: why frames
+    before this one were forgotten, empty when they were not.
+    """
+
+    depth: np.ndarray
+    K: np.ndarray
+    image: np.ndarray
+    scale: ScaleState
+    T_src_tgt: np.ndarray | None = None
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    history_reset: str = ""
+    _device_cloud: np.ndarray | None = field(default=None, repr=False)
+
+
+class Predictor:
+    """Runs a model file on images. Not thread-safe: one thread calls it.
+
+    model: path, None = the bundled model. device: auto, cpu, cuda, cuda:N. precision: auto (float32
+    on a CPU, half on a GPU), fp32, fp16, bf16. assumed_scale: factor on the depth of a model
+    without metric scale. Raises ValueError or FileNotFoundError for a model, device, precision or
+    backend that cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        backend: str = "torch",
+        assumed_scale: float = 1.0,
+    ) -> None:
+        self.path: Path | None = bundled_model() if model is None else Path(model)
+        graph, meta = load_model(self.path)
+        self._start(graph, meta, device, precision, backend, assumed_scale)
+
+    @classmethod
+    def from_graph(
+        cls,
+        graph: nn.Module,
+        meta: ModelMeta,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        assumed_scale: float = 1.0,
+    ) -> Predictor:
+        """Predictor of an inference graph in memory (a model in training); the graph is copied and
+        stays as it is.
+        """
+        self = cls.__new__(cls)
+        self.path = None
+        self._start(
+            copy.deepcopy(graph).float().cpu(), meta, device, precision, "torch", assumed_scale
+        )
+        return self
+
+    def _start(
+        self,
+        graph: nn.Module,
+        meta: ModelMeta,
+        device: str,
+        precision: str,
+        backend: str,
+        assumed_scale: float,
+    ) -> None:
+        if backend not in BACKENDS:
+            raise ValueError(f"backend {backend!r}: this dyndepth has {', '.join(BACKENDS)}")
+        self.meta, self.input_size = meta, meta.input_size
+        self.scale = model_scale(meta, assumed_scale)
+        self.device = resolve_device(device)
+        self._autocast = autocast_dtype(precision, self.device)
+        self._graph = graph.eval().requires_grad_(False)
+        fold_batch_norm(self._graph, run_twice(self.input_size, meta.canonical_focal))
+        self._graph.to(memory_format=torch.channels_last)
+        self._plans: dict[str, tuple[_Camera, OutputPlan]] = {}
+        self._cloud_writer: CloudWriter | None = None
+        self._staging = Staging(self.device)
+        self._latest: Prediction | None = None
+        self._last_reset = ""
+        self.reset()
+        self._on_device(lambda: self._graph.to(self.device))
+
+    def reset(self) -> None:
+        """Forget the frames seen so far; the next one starts a new history."""
+        self._previous: Tensor | None = None
+        self._state: Any = None
+        self._stamp_ns: int | None = None
+        self._camera: _Camera | None = None
+
+    def warm_up(self) -> None:
+        """Run dummy frames, so that the first real one is not slowed by first-time work; the
+        history stays empty.
+        """
+        height, width = self.input_size
+        for _ in range(2):
+            self(np.zeros((height, width, 3), np.uint8), motion=True)
+        self.reset()
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        K: np.ndarray | None = None,
+        stamp_ns: int | None = None,
+        *,
+        output_size: OutputSize = "model",
+        cloud: bool = False,
+        motion: bool = False,
+    ) -> Prediction:
+        """Predict depth of one image, uint8 (H, W, 3) RGB, free of lens distortion.
+
+        K: (3, 3) pixels of that image; None = it is taken to have the model's canonical focal
+        length, so that depth is right only up to the ratio of the focal lengths. stamp_ns: a jump
+        back, a gap over 2 s, another size or another K forgets the history. output_size: depth at
+        the model's size, or resampled to the input's. cloud: on a GPU also compute the cloud there,
+        for `write_cloud`. motion: also estimate ego-motion, where the model can (it costs another
+        network). Raises ValueError for an image or K that cannot be used; the history then stays as
+        it was.
+        """
+        start = time.perf_counter()
+        _check_image(image)
+        if K is not None:
+            K = check_K(K)
+        if output_size not in ("model", "input"):
+            raise ValueError(f"output_size={output_size!r}: choose model or input")
+        camera = _Camera(image.shape[:2], None if K is None else K.tobytes(), output_size)
+        fit = self._plan(camera, K).fit
+        reset = self._continuity(camera, stamp_ns)
+        fitted = np.ascontiguousarray(fit.image(image))
+        prepared = time.perf_counter()
+        depth, device_cloud, T_src_tgt = self._on_device(
+            lambda: self._run(image, fitted, self._plan(camera, K), cloud, motion)
+        )
+        self._stamp_ns = stamp_ns
+        if self._latest is not None:
+            self._latest._device_cloud = None  # its memory is this frame's by now
+        registered = fitted if output_size == "model" else image
+        K_out = self._plan(camera, K).K.copy()
+        timings = {
+            "prepare": 1e3 * (prepared - start),
+            "network": 1e3 * (time.perf_counter() - prepared),
+        }
+        self._latest = Prediction(
+            depth, K_out, registered, self.scale, T_src_tgt, timings, reset, device_cloud
+        )
+        return self._latest
+
+    def write_cloud(self, prediction: Prediction, out: np.ndarray) -> None:
+        """Write the cloud of a prediction into `out`, float32 (h, w, 4) x y z rgb, the message's
+        own buffer.
+        """
+        if prediction._device_cloud is not None:
+            np.copyto(out, prediction._device_cloud)
+            return
+        size = prediction.depth.shape
+        if self._cloud_writer is None or not self._cloud_writer.fits(prediction.K, size):
+            self._cloud_writer = CloudWriter(prediction.K, size)
+        self._cloud_writer.write(prediction.depth, prediction.image, out)
+
+    def _continuity(self, camera: _Camera, stamp_ns: int | None) -> str:
+        """Reset the history where this frame does not follow the last one; returns why, empty when
+        it does.
+        """
+        last, reason = self._camera, ""
+        if last is not None and last.size != camera.size:
+            reason = f"image size changed from {last.size[1]}x{last.size[0]} to {camera.size[1]}x{camera.size[0]}"
+        elif last is not None and last.K != camera.K:
+            reason = "K changed"
+        elif self._stamp_ns is not None and stamp_ns is not None:
+            step = (stamp_ns - self._stamp_ns) / 1e9
+            if step <= 0:
+                reason = (
+                    "the stamp did not advance"
+                    if step == 0
+                    else f"the stamp jumped back by {-step:.3f} s"
+                )
+            elif step > MAX_GAP_S:
+                reason = f"the stamp jumped ahead by {step:.3f} s"
+        if reason:
+            # A camera that never sets its stamps would otherwise fill the log at its frame rate.
+            logger.log(
+                logging.DEBUG if reason == self._last_reset else logging.WARNING,
+                "%s: history reset",
+                reason,
+            )
+            self.reset()
+        self._last_reset = reason
+        self._camera = camera
+        return reason
+
+    def _plan(self, camera: _Camera, K: np.ndarray | None) -> OutputPlan:
+        """The plan for this camera, kept until it or the device changes."""
+        known = self._plans.get(camera.output_size)
+        if known is not None and known[0] == camera and known[1].device == self.device:
+            return known[1]
+        fit = plan_fit(camera.size, self.input_size, K)
+        if (
+            K is None
+        ):  # the input-size K under which the network-size image is the canonical camera, centred
+            (height, width), focal = self.input_size, self.meta.canonical_focal
+            K = fit.inverse_K(
+                np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
+            )
+        plan = OutputPlan(fit, K, camera.output_size, self.device)
+        self._plans[camera.output_size] = (camera, plan)
+        return plan
+
+    @torch.inference_mode()
+    def _run(
+        self, image: np.ndarray, fitted: np.ndarray, plan: OutputPlan, cloud: bool, motion: bool
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Network and output on the device; the history advances only when all of it succeeded."""
+        on_cpu = self.device.type == "cpu"
+        pixels = torch.from_numpy(fitted) if on_cpu else self._staging.upload("fitted", fitted)
+        tensor = (
+            pixels.permute(2, 0, 1)[None].to(torch.float32).mul_(1 / 255)
+        )  # (1, 3, h, w), already channels_last
+        previous = self._previous if motion else None
+        with torch.autocast(
+            self.device.type, dtype=self._autocast, enabled=self._autocast is not None
+        ):
+            depth, _, T_src_tgt, state = self._graph(tensor, previous, plan.K_network, self._state)
+        depth = plan.depth(depth[0, 0]).mul_(self.scale.value)
+        if T_src_tgt is not None:
+            T_src_tgt = T_src_tgt[0].to("cpu", torch.float64).numpy()
+            T_src_tgt[:3, 3] *= self.scale.value
+        if on_cpu:
+            depth_out, cloud_out = depth.numpy(), None
+        else:
+            rgb = (
+                pixels
+                if plan.output_size == "model" or not cloud
+                else self._staging.upload("image", image)
+            )
+            depth_out, cloud_out = copy_down(plan, depth, rgb if cloud else None, self._staging)
+        self._previous, self._state = tensor, state
+        return depth_out, cloud_out, T_src_tgt
+
+    def _on_device(self, work: Callable[[], Result]) -> Result:
+        """Do `work`; when the GPU has no memory left, say so once and do it, and all that follows,
+        on the CPU.
+        """
+        try:
+            return work()
+        except RuntimeError as error:
+            if self.device.type == "cpu" or not is_out_of_memory(error):
+                raise
+            logger.error(
+                "%s ran out of memory: depth goes on on the CPU, slower. Free the GPU and reload the model",
+                self.device,
+            )
+        self.device, self._autocast = torch.device("cpu"), None
+        self._graph.to(self.device)
+        self._plans.clear()
+        self._staging = Staging(self.device)
+        self._previous, self._state = None, None
+        torch.cuda.empty_cache()
+        return work()
+
+
+def _check_image(image: np.ndarray) -> None:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        found = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"image is {found}: the predictor takes uint8 RGB, values 0 to 255")
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f"image has shape {image.shape}: the predictor takes (H, W, 3) RGB; convert grey or RGBA first"
+        )
+    if min(image.shape[:2]) < 1:
+        raise ValueError(
+            f"image has size {image.shape[1]}x{image.shape[0]}: it is empty; check the camera driver"
+        )
