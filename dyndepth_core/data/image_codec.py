@@ -44,7 +44,7 @@ def decode(
     """Raw bytes of a sensor_msgs/Image -> RGB.
 
     Args:
-        encoding: name as in sensor_msgs/image_encodings, such as ``bgr8``, ``bayer_rggb8``, ``yuv422``.
+        encoding: as in sensor_msgs/image_encodings: ``bgr8``, ``bayer_rggb8``, ``yuv422``, ...
         height, width: pixels.
         step: bytes per row, padding included (0: none). is_bigendian: of 16-bit channels.
         data: anything with the buffer protocol; never changed.

@@ -41,8 +41,8 @@ def calibration_from_info(
         model = MODEL_NAMES.get(info.distortion_model, info.distortion_model)
         if model not in DISTORTION_MODELS:
             raise ValueError(
-                f"{source}: distortion model '{model}' is unknown; use a rectified image topic or one "
-                f"of {', '.join(DISTORTION_MODELS)}"
+                f"{source}: distortion model '{model}' is unknown; use a rectified image topic or "
+                f"one of {', '.join(DISTORTION_MODELS)}"
             )
         if not np.isfinite(coeffs).all():
             raise ValueError(f"{source}: distortion holds NaN or infinity; calibrate again")

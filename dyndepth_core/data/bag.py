@@ -1,0 +1,212 @@
+"""Reading rosbag2 (sqlite3, mcap, zstd) and rosbag1 without ROS, as far as a damaged bag allows."""
+
+from __future__ import annotations
+
+import logging
+import re
+import struct
+import tempfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from dyndepth_core.data.bag_salvage import Damage, RawMessage, TopicInfo
+from dyndepth_core.data.bag_storage import SUFFIXES, StorageFile, storage_files, suffix
+from dyndepth_core.data.image_codec import decode, decode_compressed
+
+logger = logging.getLogger(__name__)
+
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+
+
+def is_bag(path: str | Path) -> bool:
+    """Whether a path names a bag: a file of a bag format or a folder that holds some."""
+    path = Path(path)
+    return bool(path.is_file() and suffix(path) in SUFFIXES) or (
+        path.is_dir() and any(suffix(p) in SUFFIXES for p in path.iterdir())
+    )
+
+
+@dataclass(frozen=True)
+class BagFrame:
+    """An image message of a bag, decoded on demand.
+
+    `stamp_ns`: header stamp (bag time where the driver set none); `bag_ns`: when it was recorded.
+    """
+
+    stamp_ns: int
+    bag_ns: int
+    frame_id: str
+    encoding: str
+    message: Any
+
+    def image(self) -> np.ndarray:
+        """Decode as uint8 (H, W, 3) RGB; ValueError when encoding, size or bytes are not sound."""
+        m = self.message
+        if hasattr(m, "format"):
+            return decode_compressed(m.data, m.format)
+        return decode(m.encoding, m.height, m.width, m.step, bool(m.is_bigendian), m.data)
+
+
+class Bag:
+    """One bag, whatever its format: the path of its folder or of one storage file.
+
+    `problems` lists, with file and place, what could not be read; it grows while reading.
+    Raises FileNotFoundError, or ValueError when no file of the bag can be read at all.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.name = re.sub(r"\.(zstd|db3|mcap|bag)", "", self.path.resolve().name)
+        self._damage = Damage()
+        self._temporary = tempfile.TemporaryDirectory(prefix="dyndepth_bag_")
+        self.files = storage_files(self.path, self._damage)
+        self._parts: list[StorageFile] = []
+        failures = []
+        for file in self.files:
+            try:
+                self._parts.append(StorageFile(self._unpacked(file), self._damage))
+            except (ValueError, OSError) as error:
+                failures.append(str(error))
+                self._damage.note(str(error))
+        if not self._parts:
+            self.close()
+            raise ValueError(f"{self.path}: nothing of this bag can be read. {'; '.join(failures)}")
+        self._is_ros1 = suffix(self.files[0]) == ".bag"
+        self._store = _typestore(self._is_ros1)
+
+    @property
+    def problems(self) -> list[str]:
+        """What was found damaged so far, and where."""
+        return self._damage.notes
+
+    def topics(self) -> dict[str, TopicInfo]:
+        """Topics by name."""
+        found: dict[str, TopicInfo] = {}
+        for part in self._parts:
+            for topic in part.topics:
+                before = found.get(topic.name)
+                count = topic.count + (before.count if before else 0)
+                found[topic.name] = topic._replace(count=count)
+        return dict(sorted(found.items()))
+
+    def messages(
+        self,
+        names: Collection[str] | None = None,
+        start_ns: int | None = None,
+        stop_ns: int | None = None,
+    ) -> Iterator[RawMessage]:
+        """Serialised messages (CDR; ROS 1 bytes for .bag) of the named topics in recorded order.
+
+        start_ns, stop_ns: bag time, start included, stop excluded; names None: every topic.
+        """
+        for part in self._parts:
+            yield from part.messages(names, start_ns, stop_ns)
+
+    def deserialize(self, message: RawMessage) -> Any:
+        """Message object of a standard type; ValueError: unknown type or damaged bytes."""
+        try:
+            if self._is_ros1:
+                return self._store.deserialize_ros1(message.data, message.type)
+            return self._store.deserialize_cdr(message.data, message.type)
+        except Exception as error:  # damaged bytes make the generated readers raise nearly anything
+            raise ValueError(
+                f"{self.path}: message of {message.topic} ({message.type}) at bag time "
+                f"{message.bag_ns} ns cannot be read: {type(error).__name__} {error}"
+            ) from error
+
+    def cdr(self, message: RawMessage) -> bytes:
+        """The message as ROS 2 sends it; converts ROS 1 bytes."""
+        if not self._is_ros1:
+            return message.data
+        try:
+            return bytes(self._store.ros1_to_cdr(message.data, message.type))
+        except Exception as error:  # as above
+            raise ValueError(
+                f"{self.path}: {message.type} of ROS 1 has no ROS 2 form ({error})"
+            ) from error
+
+    def objects(
+        self, topic: str, start_ns: int | None = None, stop_ns: int | None = None
+    ) -> Iterator[tuple[int, Any]]:
+        """(bag_ns, message object) of one topic; damaged messages are only noted in `problems`."""
+        for raw in self.messages([topic], start_ns, stop_ns):
+            try:
+                yield raw.bag_ns, self.deserialize(raw)
+            except ValueError as error:
+                self._damage.note(str(error))
+
+    def frames(
+        self, topic: str, start_ns: int | None = None, stop_ns: int | None = None
+    ) -> Iterator[BagFrame]:
+        """Images of one topic, not decoded yet."""
+        info = self.topics().get(topic)
+        if info is None:
+            raise ValueError(f"{self.path}: no topic '{topic}'; it has {', '.join(self.topics())}")
+        if info.type not in IMAGE_TYPES:
+            raise ValueError(f"{self.path}: topic '{topic}' holds {info.type}, not images")
+        for bag_ns, message in self.objects(topic, start_ns, stop_ns):
+            stamp = stamp_ns(message.header) or bag_ns
+            encoding = message.format if hasattr(message, "format") else message.encoding
+            yield BagFrame(stamp, bag_ns, message.header.frame_id, encoding, message)
+
+    def _unpacked(self, file: Path) -> Path:
+        """The file itself, or a temporary decompressed copy of `*.zstd` (as much as is there)."""
+        if file.suffix != ".zstd":
+            return file
+        copy = Path(self._temporary.name) / file.stem
+        try:
+            from compression import zstd
+        except ImportError:
+            from backports import zstd
+        with zstd.open(file, "rb") as packed, copy.open("wb") as out:
+            try:
+                while block := packed.read(1 << 20):
+                    out.write(block)
+            except (EOFError, zstd.ZstdError) as error:
+                self._damage.note(
+                    f"{file}: damaged after {out.tell()} decompressed bytes ({error})"
+                )
+        return copy
+
+    def close(self) -> None:
+        """Close all files and remove temporary copies."""
+        for part in self._parts:
+            part.close()
+        self._temporary.cleanup()
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def stamp_ns(header: Any) -> int:
+    """Header stamp in ns; 0 when the driver set none."""
+    stamp = header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def cdr_stamp_ns(data: bytes) -> int | None:
+    """Header stamp of serialised CDR that begins with a std_msgs/Header; None if implausible."""
+    if len(data) < 12:
+        return None
+    order = "<" if data[1] & 1 else ">"
+    sec, nanosec = struct.unpack_from(f"{order}iI", data, 4)
+    return sec * 1_000_000_000 + nanosec if nanosec < 1_000_000_000 else None
+
+
+def _typestore(is_ros1: bool) -> Any:
+    from rosbags.typesys import Stores, get_typestore
+
+    return get_typestore(Stores.ROS1_NOETIC if is_ros1 else Stores.LATEST)

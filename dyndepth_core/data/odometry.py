@@ -1,0 +1,81 @@
+"""Vehicle odometry as a track in time, read at any stamp between two messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from dyndepth_core.data.recording import ODOMETRY_KEYS
+
+MAX_GAP_S = 0.5  # between two odometry messages; across a longer silence nothing is invented
+
+
+class OdometryTrack:
+    """Samples of ODOMETRY_KEYS at stamps; metres, m/s, rad/s; NaN = unknown."""
+
+    def __init__(self, stamps_ns: Iterable[int], values: Iterable[Iterable[float]]) -> None:
+        stamps = np.asarray(list(stamps_ns), np.int64)
+        table = np.asarray(list(values), np.float64).reshape(len(stamps), len(ODOMETRY_KEYS))
+        self.stamps_ns, first = np.unique(stamps, return_index=True)  # sorted, doubles dropped
+        self.values = table[first]
+
+    def __len__(self) -> int:
+        return len(self.stamps_ns)
+
+    def at(self, stamp_ns: int) -> dict[str, float] | None:
+        """Values at a stamp, interpolated; None outside the track or in a gap of it."""
+        right = int(np.searchsorted(self.stamps_ns, stamp_ns))
+        if right < len(self) and self.stamps_ns[right] == stamp_ns:
+            return _named(self.values[right])
+        if right == 0 or right == len(self):
+            return None
+        before, after = int(self.stamps_ns[right - 1]), int(self.stamps_ns[right])
+        if after - before > MAX_GAP_S * 1e9:
+            return None
+        share = (stamp_ns - before) / (after - before)
+        a, b = self.values[right - 1], self.values[right]
+        mixed = (1 - share) * a + share * b
+        mixed[3:7] = slerp(a[3:7], b[3:7], share)
+        return _named(mixed)
+
+
+def slerp(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
+    """Unit quaternion (4,) on the shorter arc from a (share 0) to b (share 1); Shoemake 1985."""
+    dot = float(a @ b)
+    if not np.isfinite(dot):
+        return np.full(4, np.nan)
+    if dot < 0:
+        b, dot = -b, -dot
+    if dot > 0.9995:  # the sine would vanish
+        mixed = (1 - share) * a + share * b
+    else:
+        angle = np.arccos(dot)
+        mixed = (np.sin((1 - share) * angle) * a + np.sin(share * angle) * b) / np.sin(angle)
+    return mixed / np.linalg.norm(mixed)
+
+
+def odometry_values(message: Any) -> list[float]:
+    """Values of a nav_msgs/Odometry or a geometry_msgs/TwistStamped in the order of ODOMETRY_KEYS.
+
+    speed is the length of the linear velocity, negative when it points backwards along x.
+    """
+    pose = [float("nan")] * 7
+    twist = message.twist
+    if hasattr(message, "pose"):
+        p, q = message.pose.pose.position, message.pose.pose.orientation
+        rotation = np.array([q.x, q.y, q.z, q.w], np.float64)
+        norm = np.linalg.norm(rotation)
+        if norm > 1e-6:  # an all-zero quaternion means that the driver knows no pose
+            pose = [p.x, p.y, p.z, *(rotation / norm)]
+        twist = message.twist.twist
+    v = twist.linear
+    speed = float(np.hypot(np.hypot(v.x, v.y), v.z))
+    backwards = v.x < 0 and abs(v.x) >= max(abs(v.y), abs(v.z))
+    return [float(x) for x in (*pose, -speed if backwards else speed, twist.angular.z)]
+
+
+def _named(values: np.ndarray) -> dict[str, float] | None:
+    known = {k: float(v) for k, v in zip(ODOMETRY_KEYS, values, strict=True) if np.isfinite(v)}
+    return known or None
