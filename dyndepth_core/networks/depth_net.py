@@ -16,6 +16,7 @@ class NetworkConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
     encoder: str = Field("efficientnet_lite0", description="depth encoder: efficientnet_lite0 or resnet18")
     pose_encoder: str = Field("efficientnet_lite0", description="pose encoder: efficientnet_lite0 or resnet18")
+    pose_downscale: int = Field(1, ge=1, le=4, description="the pose network sees images this many times smaller (1, 2 or 4)")
     width: float = Field(1.0, gt=0, le=4, description="channel factor of ResNet encoders")
     decoder_channels: tuple[int, int, int, int, int] = Field(
         (16, 32, 64, 128, 256), description="decoder channels at 1/1, 1/2, 1/4, 1/8, 1/16"

@@ -15,8 +15,9 @@ POSE_SCALE = 0.01  # keeps the first steps near the identity warp
 class PoseNet(nn.Module):
     """Encoder of both images -> 1x1 squeeze -> 3x3, 3x3 (256, ReLU) -> 1x1 to 6 -> spatial mean -> times 0.01."""
 
-    def __init__(self, encoder: str, width: float = 1.0, intrinsics: bool = False) -> None:
+    def __init__(self, encoder: str, width: float = 1.0, downscale: int = 1, intrinsics: bool = False) -> None:
         super().__init__()
+        self.downscale = downscale  # motion needs less resolution than depth: 2 costs a quarter
         self.encoder = Encoder(encoder, frames=2, width=width)
         self.squeeze = nn.Conv2d(self.encoder.channels[-1], 256, 1)
         self.conv1 = nn.Conv2d(256, 256, 3, padding=1)
@@ -26,7 +27,10 @@ class PoseNet(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor | None]:
         """Images (B, 3, H, W) of an earlier and a later time -> (T_second_first (B, 4, 4), K (B, 3, 3) in pixels or None)."""
-        x = self.encoder(torch.cat((first, second), 1))[-1]
+        pair = torch.cat((first, second), 1)
+        if self.downscale > 1:
+            pair = F.avg_pool2d(pair, self.downscale)
+        x = self.encoder(pair)[-1]
         x = F.relu(self.squeeze(x))
         x = F.relu(self.conv2(F.relu(self.conv1(x))))
         vector = POSE_SCALE * self.head(x).float().mean((2, 3))

@@ -22,16 +22,17 @@ class DepthPoseGraph(InferenceGraph):
         max_depth: float,
         width: float = 1.0,
         pose_encoder: str | None = None,
+        pose_downscale: int = 1,
     ) -> None:
         super().__init__()
         self.architecture = {
             "method": "monodepth", "encoder": encoder, "decoder_channels": list(decoder_channels),
             "canonical_focal": canonical_focal, "min_depth": min_depth, "max_depth": max_depth, "width": width,
-            "pose_encoder": pose_encoder,
+            "pose_encoder": pose_encoder, "pose_downscale": pose_downscale,
         }  # fmt: skip
         self.canonical_focal, self.min_depth, self.max_depth = canonical_focal, min_depth, max_depth
         self.depth_net = DepthNet(encoder, tuple(decoder_channels), (0,), width)
-        self.pose_net = PoseNet(pose_encoder, width) if pose_encoder else None
+        self.pose_net = PoseNet(pose_encoder, width, pose_downscale) if pose_encoder else None
 
     def forward(
         self, image: Tensor, previous_image: Tensor | None, K: Tensor, state: Tensor | None = None

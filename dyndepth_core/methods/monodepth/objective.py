@@ -43,7 +43,7 @@ class MonodepthObjective(Objective):
         self.network, self.canonical_focal = config.network, float(canonical_focal)
         network, intrinsics = config.network, config.data.intrinsics
         self.depth_net = DepthNet(network.encoder, network.decoder_channels, self.config.scales, network.width)
-        self.pose_net = PoseNet(network.pose_encoder, network.width, intrinsics == "pair")
+        self.pose_net = PoseNet(network.pose_encoder, network.width, network.pose_downscale, intrinsics == "pair")
         self.intrinsics = VideoIntrinsics(len(videos), config.data.size) if intrinsics == "video" else None
         if network.pretrained:
             self.depth_net.encoder.load_imagenet(network.weights)
@@ -126,7 +126,7 @@ class MonodepthObjective(Objective):
             focal = float((self.intrinsics.log_focal[:, 0].exp() * 0.5 * (height + width)).mean())
         n = self.network
         graph = DepthPoseGraph(
-            n.encoder, n.decoder_channels, focal, n.min_depth, n.max_depth, n.width, pose_encoder=n.pose_encoder
+            n.encoder, n.decoder_channels, focal, n.min_depth, n.max_depth, n.width, n.pose_encoder, n.pose_downscale
         )
         _copy_weights(self.depth_net, graph.depth_net)
         _copy_weights(self.pose_net, graph.pose_net)
