@@ -29,6 +29,7 @@ class Recording:
         if not files:
             raise ValueError(f"{self.path}: no images ({', '.join(IMAGE_SUFFIXES)}) in it; is this the right folder?")
         rows = _read_frames(self.path / "frames.csv", len(files))
+        files = files[: len(rows)]
         last = len(files) - 1 if last is None else last
         if not 0 <= first <= last < len(files):
             raise ValueError(f"{self.path}: frames {first} to {last} asked for, but it has 0 to {len(files) - 1}")
@@ -166,7 +167,9 @@ def _read_frames(path: Path, count: int) -> list[dict[str, str]]:
         return [{"index": str(i), "stamp_ns": str(i * 100_000_000)} for i in range(count)]
     with path.open(newline="") as file:
         rows = [r for r in csv.DictReader(file) if r.get("index") not in (None, "")]
-    if len(rows) < count:
+    if rows and None in rows[-1].values():  # a kill or a full disk cut the last line short
+        rows.pop()
+    if len(rows) < max(count - 1, 1):  # the image of a killed writer's last frame may lack its row
         raise ValueError(f"{path}: {len(rows)} rows for {count} images; the recording is incomplete, collect it again")
     try:
         [int(r["stamp_ns"]) for r in rows]
