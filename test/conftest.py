@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 
 # Before torch, OpenMP or rclpy are imported. Two test processes share two cores: one thread each.
-# ROS messages check their fields, discovery stays on this machine; child processes inherit all that.
+# Messages check their fields, discovery stays on this machine; child processes inherit all that.
 for _name, _value in {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
