@@ -1,0 +1,201 @@
+"""One training from recordings to RUN/model.safetensors: folders, stages, provenance."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import Config, difference, dump, load
+from ..data.sample import SampleSource
+from ..data.writer import manifest_hash
+from ..inference.model_file import ModelMeta, Provenance, load_model, save_model
+from ..methods import get_method
+from ..methods.base import Objective
+from .checkpoint import write_atomic, write_json
+from .settings import RUNTIME_FIELDS
+from .source import fingerprint, split_recordings
+from .stages import Stage, StageContext, hash_file, run_stages
+
+log = logging.getLogger(__name__)
+MODEL, CONFIG, REQUEST, METRICS = "model.safetensors", "config.yaml", "run.json", "metrics.json"
+
+
+def train_run(
+    config: Config, data: Sequence[str | Path], out: str | Path, *, resume: bool = False, start: str | Path | None = None
+) -> dict[str, Any]:
+    """Train the method of `config` on the recordings `data`; leaves model.safetensors and more in `out`.
+
+    start: a model file whose weights the training begins with. Returns the content of metrics.json. Raises ValueError or
+    OSError with a remedy, KeyboardInterrupt when it was interrupted (then `resume` goes on where it stopped).
+    """
+    out = Path(out)
+    first = _is_first_process()
+    if first:
+        _prepare_folder(config, data, out, resume, start)
+    stages = [_stage(name, config, data, start) for name in get_method(config.method).stages]
+    try:
+        if first:
+            run_stages(stages, out)
+        else:  # a helper of the first process: the same work, nothing on the disk
+            for stage in stages:
+                stage.run(StageContext(out, out / "stages" / stage.name, resumed=resume))
+    finally:
+        if first:
+            metrics = _write_metrics(config, out, [s.name for s in stages])
+    return metrics
+
+
+def resumed_request(out: str | Path) -> tuple[list[Path], Path | None]:
+    """What `--data` and `--from` were when the run was begun; ValueError when `out` holds no run."""
+    path = Path(out) / REQUEST
+    if not path.is_file():
+        raise ValueError(f"{out}: no run to resume there (it has no {REQUEST}); leave --resume out to begin one")
+    request = json.loads(path.read_text())
+    return [Path(p) for p in request["data"]], Path(request["from"]) if request["from"] else None
+
+
+def _prepare_folder(config: Config, data: Sequence[str | Path], out: Path, resume: bool, start: str | Path | None) -> None:
+    if resume and (out / CONFIG).is_file():
+        runtime = tuple(f"train.{name}:" for name in RUNTIME_FIELDS)
+        changed = [d for d in difference(load(out / CONFIG), config) if not d.startswith(runtime)]
+        if changed:
+            raise ValueError(
+                f"{out} was begun with other settings ({'; '.join(changed)}): to resume, leave them as they were; "
+                "for a new training give another --out"
+            )
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists already: add --resume to go on with it, or give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    request = {"data": [str(Path(p).resolve()) for p in data], "from": str(Path(start).resolve()) if start else None}
+    write_json(out / REQUEST, request)
+    write_atomic(out / CONFIG, dump(config).encode())
+
+
+def _stage(name: str, config: Config, data: Sequence[str | Path], start: str | Path | None) -> Stage:
+    if name != "train":
+        raise ValueError(f"stage {name!r} of method {config.method} is not known to this version; update dyndepth")
+    train, val = split_recordings(data, config.data)
+    if not val:
+        log.warning("the recordings are too short to hold any frame out: no validation, the last weights are taken")
+    inputs = {
+        "config": config.model_dump(mode="json", exclude={"train": RUNTIME_FIELDS}),
+        "train": fingerprint(train),
+        "validation": fingerprint(val),
+        "from": hash_file(Path(start)) if start else None,
+    }
+
+    def run(context: StageContext) -> list[Path]:
+        from .fit import fit  # here: Lightning takes seconds to import, and a finished stage needs none of it
+
+        settings = config.train
+        source = SampleSource(train, config.data, settings.batch_size, settings.seed)
+        held_out = SampleSource(val, config.data, settings.batch_size, settings.seed, train=False) if val else None
+        objective = make_objective(config, source, start)
+        log.info("%d training targets in %d recordings, %d held out", len(source), len(train), len(held_out or ()))
+        result = fit(objective, settings, source, held_out, context.folder, label=config.method)
+        if result.state == "interrupted":
+            raise KeyboardInterrupt(f"interrupted at step {result.step}, with a checkpoint; go on with --resume")
+        if _is_first_process():
+            weights_of = result.best["step"] if result.best["step"] is not None else result.step
+            save_model(context.run / MODEL, *_model(config, objective, data, weights_of, start))
+        return [context.run / MODEL]
+
+    return Stage(name, inputs, run)
+
+
+def make_objective(config: Config, source: SampleSource, start: str | Path | None = None) -> Objective:
+    """The method's objective with seeded initial weights, or with those of the model file `start`."""
+    focal = config.network.canonical_focal
+    graph = meta = None
+    if start is not None:
+        graph, meta = load_model(start)
+        focal = focal or meta.canonical_focal  # its weights predict depth at that focal length
+        # its weights replace the initial ones, so ImageNet's are not needed
+        config = config.model_copy(update={"network": config.network.model_copy(update={"pretrained": False})})
+    torch.manual_seed(config.train.seed)
+    objective = get_method(config.method).objective_class(config, source.names, focal or source.mean_focal())
+    if graph is not None:
+        own, given = objective.state_dict(), graph.state_dict()
+        wrong = [k for k, v in given.items() if k not in own or own[k].shape != v.shape]
+        if wrong or meta.method != config.method:
+            raise ValueError(
+                f"--from {start}: its {meta.method} network does not fit this {config.method} configuration "
+                f"({len(wrong)} of {len(given)} weights differ, e.g. {wrong[:2]}); give it the same network section: "
+                f"{meta.architecture}"
+            )
+        objective.load_state_dict({**own, **given})
+    return objective
+
+
+def _model(
+    config: Config, objective: Objective, data: Sequence[str | Path], step: int, start: str | Path | None
+) -> tuple[torch.nn.Module, ModelMeta]:
+    graph = objective.inference_graph()
+    extra = {"from": hash_file(Path(start))} if start else {}
+    provenance = Provenance(
+        dataset_manifest=" ".join(manifest_hash(p) for p in data),
+        git_revision=git_revision(),
+        config=config.model_dump(mode="json"),
+        seed=config.train.seed,
+        steps=step,
+        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        data=[Path(p).resolve().name for p in data],
+        **extra,
+    )
+    meta = ModelMeta(
+        method=config.method,
+        architecture=graph.architecture,
+        input_size=config.data.size,
+        canonical_focal=graph.canonical_focal,
+        depth_range=(config.network.min_depth, config.network.max_depth),
+        license=config.train.license,
+        provenance=provenance,
+    )
+    return graph, meta
+
+
+def git_revision() -> str:
+    """Revision of the source tree this package runs from, with `-dirty` when it was changed; empty when installed."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        revision = git("rev-parse", "HEAD")
+        return revision + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _write_metrics(config: Config, out: Path, stages: Sequence[str]) -> dict[str, Any]:
+    """RUN/metrics.json from those of the stages: the last one's figures, everyone's warnings."""
+    metrics: dict[str, Any] = {"method": config.method, "plugin": config.plugin, "seed": config.train.seed}
+    warnings: list[dict[str, Any]] = []
+    for name in stages:
+        path = out / "stages" / name / METRICS
+        if path.is_file():
+            metrics.update(json.loads(path.read_text()))
+            warnings += [{"stage": name, **w} for w in metrics["warnings"]]
+    metrics["warnings"] = warnings
+    metrics["model"] = hash_file(out / MODEL) if (out / MODEL).is_file() else None
+    try:
+        write_json(out / METRICS, metrics)
+    except OSError as error:
+        log.warning("%s cannot be written (%s)", out / METRICS, error)
+    return metrics
+
+
+def _is_first_process() -> bool:
+    """False in the processes that Lightning (or a cluster) starts beside the first one."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "RANK"))

@@ -1,0 +1,68 @@
+"""How far a training is, the learning rate that belongs there, and the optimiser; no state but the optimiser's."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .settings import TrainConfig
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A training's length in steps, in seconds of wall clock, or both (whichever is used up first)."""
+
+    steps: int | None
+    seconds: float | None
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> Budget:
+        """The budget that a TrainConfig states."""
+        return cls(config.steps, None if config.minutes is None else 60.0 * config.minutes)
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Fraction of the training that is done, in [0, 1]: the larger of the step and the time fraction."""
+        by_steps = step / self.steps if self.steps else 0.0
+        by_time = seconds / self.seconds if self.seconds else 0.0
+        return min(1.0, max(by_steps, by_time))
+
+    def remaining(self, step: int, seconds: float, seconds_per_step: float) -> float:
+        """Expected seconds until the end, from the present speed."""
+        rest = []
+        if self.steps is not None:
+            rest.append((self.steps - step) * seconds_per_step)
+        if self.seconds is not None:
+            rest.append(self.seconds - seconds)
+        return max(0.0, min(rest))
+
+
+def learning_rate(config: TrainConfig, progress: float) -> float:
+    """Learning rate at `progress`: linear warm-up, then cosine, step or constant.
+
+    cosine: lr (f + (1 - f) (1 + cos(pi x)) / 2), x in [0, 1] over what follows the warm-up, f = final_lr
+    (Loshchilov and Hutter, SGDR, 2017, without restarts).
+    """
+    if progress < config.warmup:
+        # never exactly 0, or the first step of a training would be lost
+        return config.lr * max(progress / config.warmup, 1e-2)
+    if config.schedule == "constant":
+        return config.lr
+    if config.schedule == "step":
+        return config.lr * (config.step_factor if progress >= config.step_at else 1.0)
+    x = (progress - config.warmup) / (1.0 - config.warmup)
+    return config.lr * (config.final_lr + (1.0 - config.final_lr) * 0.5 * (1.0 + math.cos(math.pi * x)))
+
+
+def make_optimizer(objective: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Adam or AdamW over the trainable parameters; weight decay on those with two or more dimensions."""
+    trained = [p for p in objective.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    # fused: one pass over the weights instead of a dozen small operations per tensor
+    return kind([g for g in groups if g["params"]], lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
