@@ -38,9 +38,7 @@ class CloudWriter:
 
     def __init__(self, K: np.ndarray, size: tuple[int, int]) -> None:
         if min(size) < 1:
-            raise ValueError(
-                f"cloud of {size[0]}x{size[1]} points: an image size is zero; check the camera driver"
-            )
+            raise ValueError(f"cloud of {size[0]}x{size[1]} points is empty: check the camera")
         self.K, self.size = check_K(K, "K of the cloud").copy(), (int(size[0]), int(size[1]))
         x_factor, y_factor = ray_factors(self.K, self.size)
         self._x_factor, self._y_factor = x_factor, y_factor[:, None]

@@ -45,8 +45,6 @@ class DepthColors:
     def __call__(self, depth: np.ndarray) -> np.ndarray:
         """Colour depth (h, w), metres, float: returns uint8 (h, w, 3) RGB."""
         if depth.ndim != 2 or not np.issubdtype(depth.dtype, np.floating):
-            raise ValueError(
-                f"depth to colour is {depth.dtype} {depth.shape}: give floats of shape (h, w) in metres"
-            )
+            raise ValueError(f"depth to colour is {depth.dtype} {depth.shape}: give float (h, w)")
         with np.errstate(over="ignore"):  # beyond 65504 m is infinity, and so is its colour
             return self._table.take(depth.astype(np.float16).view(np.uint16), axis=0)

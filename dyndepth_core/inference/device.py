@@ -26,7 +26,8 @@ def resolve_device(name: str) -> torch.device:
     if index >= count:
         build = "" if torch.version.cuda else " (this torch is built for the CPU only)"
         raise ValueError(
-            f"device {name!r}: torch sees {count} CUDA devices{build}. Choose auto or cpu, or fix the driver"
+            f"device {name!r}: torch sees {count} CUDA devices{build}. "
+            "Choose auto or cpu, or fix the driver"
         )
     return torch.device("cuda", index)
 

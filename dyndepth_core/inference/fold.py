@@ -29,10 +29,9 @@ def fold_batch_norm(
     evaluation mode. Where the output changes by more than `tolerance` (relative to its largest
     value: a convolution's output was also used elsewhere), everything is put back and 0 returned.
     """
-    followers = _follow(module, run)
+    followers, before = _follow(module, run)
     if not followers:
         return 0
-    before = run(module)
     replaced: list[tuple[nn.Module, str, nn.Module]] = []
     for conv, norm in followers:
         _replace(module, conv, fuse_conv_bn_eval(conv, norm), replaced)
@@ -49,13 +48,12 @@ def fold_batch_norm(
 
 def _follow(
     module: nn.Module, run: Callable[[nn.Module], Tensor]
-) -> list[tuple[nn.Module, nn.Module]]:
-    """Pairs (convolution, batch norm) where the norm's input is, at every call, that convolution's
-    output.
+) -> tuple[list[tuple[nn.Module, nn.Module]], Tensor]:
+    """Pairs (convolution, batch norm) where the norm's input is that convolution's output at every
+    call; and what `run` returned.
     """
-    producer: dict[
-        int, tuple[nn.Module, Tensor]
-    ] = {}  # the tensor is kept, or its id could be used again
+    # The tensors are kept as well, or their ids could be used again.
+    producer: dict[int, tuple[nn.Module, Tensor]] = {}
     sources: dict[nn.Module, set[nn.Module | None]] = {}
 
     def after_conv(conv: nn.Module, _inputs: Any, output: Tensor) -> None:
@@ -71,13 +69,14 @@ def _follow(
         elif isinstance(child, _BATCH_NORMS) and child.track_running_stats:
             handles.append(child.register_forward_pre_hook(before_norm))
     try:
-        run(module)
+        output = run(module)
     finally:
         for handle in handles:
             handle.remove()
     pairs = [(next(iter(convs)), norm) for norm, convs in sources.items() if len(convs) == 1]
     uses = [conv for conv, _ in pairs]
-    return [(conv, norm) for conv, norm in pairs if conv is not None and uses.count(conv) == 1]
+    found = [(conv, norm) for conv, norm in pairs if conv is not None and uses.count(conv) == 1]
+    return found, output
 
 
 def _replace(
@@ -88,7 +87,7 @@ def _replace(
 ) -> None:
     """Put `new` wherever `old` hangs in the tree (a shared module hangs in several places)."""
     for parent in list(root.modules()):
-        for name, child in list(parent.named_children()):
+        for name, child in list(parent._modules.items()):
             if child is old:
                 setattr(parent, name, new)
                 replaced.append((parent, name, old))

@@ -1,4 +1,4 @@
-"""The model file: one safetensors file whose JSON metadata says how to rebuild and use the network."""
+"""The model file: one safetensors file whose JSON metadata says how to rebuild the network."""
 
 from __future__ import annotations
 
@@ -33,13 +33,11 @@ BUNDLED = Path(__file__).resolve().parent.parent / "assets" / "depth.safetensors
 
 
 def bundled_model() -> Path:
-    """Path of the depth model that ships with the package; ValueError where it was left out of the
-    installation.
-    """
+    """Path of the depth model that ships with the package; ValueError where it is missing."""
     if not BUNDLED.is_file():
         raise ValueError(
-            f"the bundled model {BUNDLED} is not there. Name a model file (--model, or the node's parameter "
-            "`model`), or train one: dyndepth train --method monodepth --data DIR --out RUN"
+            f"the bundled model {BUNDLED} is not there. Name a model file (--model, or the node's "
+            "parameter `model`) or train one: dyndepth train --method monodepth --data DIR --out RUN"
         )
     return BUNDLED
 
@@ -89,15 +87,11 @@ def save_model(
         stored = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         if stored.is_floating_point():
             if not torch.isfinite(stored).all():
-                raise ValueError(
-                    f"weight {name} holds NaN or infinity: the training diverged, this model is not saved"
-                )
+                raise ValueError(f"weight {name} holds NaN or infinity: the training diverged")
             if weights == "float16" and stored.ndim >= 2:
                 stored = stored.half()
                 if not torch.isfinite(stored).all():
-                    raise ValueError(
-                        f"weight {name} does not fit into half precision: save with weights='float32'"
-                    )
+                    raise ValueError(f"weight {name} exceeds half precision: save it as float32")
         tensors[name] = stored
     metadata = {"format": "pt", METADATA_KEY: meta.model_dump_json()}
     write_atomically(path, dump_tensors(tensors, metadata))
@@ -116,14 +110,12 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
     try:
         tensors = load_tensors(data)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise ValueError(f"model file {path} is damaged ({error}). {_COPY_AGAIN}") from error
+        raise _fault(path, f"is damaged ({error})") from error
     graph = _build(path, meta)
     _check_shapes(path, graph.state_dict(), tensors)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ValueError(
-                f"model file {path}: weight {name} holds NaN or infinity. {_COPY_AGAIN}"
-            )
+            raise _fault(path, f"is damaged (weight {name} holds NaN or infinity)")
     graph.load_state_dict(tensors)
     return graph.eval().requires_grad_(False).to(device), meta
 
@@ -134,144 +126,102 @@ def read_meta(path: str | Path) -> ModelMeta:
     return _parse_meta(path, _safetensors_header(path, _read(path)))
 
 
-_COPY_AGAIN = "Copy or download it again, or train anew."
+_COPY_AGAIN = "copy or download it again, or train anew"
+_NAME_OURS = "name a model.safetensors made by dyndepth train"
+
+
+def _fault(path: Path, fault: str, remedy: str = _COPY_AGAIN) -> ValueError:
+    return ValueError(f"model file {path} {fault}: {remedy}")
 
 
 def _read(path: Path) -> bytes:
     if path.is_dir():
-        raise ValueError(
-            f"model {path} is a directory: name the file in it, for a run that is {path / 'model.safetensors'}"
-        )
+        raise _fault(path, "is a directory", f"name the file in it, as {path}/model.safetensors")
     if not path.is_file():
         raise FileNotFoundError(f"model file {path} does not exist: check the path")
-    # Read whole, not mapped: a file that is replaced or cut while it is in use cannot then kill the
+    # Read whole, not mapped: a file that is cut or overwritten while in use cannot then kill the
     # node by SIGBUS.
     return path.read_bytes()
 
 
 def _safetensors_header(path: Path, data: bytes) -> dict[str, Any]:
-    """JSON header of a safetensors file: 8 bytes little-endian length, then that many bytes of
-    JSON.
-    """
-    if data[:4] == b"PK\x03\x04" or data[:2] in (
-        b"\x80\x02",
-        b"\x80\x03",
-        b"\x80\x04",
-        b"\x80\x05",
-    ):
-        raise ValueError(
-            f"model file {path} is a Python pickle (a .pth or .ckpt file), whatever its name says. Pickles can run "
-            "code and are never opened; use the model.safetensors that `dyndepth train` leaves in the run's folder"
+    """JSON header of a safetensors file: 8 bytes of length (little-endian), then the JSON."""
+    if data.startswith((b"PK\x03\x04", *(bytes((0x80, protocol)) for protocol in range(2, 6)))):
+        raise _fault(
+            path,
+            "is a Python pickle (.pth, .ckpt), whatever its name says; those can run code",
+            "use the model.safetensors that dyndepth train leaves in the run's folder",
         )
     if len(data) < 8:
-        raise ValueError(
-            f"model file {path} is empty or cut off ({len(data)} bytes). {_COPY_AGAIN}"
-        )
-    length = int.from_bytes(data[:8], "little")
+        raise _fault(path, f"is empty or cut off ({len(data)} bytes)")
     if data[8:9] != b"{":
-        raise ValueError(
-            f"model file {path} is not a safetensors file: name a model.safetensors made by dyndepth"
-        )
+        raise _fault(path, "is not a safetensors file", _NAME_OURS)
+    length = int.from_bytes(data[:8], "little")
     if length > len(data) - 8:
-        raise ValueError(
-            f"model file {path} is cut off ({len(data)} bytes, its header alone says {length}). {_COPY_AGAIN}"
-        )
+        raise _fault(path, f"is cut off ({len(data)} bytes, its header says {length})")
     try:
         header = json.loads(data[8 : 8 + length])
-        end = max(
-            (
-                int(entry["data_offsets"][1])
-                for name, entry in header.items()
-                if name != "__metadata__"
-            ),
-            default=0,
-        )
-    except (
-        UnicodeDecodeError,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-    ) as error:
-        raise ValueError(
-            f"model file {path} is damaged: its header is no safetensors header ({error}). {_COPY_AGAIN}"
-        ) from error
-    if 8 + length + end > len(data):
-        raise ValueError(
-            f"model file {path} is cut off ({len(data)} of {8 + length + end} bytes). {_COPY_AGAIN}"
-        )
+        offsets = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
+        end = 8 + length + max(offsets, default=0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise _fault(path, f"is damaged (no safetensors header: {error})") from error
+    if end > len(data):
+        raise _fault(path, f"is cut off ({len(data)} of {end} bytes)")
     return header
 
 
 def _parse_meta(path: Path, header: dict[str, Any]) -> ModelMeta:
-    foreign = f"model file {path} was not written by dyndepth"
     metadata = header.get("__metadata__")
     if not isinstance(metadata, dict) or METADATA_KEY not in metadata:
-        raise ValueError(
-            f"{foreign} (a safetensors file without our metadata): name a model.safetensors made by dyndepth train"
-        )
+        raise _fault(path, "was not written by dyndepth (it lacks our metadata)", _NAME_OURS)
     try:
         fields = json.loads(metadata[METADATA_KEY])
     except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"model file {path} is damaged: its metadata is not JSON ({error}). {_COPY_AGAIN}"
-        ) from error
+        raise _fault(path, f"is damaged (its metadata is not JSON: {error})") from error
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        raise ValueError(
-            f"{foreign} (format is not {FORMAT}): name a model.safetensors made by dyndepth train"
-        )
+        raise _fault(path, f"was not written by dyndepth (format is not {FORMAT})", _NAME_OURS)
     version = fields.get("version")
-    if (
-        isinstance(version, int) and version > VERSION
-    ):  # before the fields: a newer version may have others
-        raise ValueError(
-            f"model file {path} has format version {version}, this dyndepth reads up to {VERSION}: update dyndepth"
-        )
+    # Before the fields are looked at: a newer version may have others.
+    if isinstance(version, int) and version > VERSION:
+        fault = f"has format version {version}, this dyndepth reads up to {VERSION}"
+        raise _fault(path, fault, "update dyndepth")
     try:
         return ModelMeta.model_validate(fields)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'metadata'}: {e['msg']}" for e in error.errors()
-        )
-        raise ValueError(
-            f"model file {path} has unusable metadata ({faults}). {_COPY_AGAIN}"
-        ) from error
+        faults = [f"{'.'.join(map(str, e['loc'])) or 'all'}: {e['msg']}" for e in error.errors()]
+        raise _fault(path, f"has unusable metadata ({'; '.join(faults)})") from error
 
 
 def _build(path: Path, meta: ModelMeta) -> nn.Module:
-    from ..methods import build_graph  # here: reading metadata alone must not need the networks
+    from dyndepth_core.methods import build_graph  # here: metadata alone needs no networks
 
     try:
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # initial weights are thrown away; leave the caller's random numbers alone
+        # The initial weights are thrown away; the caller's random numbers must not change by it.
+        with torch.random.fork_rng(devices=[]):
             return build_graph(meta.architecture)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"model file {path} needs a network that this dyndepth cannot build ({error}). "
-            "It was made by another version or with a method that is not installed: update dyndepth, or train anew"
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise _fault(
+            path,
+            f"needs a network that this dyndepth cannot build ({error})",
+            "update dyndepth or install the method it was made with, or train anew",
         ) from error
 
 
 def _check_shapes(path: Path, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
-    missing = sorted(wanted.keys() - found.keys())
-    surplus = sorted(found.keys() - wanted.keys())
     wrong = [
-        f"{name} is {tuple(found[name].shape)}, must be {tuple(wanted[name].shape)}"
+        f"{name} is {tuple(found[name].shape)} and must be {tuple(wanted[name].shape)}"
         for name in sorted(wanted.keys() & found.keys())
         if found[name].shape != wanted[name].shape
     ]
+    groups = {
+        "are missing": sorted(wanted.keys() - found.keys()),
+        "are not known": sorted(found.keys() - wanted.keys()),
+        "have another shape": wrong,
+    }
     faults = [
         f"{len(names)} weights {word} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for names, word in (
-            (missing, "are missing"),
-            (surplus, "are not known"),
-            (wrong, "have another shape"),
-        )
+        for word, names in groups.items()
         if names
     ]
     if faults:
-        raise ValueError(
-            f"model file {path} does not fit its own architecture: {'; '.join(faults)}. {_COPY_AGAIN}"
-        )
+        raise _fault(path, f"does not fit its own architecture: {'; '.join(faults)}")

@@ -1,4 +1,4 @@
-"""What a model file says about itself: how to rebuild the network, what its depth means, where it comes from."""
+"""What a model file says of itself: its network, what its depth means, where it comes from."""
 
 from __future__ import annotations
 
@@ -71,6 +71,6 @@ class ModelMeta(BaseModel):
     def _ordered_range(cls, limits: tuple[float, float]) -> tuple[float, float]:
         if not 0 < limits[0] < limits[1]:
             raise ValueError(
-                f"depth_range is {limits}, it must be (nearest, farthest) with 0 < nearest < farthest"
+                f"depth_range is {limits}: it must be (nearest, farthest), 0 < nearest < farthest"
             )
         return limits

@@ -1,6 +1,4 @@
-"""The Predictor: a camera image in, depth (and cloud) out, on CPU or GPU; what the node and
-`dyndepth predict` run.
-"""
+"""The Predictor: a camera image in, depth and cloud out, on CPU or GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +20,9 @@ from dyndepth_core.geometry.camera import check_K
 from .cloud import CloudWriter
 from .device import autocast_dtype, is_out_of_memory, resolve_device
 from .fold import fold_batch_norm, run_twice
-from .model_file import ModelMeta, bundled_model, load_model
+from .history import Camera, History
+from .model_file import bundled_model, load_model
+from .model_meta import ModelMeta
 from .output import OutputPlan, OutputSize, Staging, copy_down
 from .scale import ScaleState, model_scale
 
@@ -30,13 +30,6 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 BACKENDS = ("torch",)
-MAX_GAP_S = 2.0  # older images tell nothing about this one: the history starts anew
-
-
-class _Camera(NamedTuple):
-    size: tuple[int, int]
-    K: bytes | None
-    output_size: str
 
 
 @dataclass
@@ -121,28 +114,22 @@ class Predictor:
         self._graph = graph.eval().requires_grad_(False)
         fold_batch_norm(self._graph, run_twice(self.input_size, meta.canonical_focal))
         self._graph.to(memory_format=torch.channels_last)
-        self._plans: dict[str, tuple[_Camera, OutputPlan]] = {}
+        self._plans: dict[str, tuple[Camera, OutputPlan]] = {}
         self._cloud_writer: CloudWriter | None = None
         self._staging = Staging(self.device)
         self._latest: Prediction | None = None
-        self._last_reset = ""
-        self.reset()
+        self._history = History()
         self._on_device(lambda: self._graph.to(self.device))
 
     def reset(self) -> None:
         """Forget the frames seen so far; the next one starts a new history."""
-        self._previous: Tensor | None = None
-        self._state: Any = None
-        self._stamp_ns: int | None = None
-        self._camera: _Camera | None = None
+        self._history.clear()
 
     def warm_up(self) -> None:
-        """Run dummy frames, so that the first real one is not slowed by first-time work; the
-        history stays empty.
-        """
-        height, width = self.input_size
-        for _ in range(2):
-            self(np.zeros((height, width, 3), np.uint8), motion=True)
+        """Run dummy frames, so that first-time work does not slow the first real one."""
+        self.reset()
+        for _ in range(2):  # the second has a history: another branch of the network
+            self(np.zeros((*self.input_size, 3), np.uint8), motion=True)
         self.reset()
 
     def __call__(
@@ -167,31 +154,30 @@ class Predictor:
         """
         start = time.perf_counter()
         _check_image(image)
-        if K is not None:
-            K = check_K(K)
+        K = None if K is None else check_K(K)
         if output_size not in ("model", "input"):
             raise ValueError(f"output_size={output_size!r}: choose model or input")
-        camera = _Camera(image.shape[:2], None if K is None else K.tobytes(), output_size)
-        fit = self._plan(camera, K).fit
-        reset = self._continuity(camera, stamp_ns)
-        fitted = np.ascontiguousarray(fit.image(image))
+        camera = Camera.of(image, K)
+        fitted = self._plan(camera, K, output_size).fit.image(image)
+        fitted = np.require(fitted, requirements="CW")  # of a message it may be a read-only view
+        reset = self._history.follow(camera, stamp_ns)
         prepared = time.perf_counter()
-        depth, device_cloud, T_src_tgt = self._on_device(
-            lambda: self._run(image, fitted, self._plan(camera, K), cloud, motion)
-        )
-        self._stamp_ns = stamp_ns
+
+        def work() -> tuple[Prediction, Tensor, Any]:
+            plan = self._plan(camera, K, output_size)  # again: after a fall-back for another device
+            return self._run(image, fitted, plan, cloud, motion)
+
+        result, tensor, state = self._on_device(work)
+        self._history.advance(tensor, state, camera, stamp_ns)
         if self._latest is not None:
             self._latest._device_cloud = None  # its memory is this frame's by now
-        registered = fitted if output_size == "model" else image
-        K_out = self._plan(camera, K).K.copy()
-        timings = {
+        self._latest = result
+        result.history_reset = reset
+        result.timings_ms = {
             "prepare": 1e3 * (prepared - start),
             "network": 1e3 * (time.perf_counter() - prepared),
         }
-        self._latest = Prediction(
-            depth, K_out, registered, self.scale, T_src_tgt, timings, reset, device_cloud
-        )
-        return self._latest
+        return result
 
     def write_cloud(self, prediction: Prediction, out: np.ndarray) -> None:
         """Write the cloud of a prediction into `out`, float32 (h, w, 4) x y z rgb, the message's
@@ -205,84 +191,49 @@ class Predictor:
             self._cloud_writer = CloudWriter(prediction.K, size)
         self._cloud_writer.write(prediction.depth, prediction.image, out)
 
-    def _continuity(self, camera: _Camera, stamp_ns: int | None) -> str:
-        """Reset the history where this frame does not follow the last one; returns why, empty when
-        it does.
-        """
-        last, reason = self._camera, ""
-        if last is not None and last.size != camera.size:
-            reason = f"image size changed from {last.size[1]}x{last.size[0]} to {camera.size[1]}x{camera.size[0]}"
-        elif last is not None and last.K != camera.K:
-            reason = "K changed"
-        elif self._stamp_ns is not None and stamp_ns is not None:
-            step = (stamp_ns - self._stamp_ns) / 1e9
-            if step <= 0:
-                reason = (
-                    "the stamp did not advance"
-                    if step == 0
-                    else f"the stamp jumped back by {-step:.3f} s"
-                )
-            elif step > MAX_GAP_S:
-                reason = f"the stamp jumped ahead by {step:.3f} s"
-        if reason:
-            # A camera that never sets its stamps would otherwise fill the log at its frame rate.
-            logger.log(
-                logging.DEBUG if reason == self._last_reset else logging.WARNING,
-                "%s: history reset",
-                reason,
-            )
-            self.reset()
-        self._last_reset = reason
-        self._camera = camera
-        return reason
-
-    def _plan(self, camera: _Camera, K: np.ndarray | None) -> OutputPlan:
+    def _plan(self, camera: Camera, K: np.ndarray | None, output_size: OutputSize) -> OutputPlan:
         """The plan for this camera, kept until it or the device changes."""
-        known = self._plans.get(camera.output_size)
+        known = self._plans.get(output_size)
         if known is not None and known[0] == camera and known[1].device == self.device:
             return known[1]
         fit = plan_fit(camera.size, self.input_size, K)
-        if (
-            K is None
-        ):  # the input-size K under which the network-size image is the canonical camera, centred
+        if K is None:  # such that the network-size image is the canonical camera, centred
             (height, width), focal = self.input_size, self.meta.canonical_focal
-            K = fit.inverse_K(
-                np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
-            )
-        plan = OutputPlan(fit, K, camera.output_size, self.device)
-        self._plans[camera.output_size] = (camera, plan)
+            canonical = [[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]]
+            K = fit.inverse_K(np.array(canonical, np.float64))
+        plan = OutputPlan(fit, K, output_size, self.device)
+        self._plans[output_size] = (camera, plan)
         return plan
 
     @torch.inference_mode()
     def _run(
         self, image: np.ndarray, fitted: np.ndarray, plan: OutputPlan, cloud: bool, motion: bool
-    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-        """Network and output on the device; the history advances only when all of it succeeded."""
-        on_cpu = self.device.type == "cpu"
+    ) -> tuple[Prediction, Tensor, Any]:
+        """Network and output on the device; returns with them what the next frame needs of this."""
+        on_cpu, history = self.device.type == "cpu", self._history
         pixels = torch.from_numpy(fitted) if on_cpu else self._staging.upload("fitted", fitted)
-        tensor = (
-            pixels.permute(2, 0, 1)[None].to(torch.float32).mul_(1 / 255)
-        )  # (1, 3, h, w), already channels_last
-        previous = self._previous if motion else None
-        with torch.autocast(
-            self.device.type, dtype=self._autocast, enabled=self._autocast is not None
-        ):
-            depth, _, T_src_tgt, state = self._graph(tensor, previous, plan.K_network, self._state)
+        # (1, 3, h, w) by strides alone: images lie in memory as channels_last wants them.
+        tensor = pixels.permute(2, 0, 1)[None].to(torch.float32).mul_(1 / 255)
+        previous = history.image if motion else None
+        autocast = self._autocast
+        with torch.autocast(self.device.type, dtype=autocast, enabled=autocast is not None):
+            depth, _, T, state = self._graph(tensor, previous, plan.K_network, history.state)
         depth = plan.depth(depth[0, 0]).mul_(self.scale.value)
-        if T_src_tgt is not None:
-            T_src_tgt = T_src_tgt[0].to("cpu", torch.float64).numpy()
-            T_src_tgt[:3, 3] *= self.scale.value
+        if T is not None:
+            T = T[0].to("cpu", torch.float64).numpy()
+            T[:3, 3] *= self.scale.value
+        registered = fitted if plan.output_size == "model" else image
+        device_cloud = None
         if on_cpu:
-            depth_out, cloud_out = depth.numpy(), None
+            depth = depth.numpy()
+        elif cloud:
+            rgb = pixels if registered is fitted else self._staging.upload("image", image)
+            depth, device_cloud = copy_down(plan, depth, rgb, self._staging)
         else:
-            rgb = (
-                pixels
-                if plan.output_size == "model" or not cloud
-                else self._staging.upload("image", image)
-            )
-            depth_out, cloud_out = copy_down(plan, depth, rgb if cloud else None, self._staging)
-        self._previous, self._state = tensor, state
-        return depth_out, cloud_out, T_src_tgt
+            depth, _ = copy_down(plan, depth, None, self._staging)
+        result = Prediction(depth, plan.K.copy(), registered, self.scale, T)
+        result._device_cloud = device_cloud
+        return result, tensor, state
 
     def _on_device(self, work: Callable[[], Result]) -> Result:
         """Do `work`; when the GPU has no memory left, say so once and do it, and all that follows,
@@ -293,15 +244,13 @@ class Predictor:
         except RuntimeError as error:
             if self.device.type == "cpu" or not is_out_of_memory(error):
                 raise
-            logger.error(
-                "%s ran out of memory: depth goes on on the CPU, slower. Free the GPU and reload the model",
-                self.device,
-            )
+            remedy = "free its memory and reload the model"
+            logger.error("%s ran out of memory, the CPU goes on, slower; %s", self.device, remedy)
         self.device, self._autocast = torch.device("cpu"), None
         self._graph.to(self.device)
         self._plans.clear()
         self._staging = Staging(self.device)
-        self._previous, self._state = None, None
+        self.reset()
         torch.cuda.empty_cache()
         return work()
 
@@ -312,9 +261,9 @@ def _check_image(image: np.ndarray) -> None:
         raise ValueError(f"image is {found}: the predictor takes uint8 RGB, values 0 to 255")
     if image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
-            f"image has shape {image.shape}: the predictor takes (H, W, 3) RGB; convert grey or RGBA first"
+            f"image has shape {image.shape}: the predictor takes (H, W, 3) RGB; "
+            "convert grey or RGBA first"
         )
     if min(image.shape[:2]) < 1:
-        raise ValueError(
-            f"image has size {image.shape[1]}x{image.shape[0]}: it is empty; check the camera driver"
-        )
+        size = f"{image.shape[1]}x{image.shape[0]}"
+        raise ValueError(f"image of size {size} is empty: check the camera driver")

@@ -39,7 +39,8 @@ def model_scale(meta: ModelMeta, assumed_scale: float = 1.0) -> ScaleState:
     """
     if not (math.isfinite(assumed_scale) and assumed_scale > 0):
         raise ValueError(
-            f"assumed_scale is {assumed_scale}: it must be a positive number (metres per unit of model depth)"
+            f"assumed_scale is {assumed_scale}: it must be a positive number, "
+            "metres per unit of model depth"
         )
     if meta.scale.state == "metric":
         variance = math.inf if meta.scale.variance is None else meta.scale.variance

@@ -1,0 +1,79 @@
+"""What the Predictor remembers of earlier frames, and when it must forget it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+MAX_GAP_S = 2.0  # older images tell nothing about the present one
+
+
+class Camera(NamedTuple):
+    """Image size (H, W) and intrinsics: what must stay the same for a history to hold."""
+
+    size: tuple[int, int]
+    K: bytes | None
+
+    @classmethod
+    def of(cls, image: np.ndarray, K: np.ndarray | None) -> Camera:
+        """Camera of an image (H, W, 3) with K (3, 3) float64 or None."""
+        return cls(image.shape[:2], None if K is None else K.tobytes())
+
+
+class History:
+    """The previous network-size image (1, 3, h, w), the state of the graph, and when and by which
+    camera they were made.
+    """
+
+    def __init__(self) -> None:
+        self._last_reason = ""
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.image: Tensor | None = None
+        self.state: Any = None
+        self.camera: Camera | None = None
+        self.stamp_ns: int | None = None
+
+    def follow(self, camera: Camera, stamp_ns: int | None) -> str:
+        """Clear the history where the next frame does not follow it; returns why, empty if it does.
+
+        It does not after another image size, another K, a stamp that did not advance or jumped
+        ahead by more than MAX_GAP_S.
+        """
+        reason = self._break(camera, stamp_ns)
+        if reason:
+            # A camera that never sets its stamps would otherwise fill the log at its frame rate.
+            level = logging.DEBUG if reason == self._last_reason else logging.WARNING
+            logger.log(level, "%s: history reset", reason)
+            self.clear()
+        self._last_reason = reason
+        return reason
+
+    def advance(self, image: Tensor, state: Any, camera: Camera, stamp_ns: int | None) -> None:
+        """Remember this frame as the previous one."""
+        self.image, self.state, self.camera, self.stamp_ns = image, state, camera, stamp_ns
+
+    def _break(self, camera: Camera, stamp_ns: int | None) -> str:
+        last = self.camera
+        if last is None:
+            return ""
+        if last.size != camera.size:
+            (rows, cols), (new_rows, new_cols) = last.size, camera.size
+            return f"image size changed from {cols}x{rows} to {new_cols}x{new_rows}"
+        if last.K != camera.K:
+            return "K changed"
+        if self.stamp_ns is None or stamp_ns is None:
+            return ""
+        step = (stamp_ns - self.stamp_ns) / 1e9
+        if step == 0:
+            return "the stamp did not advance"
+        if step < 0:
+            return f"the stamp jumped back by {-step:.3f} s"
+        return f"the stamp jumped ahead by {step:.3f} s" if step > MAX_GAP_S else ""

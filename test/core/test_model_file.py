@@ -1,0 +1,243 @@
+"""Model files: what goes in comes out, and nothing else gets in."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small_model import ARCHITECTURE, save_small_model, small_graph, small_meta
+
+from dyndepth_core.inference import model_file
+from dyndepth_core.inference.model_file import load_model, read_meta, save_model, write_atomically
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    return save_small_model(tmp_path_factory.mktemp("model") / "model.safetensors")
+
+
+def rewrite(path, out, tensors=None, **fields):
+    """A copy of a good model file with other metadata fields or tensors."""
+    meta = json.loads(small_meta().model_dump_json()) | fields
+    tensors = load_file(path) if tensors is None else tensors
+    save_file(tensors, out, {"format": "pt", "dyndepth": json.dumps(meta)})
+    return out
+
+
+def depth_of(graph):
+    image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    K = torch.tensor([[[60.0, 0, 47.5], [0, 60, 31.5], [0, 0, 1]]])
+    with torch.inference_mode():
+        return graph(image, None, K, None)[0]
+
+
+def test_round_trip_is_exact(good):
+    graph, meta = load_model(good)
+    assert meta == small_meta() == read_meta(good)
+    assert torch.equal(depth_of(graph), depth_of(small_graph()))
+    assert not graph.training and not any(p.requires_grad for p in graph.parameters())
+
+
+def test_half_precision_on_disk_halves_the_file_and_keeps_the_depth(good, tmp_path):
+    path = tmp_path / "half.safetensors"
+    save_model(path, small_graph(), small_meta(), weights="float16")
+    tensors = load_file(path)
+    assert all(t.dtype == torch.float16 for t in tensors.values() if t.ndim >= 2)
+    header = 60_000  # names and offsets take the same room in both
+    assert path.stat().st_size - header < 0.6 * (good.stat().st_size - header)
+    graph, _ = load_model(path)
+    assert all(p.dtype == torch.float32 for p in graph.parameters())
+    torch.testing.assert_close(depth_of(graph), depth_of(small_graph()), rtol=0.01, atol=0)
+
+
+def test_weights_beyond_half_precision_are_refused(tmp_path):
+    graph = small_graph()
+    next(p for p in graph.parameters() if p.ndim == 4).data[0, 0, 0, 0] = 1e5
+    with pytest.raises(ValueError, match="half precision"):
+        save_model(tmp_path / "m.safetensors", graph, small_meta(), weights="float16")
+    save_model(tmp_path / "m.safetensors", graph, small_meta())
+    graph.load_state_dict(load_model(tmp_path / "m.safetensors")[0].state_dict())
+
+
+def test_a_diverged_model_is_neither_saved_nor_loaded(good, tmp_path):
+    graph = small_graph()
+    next(graph.parameters()).data[0] = float("nan")
+    with pytest.raises(ValueError, match="NaN"):
+        save_model(tmp_path / "m.safetensors", graph, small_meta())
+    assert list(tmp_path.iterdir()) == []
+    tensors = load_file(good)
+    name = next(n for n, t in tensors.items() if t.ndim == 4)
+    tensors[name][0] = float("inf")
+    with pytest.raises(ValueError, match=f"weight {name} holds NaN or infinity.*again"):
+        load_model(rewrite(good, tmp_path / "inf.safetensors", tensors))
+
+
+def test_loading_leaves_the_random_numbers_alone(good):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    load_model(good)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 100, 0.5, -1])
+def test_truncated(good, tmp_path, keep):
+    data = good.read_bytes()
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(data[: int(len(data) * keep) if isinstance(keep, float) else keep])
+    with pytest.raises(ValueError, match=r"cut\.safetensors is .*cut off.*copy or download"):
+        load_model(cut)
+
+
+@pytest.mark.parametrize("where", [8, 9, 40, 300])
+def test_flipped_header_bytes(good, tmp_path, where):
+    data = bytearray(good.read_bytes())
+    data[where] ^= 0xFF
+    path = tmp_path / "flipped.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"flipped\.safetensors"):
+        load_model(path)
+
+
+def test_header_that_lies_about_a_shape(good, tmp_path):
+    data = good.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + length].replace(b'"shape":[', b'"shape":[9', 1)[:length]
+    path = tmp_path / "lie.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
+    with pytest.raises(ValueError, match=r"lie\.safetensors is damaged"):
+        load_model(path)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, (Evil.target,)
+
+
+@pytest.mark.parametrize("writer", ["pickle", "torch"])
+def test_code_in_a_renamed_pickle_is_refused_and_not_run(tmp_path, writer):
+    Evil.target = str(tmp_path / "executed")
+    path = tmp_path / "model.safetensors"
+    if writer == "pickle":
+        path.write_bytes(pickle.dumps({"w": Evil()}))
+    else:
+        torch.save({"w": Evil()}, path)
+    with pytest.raises(ValueError, match=r"pickle.*model\.safetensors that dyndepth train"):
+        load_model(path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_foreign_files(good, tmp_path):
+    foreign = tmp_path / "foreign.safetensors"
+    save_file(load_file(good), foreign, {"format": "pt"})
+    with pytest.raises(ValueError, match="not written by dyndepth"):
+        load_model(foreign)
+    foreign.write_text("a text file, long enough to have a header")
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        load_model(foreign)
+    with pytest.raises(ValueError, match="format is not dyndepth-model"):
+        load_model(rewrite(good, foreign, format="something"))
+    save_file(load_file(good), foreign, {"dyndepth": "{"})
+    with pytest.raises(ValueError, match="metadata is not JSON"):
+        load_model(foreign)
+
+
+def test_newer_version_says_update(good, tmp_path):
+    path = rewrite(good, tmp_path / "new.safetensors", version=99, invented_later=1)
+    with pytest.raises(ValueError, match="version 99.*reads up to 1: update dyndepth"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("input_size", [0, 96]),
+        ("input_size", "large"),
+        ("canonical_focal", -1),
+        ("depth_range", [5, 1]),
+        ("scale", {"state": "guessed"}),
+        ("method", None),
+    ],
+)
+def test_bad_metadata_names_the_field(good, tmp_path, field, value):
+    with pytest.raises(ValueError, match=field):
+        load_model(rewrite(good, tmp_path / "bad.safetensors", **{field: value}))
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {},
+        {"method": "perpetual_motion"},
+        ARCHITECTURE | {"encoder": "resnet9000"},
+        ARCHITECTURE | {"wings": 2},
+        {k: v for k, v in ARCHITECTURE.items() if k != "encoder"},
+    ],
+)
+def test_unknown_architecture(good, tmp_path, architecture):
+    path = rewrite(good, tmp_path / "other.safetensors", architecture=architecture)
+    with pytest.raises(ValueError, match="cannot build .*update dyndepth"):
+        load_model(path)
+
+
+def test_weights_of_another_architecture(good, tmp_path):
+    path = tmp_path / "wide.safetensors"
+    rewrite(good, path, architecture=ARCHITECTURE | {"width": 0.25})
+    with pytest.raises(ValueError, match=r"weights have another shape .* and must be \("):
+        load_model(path)
+    rewrite(good, path, architecture=ARCHITECTURE | {"pose_encoder": None})
+    with pytest.raises(ValueError, match="weights are not known"):
+        load_model(path)
+    tensors = load_file(good)
+    del tensors[next(iter(tensors))]
+    with pytest.raises(ValueError, match="1 weights are missing"):
+        load_model(rewrite(good, path, tensors))
+
+
+def test_absent_and_directory(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load_model(tmp_path / "no.safetensors")
+    with pytest.raises(ValueError, match="is a directory"):
+        load_model(tmp_path)
+
+
+def test_bundled_model_says_what_to_do_when_absent(tmp_path, monkeypatch):
+    monkeypatch.setattr(model_file, "BUNDLED", tmp_path / "depth.safetensors")
+    with pytest.raises(ValueError, match="--model.*dyndepth train"):
+        model_file.bundled_model()
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"old")
+    code = f"""
+import resource, signal
+from dyndepth_core.inference.model_file import write_atomically
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit fails as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+try:
+    write_atomically({str(path)!r}, bytes(5000))
+except OSError:
+    raise SystemExit(7)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 7
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_follows_the_umask_and_replaces(tmp_path):
+    path = tmp_path / "f"
+    for data in (b"one", b"two"):
+        write_atomically(path, data)
+        assert path.read_bytes() == data
+    assert path.stat().st_mode & 0o777 == 0o666 & ~current_umask()
+
+
+def current_umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
