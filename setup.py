@@ -30,6 +30,8 @@ data_files = [
 setup(
     name=NAME,
     version=ElementTree.parse(HERE / "package.xml").findtext("version"),
+    # Here and not in setup.cfg, where it becomes an object that colcon cannot read.
+    python_requires=">=3.10",
     packages=find_packages(include=["dyndepth_core*", "dyndepth_ros*"]),
     package_data={"dyndepth_core": ["assets/*"]},
     data_files=data_files,
