@@ -37,7 +37,7 @@ def bundled_model() -> Path:
     if not BUNDLED.is_file():
         raise ValueError(
             f"the bundled model {BUNDLED} is not there. Name a model file (--model, or the node's "
-            "parameter `model`) or train one: dyndepth train --method monodepth --data DIR --out RUN"
+            "parameter `model`), or train one (dyndepth train --help)"
         )
     return BUNDLED
 

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 
 from dyndepth_core.inference.model_file import ModelMeta, save_model
+from dyndepth_core.inference.predictor import Predictor
 from dyndepth_core.methods import build_graph
 
 SIZE = (64, 96)
@@ -50,3 +53,40 @@ def small_meta(**changes) -> ModelMeta:
 def save_small_model(path: Path, **changes) -> Path:
     save_model(path, small_graph(), small_meta(**changes))
     return path
+
+
+def camera(size, focal=None, cx=None, cy=None):
+    rows, cols = size
+    focal = cols * 0.7 if focal is None else focal
+    cx, cy = (cols - 1) / 2 if cx is None else cx, (rows - 1) / 2 if cy is None else cy
+    return np.array([[focal, 0, cx], [0, focal, cy], [0, 0, 1.0]])
+
+
+def picture(size, seed=0):
+    noise = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    return cv2.GaussianBlur(noise, (0, 0), 3)
+
+
+class Probe(torch.nn.Module):
+    """A graph whose depth is known, the plane n . X = distance; keeps what it was called with."""
+
+    def __init__(self, normal=(0.1, 0.9, 0.2), distance=1.5):
+        super().__init__()
+        self.normal, self.distance, self.calls = normal, distance, []
+        self.conv = torch.nn.Conv2d(3, 1, 1)
+
+    def forward(self, image, previous, K, state):
+        self.calls.append((image, previous, K, state))
+        h, w = image.shape[-2:]
+        v, u = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+        x, y = (u - K[0, 0, 2]) / K[0, 0, 0], (v - K[0, 1, 2]) / K[0, 1, 1]
+        nx, ny, nz = self.normal
+        depth = self.distance / (nx * x + ny * y + nz)
+        return depth[None, None], None, torch.eye(4)[None], (state or 0) + 1
+
+
+def probe(**options):
+    graph = Probe(**options)
+    result = Predictor.from_graph(graph, small_meta(), device="cpu")
+    result._graph.calls.clear()
+    return result
