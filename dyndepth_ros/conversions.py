@@ -97,6 +97,24 @@ def metres_to_millimetres(depth: np.ndarray, out: np.ndarray) -> None:
     out[...] = np.where(valid, depth, 0) * np.float32(MILLIMETRES) + np.float32(0.5)
 
 
+def fill_depth(out: np.ndarray, depth: np.ndarray, beyond: np.ndarray) -> None:
+    """Fill the pixels of a depth Image, (h, w): float32 metres, or uint16 millimetres.
+
+    Where `beyond`, there is nothing in range: +Inf in metres (REP 117), 0 in millimetres.
+    """
+    if out.dtype == np.uint16:
+        metres_to_millimetres(np.where(beyond, np.float32(np.inf), depth), out)
+    else:
+        np.copyto(out, depth)
+        np.copyto(out, np.float32(np.inf), where=beyond)
+
+
+def erase_points(points: np.ndarray, where: np.ndarray) -> None:
+    """Make x, y and z of organised points (h, w, 4) NaN where (h, w); the colour stays."""
+    if where.any():
+        points[where, :3] = np.nan
+
+
 class ImageWriter:
     """One outgoing Image, its buffer reused as long as the size stays."""
 

@@ -1,0 +1,243 @@
+"""The depth node: camera images in, depth, clouds and diagnostics out."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.task import Future
+from sensor_msgs.msg import CameraInfo
+from std_srvs.srv import Trigger
+
+from dyndepth_ros import diagnostics
+from dyndepth_ros.calibrator import Calibrator
+from dyndepth_ros.image_input import ImageInput, subscribe
+from dyndepth_ros.notices import CoreLog, Notices
+from dyndepth_ros.outputs import Outputs
+from dyndepth_ros.parameters import NodeConfig, Parameters
+from dyndepth_ros.pipeline import Pipeline, describe, load_predictor
+from dyndepth_ros.process import run
+from dyndepth_ros.worker import Worker
+
+SYNTHETIC = (
+    "no model given: running the bundled one, trained on a SYNTHETIC world. It knows no real "
+    "street: do not drive by it. Train one on your own video (dyndepth train) and set the "
+    "parameter `model`"
+)
+
+
+def logged(transition: Callable[..., Any]) -> Callable[..., Any]:
+    """Log what a transition raises; rclpy itself swallows it without a word."""
+
+    @functools.wraps(transition)
+    def guarded(self: LifecycleNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(self, state)
+        except Exception:
+            self.get_logger().error(f"{transition.__name__}:\n{traceback.format_exc()}")
+            return TransitionCallbackReturn.ERROR
+
+    return guarded
+
+
+class DepthNode(LifecycleNode):
+    """Lifecycle node; topics, services and parameters as the README lists them.
+
+    The spin thread only takes messages; the worker's thread decodes, predicts and publishes.
+    configure loads the model and advertises, activate subscribes; deactivate and cleanup undo them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("depth_node")
+        self._settings = Parameters(self, NodeConfig)
+        self._notices = Notices(self.get_logger())
+        self._core_log = CoreLog(self.get_logger(), self._notices).attach()
+        self._statistics = diagnostics.Statistics()
+        self._worker: Worker | None = None
+        self._pipeline: Pipeline | None = None
+        self._outputs: Outputs | None = None
+        self._images: ImageInput | None = None
+        self._camera_info: Any = None
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused simulation still reports
+        self.create_timer(1.0, self._report, clock=steady)
+        self.create_timer(0.5, self._check_images, clock=steady)
+        self._reload_done = self.create_guard_condition(lambda: None)
+        self.create_service(
+            Trigger, "~/reload_model", self._on_reload,
+            callback_group=MutuallyExclusiveCallbackGroup(),
+        )  # fmt: skip
+
+    @property
+    def config(self) -> NodeConfig:
+        """The parameters as they are now."""
+        return self._settings.config
+
+    def start(self) -> bool:
+        """Configure and activate, if autostart is on; False when that failed."""
+        if not self.config.autostart:
+            return True
+        success = TransitionCallbackReturn.SUCCESS
+        return self.trigger_configure() == success and self.trigger_activate() == success
+
+    def close(self) -> None:
+        """End the worker thread; the node can be destroyed afterwards."""
+        if self._worker is not None and not self._worker.stop():
+            self.get_logger().warning("the worker thread did not end in time")
+        self._core_log.detach()
+
+    # -- lifecycle: what each transition makes, its mirror takes away --------------------------
+
+    @logged
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model on the worker thread, advertise the outputs."""
+        self._worker = Worker("depth")
+        loading = self._worker.call(lambda: load_predictor(self.config))
+        try:
+            self._outputs = Outputs(self, self._on_mismatch)
+            predictor = loading.result()
+        except (ValueError, OSError, RuntimeError, CancelledError) as error:
+            self.get_logger().error(f"cannot configure: {error}")
+            self._release()
+            return TransitionCallbackReturn.FAILURE
+        calibrator = Calibrator(
+            self.resolve_topic_name("image"), self.resolve_topic_name("camera_info"),
+            self.config.rectify, self._notices,
+        )  # fmt: skip
+        self._pipeline = Pipeline(
+            predictor, calibrator, self._outputs, self._statistics, self._notices,
+            lambda: self.config, lambda: self.get_clock().now().nanoseconds,
+        )  # fmt: skip
+        self._announce()
+        return super().on_configure(state)
+
+    @logged
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Drop the model and the publishers."""
+        self._release()
+        return super().on_cleanup(state)
+
+    @logged
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe; frames are worked on from now on."""
+        self._worker.start(self._pipeline)
+        self._statistics.restart()
+        self._camera_info = subscribe(
+            self, CameraInfo, "camera_info", self._pipeline.calibrator.camera_info,
+            self._on_mismatch,
+        )  # fmt: skip
+        self._images = ImageInput(
+            self, self.config.image_transport, self._on_image, self._on_mismatch
+        )
+        self._images.check()
+        return super().on_activate(state)
+
+    @logged
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe; returns when no frame is in work any more."""
+        self._unsubscribe()
+        self._worker.pause()
+        return super().on_deactivate(state)
+
+    @logged
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Take everything away, from whichever state."""
+        self._unsubscribe()
+        self._release()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """A transition failed in an unforeseen way: back to unconfigured, to try again."""
+        self.get_logger().error(f"a transition from {state.label} failed; now unconfigured")
+        self._unsubscribe()
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _unsubscribe(self) -> None:
+        if self._images is not None:
+            self._images.stop()
+            self.destroy_subscription(self._camera_info)
+        self._images, self._camera_info = None, None
+
+    def _release(self) -> None:
+        if self._worker is not None:
+            self._worker.stop()
+        if self._outputs is not None:
+            self._outputs.destroy()
+        self._worker, self._outputs, self._pipeline = None, None, None
+
+    # -- callbacks of the spin thread: short, none of them computes ----------------------------
+
+    def _on_image(self, msg: Any) -> None:
+        if self._worker is not None:
+            self._statistics.received(dropped=not self._worker.give(msg))
+
+    def _check_images(self) -> None:
+        if self._images is not None:
+            self._images.check()
+
+    def _on_mismatch(self, advice: str) -> None:
+        self._notices.warn(advice, advice)
+
+    def _report(self) -> None:
+        pipeline = self._pipeline
+        scale = pipeline.predictor.scale if pipeline else None
+        situation = diagnostics.Situation(
+            node=self.get_name(),
+            state=self._state_machine.current_state[1],
+            image_topic=self._images.topic if self._images else self.resolve_topic_name("image"),
+            calibration=pipeline.calibrator.state if pipeline else "",
+            model=describe(pipeline.predictor) if pipeline else {},
+            scale_source=scale.source if scale else "",
+            scale_value=scale.value if scale else 0.0,
+            wanted=bool(self._outputs and self._outputs.wanted()),
+        )
+        stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(diagnostics.report(stamp, situation, self._statistics.snapshot()))
+
+    async def _on_reload(self, _: Trigger.Request, reply: Trigger.Response) -> Trigger.Response:
+        """Load on a thread of its own while frames go on, then swap between two frames."""
+        if self._pipeline is None:
+            reply.message = "not configured: the model is loaded by configure"
+            return reply
+        loaded: Future = Future()
+        threading.Thread(target=self._reload, args=(loaded,), name="reload", daemon=True).start()
+        reply.success, reply.message = await loaded
+        return reply
+
+    def _reload(self, done: Future) -> None:
+        try:
+            predictor = load_predictor(self.config)
+            self._worker.call(lambda: self._pipeline.swap(predictor)).result()
+            self._announce()
+            done.set_result((True, f"now running {describe(predictor)}"))
+        except Exception as error:  # whatever it was, the old model goes on
+            text = f"model not changed, the old one goes on: {error}"
+            self.get_logger().error(text)
+            done.set_result((False, text))
+        self._reload_done.trigger()  # wakes the spin thread, which then sends the reply
+
+    def _announce(self) -> None:
+        predictor = self._pipeline.predictor
+        if not self.config.model:
+            self.get_logger().warning(SYNTHETIC)
+        what = ", ".join(f"{key} {value}" for key, value in describe(predictor).items() if value)
+        self.get_logger().info(f"depth in {predictor.scale.source} scale by {what}")
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of `depth_node`."""
+    return run("depth_node", DepthNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

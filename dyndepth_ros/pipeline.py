@@ -1,0 +1,136 @@
+"""One frame from message to published depth; runs on the worker thread only."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sensor_msgs.msg import CompressedImage
+
+from dyndepth_ros import conversions
+from dyndepth_ros.calibrator import Calibrator, NoCalibration
+from dyndepth_ros.diagnostics import Statistics
+from dyndepth_ros.notices import Notices
+from dyndepth_ros.outputs import Outputs
+from dyndepth_ros.parameters import NodeConfig
+
+if TYPE_CHECKING:
+    from dyndepth_core.inference.predictor import Predictor
+
+
+def load_predictor(config: NodeConfig) -> Predictor:
+    """Load and warm up the model of the parameters; ValueError or OSError when it is unusable."""
+    # Here and nowhere earlier, because this imports torch: the node is on the graph before.
+    import torch
+
+    from dyndepth_core.inference.predictor import Predictor
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    predictor = Predictor(
+        config.model or None,
+        device=config.device,
+        precision=config.precision,
+        backend=config.backend,
+        assumed_scale=config.assumed_scale,
+    )
+    predictor.warm_up()
+    return predictor
+
+
+def describe(predictor: Predictor) -> dict[str, str]:
+    """What runs, for the log and /diagnostics."""
+    height, width = predictor.input_size
+    return {
+        "model": str(predictor.path),
+        "method": predictor.meta.method,
+        "model_size": f"{width}x{height}",
+        "device": str(predictor.device),
+        "license": predictor.meta.license,
+    }
+
+
+def output_camera(
+    K: np.ndarray, size: tuple[int, int], predictor: Predictor, config: NodeConfig
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """K (3, 3) and size (h, w) of the depth that images of K and size (H, W) would give."""
+    from dyndepth_core.data.transforms import plan_fit
+
+    if config.output_size == "input":
+        return K, size
+    fit = plan_fit(size, predictor.input_size, K)
+    return fit.K(K), fit.out_size
+
+
+class Pipeline:
+    """Decodes, undistorts, predicts, publishes; a frame it cannot use costs that frame only."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        calibrator: Calibrator,
+        outputs: Outputs,
+        statistics: Statistics,
+        notices: Notices,
+        config: Callable[[], NodeConfig],
+        now_ns: Callable[[], int],
+    ) -> None:
+        self.predictor, self.calibrator = predictor, calibrator
+        self._outputs, self._statistics, self._notices = outputs, statistics, notices
+        self._config, self._now_ns = config, now_ns
+        self.wanted: frozenset[str] = frozenset()
+
+    def __call__(self, msg: Any) -> None:
+        """Work on one Image or CompressedImage; never raises."""
+        try:
+            self._frame(msg)
+        except NoCalibration as error:
+            self._reject("calibration", str(error))
+        except ValueError as error:
+            self._reject(f"frame {str(error)[:20]}", f"frame skipped, history reset: {error}")
+        except Exception:
+            text = traceback.format_exc()
+            self._reject("internal", "")
+            self._notices.error("internal", f"frame skipped, history reset, going on:\n{text}")
+
+    def swap(self, predictor: Predictor) -> None:
+        """Go on with another model; its history starts with the next frame."""
+        self.predictor = predictor
+
+    def _reject(self, kind: str, text: str) -> None:
+        self._statistics.bad()
+        self.predictor.reset()
+        if text:
+            self._notices.warn(kind, text)
+
+    def _frame(self, msg: Any) -> None:
+        started, config = time.perf_counter(), self._config()
+        self.wanted = wanted = self._outputs.wanted()
+        if not wanted:
+            self.predictor.reset()  # what comes after an idle time does not follow what was before
+            return
+        decode = (
+            conversions.compressed_to_rgb
+            if isinstance(msg, CompressedImage)
+            else conversions.image_to_rgb
+        )
+        image, K = self.calibrator(decode(msg), config)
+        if wanted == {"camera_info"}:  # known without running the network
+            K, size = output_camera(K, image.shape[:2], self.predictor, config)
+            self._outputs.publish_camera_info(msg.header, K, size)
+            network_ms = None
+        else:
+            prediction = self.predictor(
+                image, K, conversions.stamp_ns(msg.header.stamp),
+                output_size=config.output_size, cloud="points" in wanted,
+            )  # fmt: skip
+            self._outputs.publish(
+                wanted, msg.header, prediction, self.predictor.write_cloud, config
+            )
+            network_ms = prediction.timings_ms["network"]
+        done = time.perf_counter()
+        latency = (self._now_ns() - conversions.stamp_ns(msg.header.stamp)) * 1e-9
+        self._statistics.published(latency, network_ms, 1e3 * (done - started))
