@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 Matrix = TypeVar("Matrix", np.ndarray, Tensor)
+LENS_COEFFICIENTS = {"plumb_bob": 8, "rational_polynomial": 8, "equidistant": 4}  # how many each model can have
 
 
 def _copy(K: Matrix) -> Matrix:
@@ -106,22 +107,23 @@ def project(points: Tensor, K: Tensor, min_z: float = 1e-3) -> tuple[Tensor, Ten
 def distort(x: Tensor, y: Tensor, model: str, coeffs: Sequence[float]) -> tuple[Tensor, Tensor]:
     """Apply lens distortion to normalised coordinates (z = 1), any shape.
 
-    plumb_bob (k1 k2 p1 p2 k3) and rational_polynomial (+ k4 k5 k6): Brown-Conrady as in OpenCV's calib3d documentation;
-    equidistant (k1..k4): Kannala-Brandt, theta_d = theta (1 + k1 theta^2 + ... + k4 theta^8).
+    plumb_bob (k1 k2 p1 p2 k3) and rational_polynomial (+ k4 k5 k6): Brown-Conrady as in OpenCV's calib3d documentation,
+    where the number of coefficients counts and not the name; equidistant (k1..k4): Kannala-Brandt, theta_d = theta (1 + k1 theta^2 + ... + k4 theta^8).
+    Raises ValueError for another model and for coefficients it does not have (OpenCV's thin prism and tilt).
     """
-    k = [float(c) for c in coeffs] + [0.0] * (8 - len(coeffs))
+    if model not in LENS_COEFFICIENTS:
+        raise ValueError(f"distortion model {model!r}: use {', '.join(LENS_COEFFICIENTS)}")
+    k, most = [float(c) for c in coeffs] + [0.0] * 8, LENS_COEFFICIENTS[model]
+    if any(k[most:]):
+        raise ValueError(f"distortion {list(coeffs)}: {model} has at most {most} coefficients; calibrate for a model it has")
     if model == "equidistant":
-        radius = torch.sqrt(x * x + y * y).clamp(min=1e-12)
+        radius = torch.sqrt((x * x + y * y).clamp(min=1e-24))  # clamped before the root, whose slope at 0 is infinite
         theta = torch.atan(radius)
         t2 = theta * theta
         scale = theta * (1 + t2 * (k[0] + t2 * (k[1] + t2 * (k[2] + t2 * k[3])))) / radius
         return x * scale, y * scale
-    if model not in ("plumb_bob", "rational_polynomial"):
-        raise ValueError(f"distortion model {model!r}: use plumb_bob, rational_polynomial or equidistant")
     r2 = x * x + y * y
-    radial = 1 + r2 * (k[0] + r2 * (k[1] + r2 * k[4]))
-    if model == "rational_polynomial":
-        radial = radial / (1 + r2 * (k[5] + r2 * (k[6] + r2 * k[7])))
+    radial = (1 + r2 * (k[0] + r2 * (k[1] + r2 * k[4]))) / (1 + r2 * (k[5] + r2 * (k[6] + r2 * k[7])))
     tangential_x = 2 * k[2] * x * y + k[3] * (r2 + 2 * x * x)
     tangential_y = k[2] * (r2 + 2 * y * y) + 2 * k[3] * x * y
     return x * radial + tangential_x, y * radial + tangential_y

@@ -16,18 +16,19 @@ def skew(v: Tensor) -> Tensor:
 def exp_so3(axis_angle: Tensor) -> Tensor:
     """Rotation matrices (B, 3, 3) from axis-angle vectors (B, 3) in radians.
 
-    Rodrigues: R = I + sin(a)/a [v]_x + (1 - cos a)/a^2 [v]_x^2. Near a = 0 the factors come from their series, so that
-    value and gradient are exact at the identity, where a pose network starts.
+    Rodrigues: R = I + sin(a)/a [v]_x + (1 - cos a)/a^2 [v]_x^2, [v]_x^2 = v v^T - a^2 I. Near a = 0 the factors come from
+    their series and 1 - cos a = 2 sin^2(a/2), so that value and gradient are exact near the identity, where a pose network
+    starts. No matrix product: under autocast it would round to half precision.
     """
     square = (axis_angle * axis_angle).sum(-1, keepdim=True)
     small = square < 1e-8
     safe = torch.where(small, torch.ones_like(square), square)
     angle = safe.sqrt()
     first = torch.where(small, 1 - square / 6, angle.sin() / angle)
-    second = torch.where(small, 0.5 - square / 24, (1 - angle.cos()) / safe)
-    cross = skew(axis_angle)
+    second = torch.where(small, 0.5 - square / 24, 2 * ((angle / 2).sin() / angle) ** 2)
     eye = torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device)
-    return eye + first[..., None] * cross + second[..., None] * (cross @ cross)
+    cross_squared = axis_angle[..., :, None] * axis_angle[..., None, :] - square[..., None] * eye
+    return eye + first[..., None] * skew(axis_angle) + second[..., None] * cross_squared
 
 
 def euler_to_matrix(angles: Tensor) -> Tensor:
@@ -52,8 +53,8 @@ def make_T(R: Tensor, t: Tensor) -> Tensor:
 
 def invert_T(T: Tensor) -> Tensor:
     """Inverse of rigid (B, 4, 4): [R^T | -R^T t]."""
-    R = T[..., :3, :3].transpose(-1, -2)
-    return make_T(R, -(R @ T[..., :3, 3:])[..., 0])
+    R, t = T[..., :3, :3], T[..., :3, 3:]
+    return make_T(R.transpose(-1, -2), -(R * t).sum(-2))  # a sum, because autocast rounds matrix products
 
 
 def transform(T: Tensor, points: Tensor) -> Tensor:
