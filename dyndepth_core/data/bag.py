@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dyndepth_core.data.bag_salvage import Damage, RawMessage, TopicInfo
+from dyndepth_core.data.bag_salvage import Damage, RawMessage, TopicInfo, unpack_zstd
 from dyndepth_core.data.bag_storage import SUFFIXES, StorageFile, storage_files, suffix
 from dyndepth_core.data.image_codec import decode, decode_compressed
 
@@ -77,7 +77,8 @@ class Bag:
             self.close()
             raise ValueError(f"{self.path}: nothing of this bag can be read. {'; '.join(failures)}")
         self._is_ros1 = suffix(self.files[0]) == ".bag"
-        self._store = _typestore(self._is_ros1)
+        self._ros2_store = _typestore(False)
+        self._store = _typestore(True) if self._is_ros1 else self._ros2_store
 
     @property
     def problems(self) -> list[str]:
@@ -124,7 +125,7 @@ class Bag:
         if not self._is_ros1:
             return message.data
         try:
-            return bytes(self._store.ros1_to_cdr(message.data, message.type))
+            return bytes(self._ros2_store.ros1_to_cdr(message.data, message.type))
         except Exception as error:  # as above
             raise ValueError(
                 f"{self.path}: {message.type} of ROS 1 has no ROS 2 form ({error})"
@@ -159,18 +160,10 @@ class Bag:
         if file.suffix != ".zstd":
             return file
         copy = Path(self._temporary.name) / file.stem
-        try:
-            from compression import zstd
-        except ImportError:
-            from backports import zstd
-        with zstd.open(file, "rb") as packed, copy.open("wb") as out:
-            try:
-                while block := packed.read(1 << 20):
-                    out.write(block)
-            except (EOFError, zstd.ZstdError) as error:
-                self._damage.note(
-                    f"{file}: damaged after {out.tell()} decompressed bytes ({error})"
-                )
+        fault = unpack_zstd(file, copy)
+        if fault:
+            size = copy.stat().st_size
+            self._damage.note(f"{file}: damaged after {size} unpacked bytes ({fault})")
         return copy
 
     def close(self) -> None:

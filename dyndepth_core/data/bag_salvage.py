@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from io import BytesIO
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO, NamedTuple
 
 logger = logging.getLogger(__name__)
@@ -199,14 +200,36 @@ class McapSalvage:
 
 def unzstd(data: bytes) -> bytes:
     """Decompress one zstd frame, as far as it goes; ValueError when it is damaged."""
+    zstd = _zstd()
     try:
-        from compression.zstd import ZstdDecompressor, ZstdError
-    except ImportError:
-        from backports.zstd import ZstdDecompressor, ZstdError
-    try:
-        return ZstdDecompressor().decompress(data)
-    except ZstdError as error:
+        return zstd.ZstdDecompressor().decompress(data)
+    except zstd.ZstdError as error:
         raise ValueError(str(error)) from error
+
+
+def unpack_zstd(source: Path, target: Path) -> str:
+    """Decompress a file as far as it goes; returns what was wrong, empty when nothing was."""
+    zstd = _zstd()
+    decompressor = zstd.ZstdDecompressor()
+    with source.open("rb") as packed, target.open("wb") as out:
+        while block := packed.read(1 << 18):
+            while block:
+                if decompressor.eof:  # another frame follows
+                    decompressor = zstd.ZstdDecompressor()
+                try:
+                    out.write(decompressor.decompress(block))
+                except zstd.ZstdError as error:
+                    return str(error)
+                block = decompressor.unused_data
+    return "" if decompressor.eof else "the file is cut short"
+
+
+def _zstd() -> ModuleType:
+    try:
+        from compression import zstd  # Python 3.14
+    except ImportError:
+        from backports import zstd
+    return zstd
 
 
 def _string(body: bytes, at: int) -> tuple[str, int]:

@@ -77,7 +77,7 @@ class StorageFile:
 
 def suffix(path: Path) -> str:
     """Suffix without a trailing .zstd."""
-    return path.withsuffix("").suffix if path.suffix == ".zstd" else path.suffix
+    return path.with_suffix("").suffix if path.suffix == ".zstd" else path.suffix
 
 
 def _plain(data: bytes) -> bytes:
