@@ -44,25 +44,28 @@ def bag_from_recording(
     store = get_typestore(Stores.ROS2_HUMBLE)  # these types are unchanged since
     make = _Messages(store, frame_id)
     topics: dict[str, Any] = {}
+    arrival = 0
     with Writer(path, version=8, storage_plugin=plugin) as writer:
 
-        def write(topic: str, message: Any, stamp_ns: int) -> None:
+        def write(topic: str, message: Any, arrival: int) -> None:
             kind = message.__msgtype__
             if topic not in topics:
                 topics[topic] = writer.add_connection(topic, kind, typestore=store)
-            writer.write(topics[topic], stamp_ns, store.serialize_cdr(message, kind))
+            writer.write(topics[topic], arrival, store.serialize_cdr(message, kind))
 
         for i in range(len(recording)):
             stamp, image = int(recording.stamps_ns[i]), recording.image(i)
+            arrival = max(stamp, arrival + 1)  # bag time only rises, whatever the stamps do
             odometry = recording.odometry(i)
             if odometry is not None:
-                write(odom_topic, make.odometry(odometry, stamp), stamp)
+                write(odom_topic, make.odometry(odometry, stamp), arrival)
             if recording.calib.K is not None:
-                write(f"{namespace}/camera_info", make.camera_info(recording.calib, stamp), stamp)
+                info = make.camera_info(recording.calib, stamp)
+                write(f"{namespace}/camera_info", info, arrival)
             if jpeg:
-                write(f"{namespace}/image_raw/compressed", make.compressed(image, stamp), stamp)
+                write(f"{namespace}/image_raw/compressed", make.compressed(image, stamp), arrival)
             else:
-                write(f"{namespace}/image_raw", make.image(image, stamp), stamp)
+                write(f"{namespace}/image_raw", make.image(image, stamp), arrival)
     return path
 
 
