@@ -134,9 +134,7 @@ def large_images() -> list:
     if any(os.environ.get(name) for name in names):
         return []
     old = os.environ.get("ROS_DISTRO", "jazzy") in ("humble", "iron", "jazzy")
-    return [
-        SetEnvironmentVariable(name, str(CONFIG / "fastdds.xml")) for name in names[: 1 + old]
-    ]
+    return [SetEnvironmentVariable(name, str(CONFIG / "fastdds.xml")) for name in names[: 1 + old]]
 
 
 def depth_node(args: dict[str, str], sim_time: bool) -> Node:
