@@ -1,4 +1,6 @@
-"""One typed tree of settings per training: loaded from YAML and `--set`, checked field by field, dumped with comments."""
+"""One typed tree of settings per training: loaded from YAML and `--set`, checked field by field,
+dumped with comments.
+"""
 
 from __future__ import annotations
 
@@ -28,23 +30,36 @@ class Config(BaseModel):
     plugin: str | None = Field(None, description="plug-in added to the method; null = none")
     data: DataConfig = Field(default_factory=DataConfig)
     network: NetworkConfig = Field(default_factory=NetworkConfig)
-    objective: SerializeAsAny[BaseModel] = Field(default_factory=BaseModel, description="the method's own settings")
+    objective: SerializeAsAny[BaseModel] = Field(
+        default_factory=BaseModel, description="the method's own settings"
+    )
     train: TrainConfig = Field(default_factory=TrainConfig)
 
 
 def parse_method(text: str) -> tuple[str, str | None]:
-    """Split METHOD[+PLUGIN] into its parts; ValueError states the grammar when a name is unknown or missing."""
+    """Split METHOD[+PLUGIN] into its parts; ValueError states the grammar when a name is unknown
+    or missing.
+    """
     from .methods import method_names
 
     known = method_names()
     method, plus, plugin = text.strip().partition("+")
-    grammar = f"give {GRAMMAR}, METHOD one of {', '.join(known)}, PLUGIN one of {', '.join(PLUGINS)}"
+    grammar = (
+        f"give {GRAMMAR}, METHOD one of {', '.join(known)}, PLUGIN one of {', '.join(PLUGINS)}"
+    )
     if method in PLUGINS:
-        raise ValueError(f"method {text!r}: {method} is a plug-in and cannot be trained alone; {grammar}")
+        raise ValueError(
+            f"method {text!r}: {method} is a plug-in and cannot be trained alone; {grammar}"
+        )
     if method not in known:
-        raise ValueError(f"method {text!r}: {method or 'nothing'!r} is not a method{_nearest(method, known)}; {grammar}")
+        raise ValueError(
+            f"method {text!r}: {method or 'nothing'!r} is not a method"
+            f"{_nearest(method, known)}; {grammar}"
+        )
     if plus and plugin not in PLUGINS:
-        raise ValueError(f"method {text!r}: {plugin!r} is not a plug-in{_nearest(plugin, PLUGINS)}; {grammar}")
+        raise ValueError(
+            f"method {text!r}: {plugin!r} is not a plug-in{_nearest(plugin, PLUGINS)}; {grammar}"
+        )
     return method, plugin or None
 
 
@@ -54,11 +69,16 @@ def config_class(method: str) -> type[Config]:
     from .methods import get_method
 
     section = get_method(method).config_class
-    return create_model(f"Config_{method}", __base__=Config, objective=(section, Field(default_factory=section)))
+    return create_model(
+        f"Config_{method}", __base__=Config, objective=(section, Field(default_factory=section))
+    )
 
 
-def load(path: str | Path | None = None, overrides: Iterable[str] = (), method: str | None = None) -> Config:
-    """Read a configuration: defaults, then the YAML file, then `a.b=c` overrides, then METHOD[+PLUGIN].
+def load(
+    path: str | Path | None = None, overrides: Iterable[str] = (), method: str | None = None
+) -> Config:
+    """Read a configuration: defaults, then the YAML file, then `a.b=c` overrides, then
+    METHOD[+PLUGIN].
 
     Raises FileNotFoundError, or ValueError that names each bad field, its value and the remedy.
     """
@@ -68,7 +88,9 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = (), method: 
     if method is not None:
         tree["method"], tree["plugin"] = parse_method(method)
     else:
-        parse_method("+".join(str(tree[k]) for k in ("method", "plugin") if tree.get(k)) or "monodepth")
+        parse_method(
+            "+".join(str(tree[k]) for k in ("method", "plugin") if tree.get(k)) or "monodepth"
+        )
     return from_dict(tree, source=str(path) if path is not None else "")
 
 
@@ -76,7 +98,9 @@ def from_dict(tree: Mapping[str, Any], source: str = "") -> Config:
     """Check a nested mapping and build the Config of its method; ValueError as `load`."""
     method = str(tree.get("method", Config.model_fields["method"].default))
     if tree.get("plugin"):
-        raise ValueError(f"plugin: {tree['plugin']} is not part of this version of dyndepth; train {method} alone")
+        raise ValueError(
+            f"plugin: {tree['plugin']} is not part of this version; train {method} alone"
+        )
     cls = config_class(parse_method(method)[0])
     try:
         return cls.model_validate(tree)
@@ -86,7 +110,9 @@ def from_dict(tree: Mapping[str, Any], source: str = "") -> Config:
 
 
 def dump(config: Config) -> str:
-    """The configuration as YAML, each field with what it means behind it; `load` reads it back unchanged."""
+    """The configuration as YAML, each field with what it means behind it; `load` reads it back
+    unchanged.
+    """
     return "".join(f"{line}\n" for line in _lines(config, 0))
 
 
@@ -105,27 +131,39 @@ def difference(a: Config, b: Config) -> list[str]:
     """Fields in which two configurations differ, as `name: value in a, value in b`."""
     flat_a, flat_b = _flat(a.model_dump(mode="json")), _flat(b.model_dump(mode="json"))
     names = sorted(flat_a.keys() | flat_b.keys())
-    return [f"{n}: {flat_a.get(n)!r}, {flat_b.get(n)!r}" for n in names if flat_a.get(n) != flat_b.get(n)]
+    return [
+        f"{n}: {flat_a.get(n)!r}, {flat_b.get(n)!r}"
+        for n in names
+        if flat_a.get(n) != flat_b.get(n)
+    ]
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in tree.items():
-        found.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+        found.update(
+            _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
     return found
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such configuration file; leave --config out to use the defaults")
+        raise FileNotFoundError(
+            f"{path}: no such configuration file; leave --config out to use the defaults"
+        )
     try:
         tree = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML ({' '.join(str(error).split())}); mend it there") from error
+        raise ValueError(
+            f"{path}: not valid YAML ({' '.join(str(error).split())}); mend it there"
+        ) from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ValueError(f"{path}: holds a {type(tree).__name__}, expected sections like `train:` with fields below")
+        raise ValueError(
+            f"{path}: holds a {type(tree).__name__}, expected sections like `train:` with fields"
+        )
     return tree
 
 
@@ -133,11 +171,15 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     keys = name.strip().split(".")
     if not equals or not all(keys):
-        raise ValueError(f"--set {override!r}: expected section.field=value, e.g. --set train.steps=1000")
+        raise ValueError(
+            f"--set {override!r}: expected section.field=value, e.g. --set train.steps=1000"
+        )
     for depth, key in enumerate(keys[:-1]):
         tree = tree.setdefault(key, {})
         if not isinstance(tree, dict):
-            raise ValueError(f"--set {override!r}: {'.'.join(keys[: depth + 1])} is a value, it has no fields below it")
+            raise ValueError(
+                f"--set {override!r}: {'.'.join(keys[: depth + 1])} is a value without fields"
+            )
     tree[keys[-1]] = _value(text)
 
 
@@ -171,10 +213,13 @@ def _explain(cls: type[Config], fault: Mapping[str, Any]) -> str:
         field = owner.model_fields[part]
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             owner = field.annotation
-    meaning = f" ({name} is: {field.description})" if field is not None and field.description else ""
+    meaning = (
+        f" ({name} is: {field.description})" if field is not None and field.description else ""
+    )
     if fault["type"] == "value_error":  # one of our own checks: its message already says what to do
         return f"{name}: {fault['ctx']['error']}"
-    return f"{name}: {fault['input']!r} is not allowed: {fault['msg'][:1].lower()}{fault['msg'][1:]}{meaning}"
+    reason = fault["msg"][:1].lower() + fault["msg"][1:]
+    return f"{name}: {fault['input']!r} is not allowed: {reason}{meaning}"
 
 
 def _suggest(cls: type[Config], path: list[str]) -> str:
@@ -183,7 +228,9 @@ def _suggest(cls: type[Config], path: list[str]) -> str:
     same_leaf = [k for k in known if k.rpartition(".")[2] == path[-1]]
     if same_leaf:
         return f", did you mean {same_leaf[0]}?"
-    section = [k for k in known if k.startswith(".".join(path[:-1]) + ".")] if len(path) > 1 else known
+    section = (
+        [k for k in known if k.startswith(".".join(path[:-1]) + ".")] if len(path) > 1 else known
+    )
     shortest = {k.rpartition(".")[2]: k for k in reversed(section)}
     found = difflib.get_close_matches(path[-1], shortest, n=1, cutoff=0.5)
     if found:
@@ -203,6 +250,10 @@ def _lines(model: BaseModel, depth: int) -> Iterator[str]:
             yield from [f"{indent}{name}:", *inner] if inner else [f"{indent}{name}: {{}}"]
             continue
         plain = model.model_dump(mode="json", include={name})[name]
-        text = yaml.safe_dump(plain, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
+        text = (
+            yaml.safe_dump(plain, default_flow_style=True, width=10_000)
+            .removesuffix("...\n")
+            .strip()
+        )
         comment = f"  # {field.description}" if field.description else ""
         yield f"{indent}{name}: {text}{comment}"

@@ -3,34 +3,51 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 
 def command(
     method: Annotated[
-        Optional[str], typer.Option(help="METHOD or METHOD+PLUGIN, e.g. monodepth (default: the configuration's)")
+        str | None,
+        typer.Option(help="METHOD or METHOD+PLUGIN, e.g. monodepth (default: the configuration's)"),
     ] = None,
     data: Annotated[
-        Optional[list[Path]], typer.Option(help="recording, root of recordings, image folder or video; may be repeated")
+        list[Path] | None,
+        typer.Option(help="recording, root of recordings, image folder or video; may be repeated"),
     ] = None,
-    out: Annotated[Optional[Path], typer.Option(help="folder of the run; gets model.safetensors, config, metrics, logs")] = None,
-    config: Annotated[Optional[Path], typer.Option(help="YAML file with settings; RUN/config.yaml shows all of them")] = None,
-    set_: Annotated[Optional[list[str]], typer.Option("--set", help="section.field=value, e.g. train.steps=2000")] = None,
-    intrinsics: Annotated[Optional[str], typer.Option(help="given (calib.json), or learned per pair or per video")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="folder of the run; gets model.safetensors, config, metrics, logs"),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with settings; RUN/config.yaml shows all of them")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="section.field=value, e.g. train.steps=2000")
+    ] = None,
+    intrinsics: Annotated[
+        str | None, typer.Option(help="given (calib.json), or learned per pair or per video")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out")] = False,
-    from_: Annotated[Optional[Path], typer.Option("--from", help="model file to start from (fine-tuning)")] = None,
-    devices: Annotated[Optional[int], typer.Option(help="devices on each machine")] = None,
-    nodes: Annotated[Optional[int], typer.Option(help="machines")] = None,
-    json_: Annotated[Optional[Path], typer.Option("--json", help="also write the metrics of the run there")] = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="model file to start from (fine-tuning)")
+    ] = None,
+    devices: Annotated[int | None, typer.Option(help="devices on each machine")] = None,
+    nodes: Annotated[int | None, typer.Option(help="machines")] = None,
+    json_: Annotated[
+        Path | None, typer.Option("--json", help="also write the metrics of the run there")
+    ] = None,
 ) -> None:
     """Train a depth model on video without labels.
 
-    Leaves in RUN: model.safetensors, config.yaml, metrics.json, and under stages/ checkpoints, metrics.csv and a
-    TensorBoard log. Ctrl-C stops after the current step with a checkpoint; --resume goes on from there.
+    Leaves in RUN: model.safetensors, config.yaml, metrics.json, and under stages/ checkpoints,
+    metrics.csv and a TensorBoard log. Ctrl-C stops after the current step with a checkpoint;
+    --resume goes on from there.
 
-    Example: dyndepth train --method monodepth --data recordings/ --out runs/first --set train.minutes=45
+    Example: dyndepth train --method monodepth --data recordings/ --out runs/first --set
+    train.minutes=45
     """
     from dyndepth_core.config import load
     from dyndepth_core.training.run import CONFIG, resumed_request, train_run
@@ -38,14 +55,20 @@ def command(
     if out is None:
         raise ValueError("--out: name the folder of the run, e.g. --out runs/first")
     overrides = list(set_ or [])
-    for name, value in (("data.intrinsics", intrinsics), ("train.devices", devices), ("train.nodes", nodes)):
+    for name, value in (
+        ("data.intrinsics", intrinsics),
+        ("train.devices", devices),
+        ("train.nodes", nodes),
+    ):
         if value is not None:
             overrides.append(f"{name}={value}")
     if resume:
         old_data, old_start = resumed_request(out)
         data, from_, config = data or old_data, from_ or old_start, config or out / CONFIG
     if not data:
-        raise ValueError("--data: name at least one recording, root of recordings, image folder or video")
+        raise ValueError(
+            "--data: name at least one recording, root of recordings, image folder or video"
+        )
     settings = load(config, overrides, method)
     metrics = train_run(settings, data, out, resume=resume, start=from_)
     if json_ is not None:
@@ -60,9 +83,18 @@ def _report(out: Path, metrics: dict) -> None:
 
     console = Console()
     best = metrics.get("best") or {}
-    console.print(f"[bold]{out / 'model.safetensors'}[/bold]  {metrics['step']} steps in {metrics['seconds'] / 60:.1f} minutes")
+    console.print(
+        f"[bold]{out / 'model.safetensors'}[/bold]  "
+        f"{metrics['step']} steps in {metrics['seconds'] / 60:.1f} minutes"
+    )
     if best.get("score") is not None:
-        console.print(f"weights of step {best['step']}, validation score {best['score']:.4f} (no ground truth, lower is better)")
+        console.print(
+            f"weights of step {best['step']}, validation score {best['score']:.4f} "
+            "(no ground truth, lower is better)"
+        )
     for warning in metrics["warnings"]:
-        console.print(f"[yellow]warning[/yellow] step {warning['step']}: {warning['message']}", highlight=False)
+        console.print(
+            f"[yellow]warning[/yellow] step {warning['step']}: {warning['message']}",
+            highlight=False,
+        )
     console.print(f"look at it: tensorboard --logdir {out}", highlight=False)

@@ -1,4 +1,6 @@
-"""Files that are whole at any moment: written beside their place, flushed to the disk, then renamed over it."""
+"""Files that are whole at any moment: written beside their place, flushed to the disk, then
+renamed over it.
+"""
 
 from __future__ import annotations
 
@@ -31,20 +33,26 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Delete what a killed writer left in `folder` (the hidden files beside which a rename never came)."""
+    """Delete what a killed writer left in `folder` (the hidden files beside which a rename never
+    came).
+    """
     for leftover in folder.glob(".*.*-*"):
         leftover.unlink(missing_ok=True)
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint of tensors and plain data atomically; OSError leaves the previous one valid."""
+    """Write a checkpoint of tensors and plain data atomically; OSError leaves the previous one
+    valid.
+    """
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
     write_atomic(path, buffer.getbuffer())
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint to the CPU without unpickling code (weights_only); ValueError when it is not one of ours."""
+    """Read a checkpoint to the CPU without unpickling code (weights_only); ValueError when it is
+    not one of ours.
+    """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint; the run has not written one yet")
@@ -52,27 +60,37 @@ def load(path: str | Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: not a readable checkpoint ({reason}); delete it to start this run anew") from error
+        raise ValueError(
+            f"{path}: not a readable checkpoint ({reason}); delete it to start this run anew"
+        ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise ValueError(f"{path}: not a checkpoint of this version of dyndepth; train again or use that version")
+        raise ValueError(
+            f"{path}: not a checkpoint of this version of dyndepth; train again or use that version"
+        )
     return state
 
 
 def finite(tensors: dict[str, torch.Tensor]) -> bool:
-    """True when every floating point tensor holds only finite numbers (one transfer from the device)."""
+    """True when every floating point tensor holds only finite numbers (one transfer from the
+    device).
+    """
     flags = [torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point()]
     return bool(torch.stack(flags).all()) if flags else True
 
 
 class Checkpoints:
-    """last.ckpt (to go on from) and best.ckpt (weights with the best validation score) of one training."""
+    """last.ckpt (to go on from) and best.ckpt (weights with the best validation score) of one
+    training.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.best: dict[str, Any] = {"step": None, "score": None}
 
     def read_last(self) -> dict[str, Any] | None:
-        """State to go on from, None for a fresh start; clears up after a killed writer. Raises as `load`."""
+        """State to go on from, None for a fresh start; clears up after a killed writer. Raises
+        as `load`.
+        """
         remove_partials(self.folder)
         if not (self.folder / LAST).exists():
             (self.folder / BEST).unlink(missing_ok=True)  # of a training that has to begin again
@@ -87,8 +105,12 @@ class Checkpoints:
         """Replace last.ckpt; when the disk is full a warning, but OSError for the final one."""
         self._write(LAST, state, final)
 
-    def offer_best(self, step: int, score: float, model: dict[str, torch.Tensor], *, write: bool) -> None:
-        """Keep these weights if no earlier ones scored lower; `write` is False on all but the first process."""
+    def offer_best(
+        self, step: int, score: float, model: dict[str, torch.Tensor], *, write: bool
+    ) -> None:
+        """Keep these weights if no earlier ones scored lower; `write` is False on all but the
+        first process.
+        """
         if self.best["score"] is not None and not score < self.best["score"]:
             return
         best = {"step": step, "score": score}
@@ -104,7 +126,10 @@ class Checkpoints:
             save(self.folder / name, state)
             return True
         except OSError as error:
-            text = f"checkpoint {self.folder / name} cannot be written ({error}); the one before it is untouched"
+            text = (
+                f"checkpoint {self.folder / name} cannot be written ({error}); "
+                "the one before it is untouched"
+            )
             if final:
                 raise OSError(f"{text}. Make room, then go on with --resume") from error
             log.warning("%s and the training goes on", text)

@@ -1,4 +1,6 @@
-"""Watches a training and says when it is sick: static camera, depth collapsed, everything masked, NaN or infinity."""
+"""Watches a training and says when it is sick: static camera, depth collapsed, everything
+masked, NaN or infinity.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from ..data.sample import Sample
 
 log = logging.getLogger(__name__)
 
-STATIC_PIXELS = 0.25  # median motion of corners between two frames, in pixels, below which the camera stood
+STATIC_PIXELS = (
+    0.25  # median motion of corners between two frames, in pixels, below which the camera stood
+)
 STATIC_SHARE = 0.8  # share of such pairs among the last ones that makes a training sick
 MIN_PAIRS = 16
 FLAT_DEPTH = 0.01  # spread of log depth within an image (5 % to 95 %) below which it is a constant
@@ -25,14 +29,17 @@ SETTLED = 0.1  # fraction of the training before which flat depth and wide masks
 PATIENCE = 5  # looks in a row that must agree
 
 ADVICE = {
-    "static_camera": "the camera hardly moves in {value:.0%} of the frame pairs, and depth is learned from its motion only: "
-    "give recordings of driving, leave standing stretches out (keep = 0 in frames.csv) or lower data.target_rate_hz",
-    "depth_constant": "depth is (nearly) the same at every pixel of an image (spread {value:.2%}): the training has collapsed; "
-    "lower train.lr, look at the pictures in TensorBoard, check calib.json and that the recordings show motion",
-    "all_masked": "only {value:.1%} of the pixels teach, the rest is masked as not moving: is the camera standing, "
-    "or are the frames too close in time (lower data.target_rate_hz)?",
-    "not_finite": "NaN or infinity in {where} at step {step}: the training is stopped, the last good checkpoint is kept; "
-    "lower train.lr or train.clip_norm, use train.precision=fp32, check the images and calib.json",
+    "static_camera": "the camera hardly moves in {value:.0%} of the frame pairs, and depth is "
+    "learned from its motion only: give recordings of driving, leave standing stretches out (keep "
+    "= 0 in frames.csv) or lower data.target_rate_hz",
+    "depth_constant": "depth is (nearly) the same at every pixel of an image (spread {value:.2%}): "
+    "the training has collapsed; lower train.lr, look at the pictures in TensorBoard, check "
+    "calib.json and that the recordings show motion",
+    "all_masked": "only {value:.1%} of the pixels teach, the rest is masked as not moving: is the "
+    "camera standing, or are the frames too close in time (lower data.target_rate_hz)?",
+    "not_finite": "NaN or infinity in {where} at step {step}: the training is stopped, the last "
+    "good checkpoint is kept; lower train.lr or train.clip_norm, use train.precision=fp32, check "
+    "the images and calib.json",
 }
 
 
@@ -50,7 +57,8 @@ class HealthWarning:
 
 
 class Health:
-    """Collects signs of sickness during a training; each kind warns once per run through log and `notify`.
+    """Collects signs of sickness during a training; each kind warns once per run through log and
+    `notify`.
 
     notify(step, kind, message) is told beside the log, e.g. to write TensorBoard text.
     """
@@ -77,13 +85,19 @@ class Health:
                 self._raise_warning(step, "not_finite", where=where)
                 raise NotFiniteError(self.warnings[-1].message)
 
-    def observe(self, step: int, progress: float, sample: Sample, maps: Mapping[str, Tensor]) -> None:
-        """Look at one batch: its images, and the maps `depth` (B,1,H,W) and `automask` (B,1,H,W) where there are any."""
+    def observe(
+        self, step: int, progress: float, sample: Sample, maps: Mapping[str, Tensor]
+    ) -> None:
+        """Look at one batch: its images, and the maps `depth` (B,1,H,W) and `automask` (B,1,H,W)
+        where there are any.
+        """
         self._look_at_motion(step, sample)
         if progress < SETTLED:
             return
         if "depth" in maps:
-            spread = log_spread(maps["depth"]).max()  # one image with structure is enough to be healthy
+            spread = log_spread(
+                maps["depth"]
+            ).max()  # one image with structure is enough to be healthy
             self._flat.append(float(spread))
             if len(self._flat) == PATIENCE and max(self._flat) < FLAT_DEPTH:
                 self._raise_warning(step, "depth_constant", value=max(self._flat))
@@ -112,7 +126,9 @@ class Health:
 
 
 def log_spread(depth: Tensor) -> Tensor:
-    """Spread of log depth within each image, from the 5 % to the 95 % quantile. (B, 1, H, W) -> (B,)."""
+    """Spread of log depth within each image, from the 5 % to the 95 % quantile. (B, 1, H, W) ->
+    (B,).
+    """
     values = depth.detach().float().flatten(1)
     values = values[:, :: max(1, values.shape[1] // 4096)].clamp_min(1e-9).log()
     low, high = torch.quantile(values, torch.tensor([0.05, 0.95], device=values.device), dim=1)
@@ -120,16 +136,19 @@ def log_spread(depth: Tensor) -> Tensor:
 
 
 def image_motion(a: Tensor, b: Tensor) -> float | None:
-    """Median motion in pixels of corners between two (3, H, W) images; None where there is nothing to follow.
+    """Median motion in pixels of corners between two (3, H, W) images; None where there is nothing
+    to follow.
 
-    The median is that of the background as long as moving objects cover less than half of the corners
-    (corners: Shi and Tomasi 1994; tracking: pyramidal Lucas-Kanade).
+    The median is that of the background as long as moving objects cover less than half of the
+    corners (corners: Shi and Tomasi 1994; tracking: pyramidal Lucas-Kanade).
     """
     first, second = (_grey(x) for x in (a, b))
     corners = cv2.goodFeaturesToTrack(first, maxCorners=100, qualityLevel=0.02, minDistance=5)
     if corners is None or len(corners) < 8:
         return None
-    found, good, _ = cv2.calcOpticalFlowPyrLK(first, second, corners, None, winSize=(15, 15), maxLevel=3)
+    found, good, _ = cv2.calcOpticalFlowPyrLK(
+        first, second, corners, None, winSize=(15, 15), maxLevel=3
+    )
     good = good.ravel().astype(bool)
     if good.sum() < 8:
         return None

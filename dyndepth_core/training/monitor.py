@@ -1,4 +1,6 @@
-"""What a training shows and leaves behind while it runs: metrics.csv, TensorBoard, log lines and a progress bar."""
+"""What a training shows and leaves behind while it runs: metrics.csv, TensorBoard, log lines and
+a progress bar.
+"""
 
 from __future__ import annotations
 
@@ -27,26 +29,39 @@ QUIET_LINE_EVERY = 30.0  # seconds between log lines where there is no terminal 
 
 
 class Monitor:
-    """Writes into `folder`; on resume, rows after the step `resume_at` are dropped, they will come again."""
+    """Writes into `folder`; on resume, rows after the step `resume_at` are dropped, they will
+    come again.
+    """
 
     def __init__(self, folder: Path, resume_at: int, label: str) -> None:
         self.csv = folder / "metrics.csv"
         self.rows = _read_rows(self.csv, resume_at)
         self.columns = list(self.rows[0]) if self.rows else []
         self._rewrite()
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_at + 1 if resume_at else None)
+        self.board = SummaryWriter(
+            str(folder / "tensorboard"), purge_step=resume_at + 1 if resume_at else None
+        )
         console = Console(stderr=True)
         self._bar = None
         if console.is_terminal:
-            columns = ("{task.description}", BarColumn(), "{task.percentage:5.1f}%", "step {task.fields[step]}")
+            columns = (
+                "{task.description}",
+                BarColumn(),
+                "{task.percentage:5.1f}%",
+                "step {task.fields[step]}",
+            )
             texts = [c if isinstance(c, BarColumn) else TextColumn(c) for c in columns]
-            self._bar = Progress(*texts, TextColumn("{task.fields[note]}"), console=console, refresh_per_second=2)
+            self._bar = Progress(
+                *texts, TextColumn("{task.fields[note]}"), console=console, refresh_per_second=2
+            )
             self._task = self._bar.add_task(label, total=1.0, step=resume_at, note="")
             self._bar.start()
         self._label, self._last_line = label, 0.0
 
     def row(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one row of numbers to metrics.csv and TensorBoard; a full disk costs the row, not the training."""
+        """Append one row of numbers to metrics.csv and TensorBoard; a full disk costs the row,
+        not the training.
+        """
         try:
             self._row(step, values)
         except OSError as error:
@@ -64,7 +79,9 @@ class Monitor:
             with self.csv.open("a", newline="") as file:
                 csv.DictWriter(file, self.columns).writerow(row)
         for name, value in values.items():
-            self.board.add_scalar(name if "/" in name or name in FIXED else f"terms/{name}", value, step)
+            self.board.add_scalar(
+                name if "/" in name or name in FIXED else f"terms/{name}", value, step
+            )
 
     def show(self, step: int, progress: float, eta: float, loss: float, step_ms: float) -> None:
         """Move the progress bar, or log a line now and then where there is no terminal."""
@@ -81,15 +98,24 @@ class Monitor:
         self.board.flush()
 
     def pictures(self, step: int, sample: Sample, maps: Mapping[str, Tensor]) -> None:
-        """Write image, depth, warped source, automask and photometric error of the first targets of a batch."""
+        """Write image, depth, warped source, automask and photometric error of the first targets
+        of a batch.
+        """
         stack = [_rgb(sample.tgt)]
         for name, value in maps.items():
             if value.dim() == 4 and value.shape[0] == sample.tgt.shape[0]:
-                stack.append(_rgb(value) if value.shape[1] == 3 else _heat(value, inverse=name.startswith("depth")))
+                stack.append(
+                    _rgb(value)
+                    if value.shape[1] == 3
+                    else _heat(value, inverse=name.startswith("depth"))
+                )
         height, width = stack[0].shape[1:3]
         sized = [[cv2.resize(image, (width, height)) for image in column[:3]] for column in stack]
         grid = np.concatenate([np.concatenate(column, axis=1) for column in sized], axis=0)
-        names = ["tgt", *(n for n, v in maps.items() if v.dim() == 4 and v.shape[0] == sample.tgt.shape[0])]
+        names = [
+            "tgt",
+            *(n for n, v in maps.items() if v.dim() == 4 and v.shape[0] == sample.tgt.shape[0]),
+        ]
         self.board.add_image(" / ".join(names), grid, step, dataformats="HWC")
 
     def close(self) -> None:
@@ -111,9 +137,13 @@ class Monitor:
 
 
 def configure_console_logging() -> None:
-    """Send the package's log to stderr unless the program that calls us has set up logging itself."""
+    """Send the package's log to stderr unless the program that calls us has set up logging
+    itself.
+    """
     if not logging.getLogger().handlers:
-        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+        logging.basicConfig(
+            stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s"
+        )
 
 
 def _read_rows(path: Path, last_step: int) -> list[dict[str, str]]:
@@ -122,7 +152,13 @@ def _read_rows(path: Path, last_step: int) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     # a kill in the middle of a line leaves None or a cut number in its last row
-    return [r for r in rows if (r.get("step") or "").isdigit() and None not in r.values() and int(r["step"]) <= last_step]
+    return [
+        r
+        for r in rows
+        if (r.get("step") or "").isdigit()
+        and None not in r.values()
+        and int(r["step"]) <= last_step
+    ]
 
 
 def _clock(seconds: float) -> str:
@@ -137,7 +173,9 @@ def _rgb(images: Tensor) -> np.ndarray:
 
 
 def _heat(maps: Tensor, inverse: bool) -> np.ndarray:
-    """(B, 1, H, W) -> (B, H, W, 3) uint8 colours, each image over its own 2 % to 98 % range; near is bright."""
+    """(B, 1, H, W) -> (B, H, W, 3) uint8 colours, each image over its own 2 % to 98 % range;
+    near is bright.
+    """
     values = maps.detach().float()[:, 0].cpu().numpy()
     if inverse:
         values = 1.0 / np.maximum(values, 1e-6)
@@ -145,12 +183,16 @@ def _heat(maps: Tensor, inverse: bool) -> np.ndarray:
     for value in values:
         low, high = np.percentile(value, (2, 98))
         grey = np.clip((value - low) / max(high - low, 1e-9), 0, 1)
-        coloured.append(cv2.applyColorMap((255 * grey).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1])
+        coloured.append(
+            cv2.applyColorMap((255 * grey).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+        )
     return np.stack(coloured)
 
 
 class Means:
-    """Running means of 0-dim tensors, summed where they are, so that no step waits for the device."""
+    """Running means of 0-dim tensors, summed where they are, so that no step waits for the
+    device.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -169,4 +211,9 @@ class Means:
         self._sums, self._count = {}, 0
         if not count:
             return {}
-        return dict(zip(sums, torch.stack([v.float() for v in sums.values()]).div(count).tolist()))
+        return {
+            name: value / count
+            for name, value in zip(
+                sums, torch.stack([v.float() for v in sums.values()]).tolist(), strict=True
+            )
+        }

@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +23,36 @@ from ..methods.base import Objective
 from .checkpoint import write_atomic, write_json
 from .settings import RUNTIME_FIELDS
 from .source import fingerprint, split_recordings
-from .stages import Stage, StageContext, hash_file, run_stages
+from .stages import Stage, StageContext, hash_file, read_record, run_stages
 
 log = logging.getLogger(__name__)
 MODEL, CONFIG, REQUEST, METRICS = "model.safetensors", "config.yaml", "run.json", "metrics.json"
 
 
 def train_run(
-    config: Config, data: Sequence[str | Path], out: str | Path, *, resume: bool = False, start: str | Path | None = None
+    config: Config,
+    data: Sequence[str | Path],
+    out: str | Path,
+    *,
+    resume: bool = False,
+    start: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Train the method of `config` on the recordings `data`; leaves model.safetensors and more in `out`.
+    """Train the method of `config` on the recordings `data`; leaves model.safetensors and more in
+    `out`.
 
-    start: a model file whose weights the training begins with. Returns the content of metrics.json. Raises ValueError or
-    OSError with a remedy, KeyboardInterrupt when it was interrupted (then `resume` goes on where it stopped).
+    start: a model file whose weights the training begins with. Returns the content of metrics.json.
+    Raises ValueError or OSError with a remedy, KeyboardInterrupt when it was interrupted (then
+    `resume` goes on where it stopped).
     """
     out = Path(out)
     first = _is_first_process()
     if first:
-        _prepare_folder(config, data, out, resume, start)
+        _check_folder(config, out, resume)
     stages = [_stage(name, config, data, start) for name in get_method(config.method).stages]
+    if resume:
+        stages = [_as_begun(stage, out) for stage in stages]
+    if first:
+        _begin(config, data, out, start)
     try:
         if first:
             run_stages(stages, out)
@@ -54,37 +66,76 @@ def train_run(
 
 
 def resumed_request(out: str | Path) -> tuple[list[Path], Path | None]:
-    """What `--data` and `--from` were when the run was begun; ValueError when `out` holds no run."""
+    """What `--data` and `--from` were when the run was begun; ValueError when `out` holds no
+    run.
+    """
     path = Path(out) / REQUEST
     if not path.is_file():
-        raise ValueError(f"{out}: no run to resume there (it has no {REQUEST}); leave --resume out to begin one")
+        raise ValueError(
+            f"{out}: no run to resume there (it has no {REQUEST}); leave --resume out to begin one"
+        )
     request = json.loads(path.read_text())
     return [Path(p) for p in request["data"]], Path(request["from"]) if request["from"] else None
 
 
-def _prepare_folder(config: Config, data: Sequence[str | Path], out: Path, resume: bool, start: str | Path | None) -> None:
+def _check_folder(config: Config, out: Path, resume: bool) -> None:
     if resume and (out / CONFIG).is_file():
         runtime = tuple(f"train.{name}:" for name in RUNTIME_FIELDS)
         changed = [d for d in difference(load(out / CONFIG), config) if not d.startswith(runtime)]
         if changed:
             raise ValueError(
-                f"{out} was begun with other settings ({'; '.join(changed)}): to resume, leave them as they were; "
+                f"{out} was begun with other settings ({'; '.join(changed)}): "
+                "to resume, leave them as they were; "
                 "for a new training give another --out"
             )
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists already: add --resume to go on with it, or give another --out")
+        raise ValueError(
+            f"{out} exists already: add --resume to go on with it, or give another --out"
+        )
+
+
+def _as_begun(stage: Stage, out: Path) -> Stage:
+    """The stage with the inputs it was begun with; ValueError when other data would make it
+    begin again.
+    """
+    record = read_record(out, stage.name)
+    if record is None or not isinstance(record.get("values"), dict):
+        return stage
+    begun = record["values"]
+    changed = [name for name in stage.inputs if name != "config" and stage.inputs[name] != begun[name]]
+    if changed:
+        raise ValueError(
+            f"{out} was begun with other data ({', '.join(changed)} changed): restore it, "
+            "or give another --out"
+        )
+    return replace(stage, inputs=begun)  # its config may lack fields that are newer than the run
+
+
+def _begin(
+    config: Config, data: Sequence[str | Path], out: Path, start: str | Path | None
+) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    request = {"data": [str(Path(p).resolve()) for p in data], "from": str(Path(start).resolve()) if start else None}
+    request = {
+        "data": [str(Path(p).resolve()) for p in data],
+        "from": str(Path(start).resolve()) if start else None,
+    }
     write_json(out / REQUEST, request)
     write_atomic(out / CONFIG, dump(config).encode())
 
 
-def _stage(name: str, config: Config, data: Sequence[str | Path], start: str | Path | None) -> Stage:
+def _stage(
+    name: str, config: Config, data: Sequence[str | Path], start: str | Path | None
+) -> Stage:
     if name != "train":
-        raise ValueError(f"stage {name!r} of method {config.method} is not known to this version; update dyndepth")
+        raise ValueError(
+            f"stage {name!r} of method {config.method} is not known here; update dyndepth"
+        )
     train, val = split_recordings(data, config.data)
     if not val:
-        log.warning("the recordings are too short to hold any frame out: no validation, the last weights are taken")
+        log.warning(
+            "the recordings are too short to hold any frame out: no validation, "
+            "the last weights are taken"
+        )
     inputs = {
         "config": config.model_dump(mode="json", exclude={"train": RUNTIME_FIELDS}),
         "train": fingerprint(train),
@@ -93,16 +144,29 @@ def _stage(name: str, config: Config, data: Sequence[str | Path], start: str | P
     }
 
     def run(context: StageContext) -> list[Path]:
-        from .fit import fit  # here: Lightning takes seconds to import, and a finished stage needs none of it
+        from .fit import (
+            fit,
+        )  # here: Lightning takes seconds to import, and a finished stage needs none of it
 
         settings = config.train
         source = SampleSource(train, config.data, settings.batch_size, settings.seed)
-        held_out = SampleSource(val, config.data, settings.batch_size, settings.seed, train=False) if val else None
+        held_out = (
+            SampleSource(val, config.data, settings.batch_size, settings.seed, train=False)
+            if val
+            else None
+        )
         objective = make_objective(config, source, start)
-        log.info("%d training targets in %d recordings, %d held out", len(source), len(train), len(held_out or ()))
+        log.info(
+            "%d training targets in %d recordings, %d held out",
+            len(source),
+            len(train),
+            len(held_out or ()),
+        )
         result = fit(objective, settings, source, held_out, context.folder, label=config.method)
         if result.state == "interrupted":
-            raise KeyboardInterrupt(f"interrupted at step {result.step}, with a checkpoint; go on with --resume")
+            raise KeyboardInterrupt(
+                f"interrupted at step {result.step}, with a checkpoint; go on with --resume"
+            )
         if _is_first_process():
             weights_of = result.best["step"] if result.best["step"] is not None else result.step
             save_model(context.run / MODEL, *_model(config, objective, data, weights_of, start))
@@ -111,32 +175,44 @@ def _stage(name: str, config: Config, data: Sequence[str | Path], start: str | P
     return Stage(name, inputs, run)
 
 
-def make_objective(config: Config, source: SampleSource, start: str | Path | None = None) -> Objective:
-    """The method's objective with seeded initial weights, or with those of the model file `start`."""
+def make_objective(
+    config: Config, source: SampleSource, start: str | Path | None = None
+) -> Objective:
+    """The method's objective with seeded initial weights, or with those of the model file
+    `start`.
+    """
     focal = config.network.canonical_focal
     graph = meta = None
     if start is not None:
         graph, meta = load_model(start)
         focal = focal or meta.canonical_focal  # its weights predict depth at that focal length
         # its weights replace the initial ones, so ImageNet's are not needed
-        config = config.model_copy(update={"network": config.network.model_copy(update={"pretrained": False})})
+        config = config.model_copy(
+            update={"network": config.network.model_copy(update={"pretrained": False})}
+        )
     torch.manual_seed(config.train.seed)
-    objective = get_method(config.method).objective_class(config, source.names, focal or source.mean_focal())
+    objective = get_method(config.method).objective_class(
+        config, source.names, focal or source.mean_focal()
+    )
     if graph is not None:
         own, given = objective.state_dict(), graph.state_dict()
         wrong = [k for k, v in given.items() if k not in own or own[k].shape != v.shape]
         if wrong or meta.method != config.method:
             raise ValueError(
-                f"--from {start}: its {meta.method} network does not fit this {config.method} configuration "
-                f"({len(wrong)} of {len(given)} weights differ, e.g. {wrong[:2]}); give it the same network section: "
-                f"{meta.architecture}"
+                f"--from {start}: its {meta.method} network does not fit this {config.method} "
+                f"configuration ({len(wrong)} of {len(given)} weights differ, e.g. {wrong[:2]}); "
+                f"give it the same network section: {meta.architecture}"
             )
         objective.load_state_dict({**own, **given})
     return objective
 
 
 def _model(
-    config: Config, objective: Objective, data: Sequence[str | Path], step: int, start: str | Path | None
+    config: Config,
+    objective: Objective,
+    data: Sequence[str | Path],
+    step: int,
+    start: str | Path | None,
 ) -> tuple[torch.nn.Module, ModelMeta]:
     graph = objective.inference_graph()
     extra = {"from": hash_file(Path(start))} if start else {}
@@ -163,12 +239,18 @@ def _model(
 
 
 def git_revision() -> str:
-    """Revision of the source tree this package runs from, with `-dirty` when it was changed; empty when installed."""
+    """Revision of the source tree this package runs from, with `-dirty` when it was changed;
+    empty when installed.
+    """
     folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         ).stdout.strip()
 
     try:
@@ -180,7 +262,11 @@ def git_revision() -> str:
 
 def _write_metrics(config: Config, out: Path, stages: Sequence[str]) -> dict[str, Any]:
     """RUN/metrics.json from those of the stages: the last one's figures, everyone's warnings."""
-    metrics: dict[str, Any] = {"method": config.method, "plugin": config.plugin, "seed": config.train.seed}
+    metrics: dict[str, Any] = {
+        "method": config.method,
+        "plugin": config.plugin,
+        "seed": config.train.seed,
+    }
     warnings: list[dict[str, Any]] = []
     for name in stages:
         path = out / "stages" / name / METRICS
@@ -198,4 +284,7 @@ def _write_metrics(config: Config, out: Path, stages: Sequence[str]) -> dict[str
 
 def _is_first_process() -> bool:
     """False in the processes that Lightning (or a cluster) starts beside the first one."""
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "RANK"))
+    return all(
+        os.environ.get(name, "0") == "0"
+        for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "RANK")
+    )

@@ -1,8 +1,11 @@
-"""How far a training is, the learning rate that belongs there, and the optimiser; no state but the optimiser's."""
+"""How far a training is, the learning rate that belongs there, and the optimiser; no state but
+the optimiser's.
+"""
 
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +16,9 @@ from .settings import TrainConfig
 
 @dataclass(frozen=True)
 class Budget:
-    """A training's length in steps, in seconds of wall clock, or both (whichever is used up first)."""
+    """A training's length in steps, in seconds of wall clock, or both (whichever is used up
+    first).
+    """
 
     steps: int | None
     seconds: float | None
@@ -24,7 +29,9 @@ class Budget:
         return cls(config.steps, None if config.minutes is None else 60.0 * config.minutes)
 
     def progress(self, step: int, seconds: float) -> float:
-        """Fraction of the training that is done, in [0, 1]: the larger of the step and the time fraction."""
+        """Fraction of the training that is done, in [0, 1]: the larger of the step and the time
+        fraction.
+        """
         by_steps = step / self.steps if self.steps else 0.0
         by_time = seconds / self.seconds if self.seconds else 0.0
         return min(1.0, max(by_steps, by_time))
@@ -39,11 +46,42 @@ class Budget:
         return max(0.0, min(rest))
 
 
+class Clock:
+    """Steps and seconds used over all the starts of a training, and how far that is."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.step, self.progress = 0, 0.0
+        self.start(0, 0.0)
+
+    def start(self, step: int, seconds: float) -> None:
+        """Go on from what was done before."""
+        self.step, self._before, self._started = step, seconds, time.monotonic()
+        self._lap = (step, self._started)
+        self.tick()
+
+    def seconds(self) -> float:
+        """Wall clock used so far."""
+        return self._before + time.monotonic() - self._started
+
+    def tick(self) -> float:
+        """Bring `progress` up to date and return it."""
+        self.progress = self.budget.progress(self.step, self.seconds())
+        return self.progress
+
+    def lap(self) -> tuple[float, float]:
+        """(milliseconds per step since the last call, expected seconds until the end)."""
+        now = time.monotonic()
+        each = (now - self._lap[1]) / max(1, self.step - self._lap[0])
+        self._lap = (self.step, now)
+        return 1000 * each, self.budget.remaining(self.step, self.seconds(), each)
+
+
 def learning_rate(config: TrainConfig, progress: float) -> float:
     """Learning rate at `progress`: linear warm-up, then cosine, step or constant.
 
-    cosine: lr (f + (1 - f) (1 + cos(pi x)) / 2), x in [0, 1] over what follows the warm-up, f = final_lr
-    (Loshchilov and Hutter, SGDR, 2017, without restarts).
+    cosine: lr (f + (1 - f) (1 + cos(pi x)) / 2), x in [0, 1] over what follows the warm-up, f =
+    final_lr (Loshchilov and Hutter, SGDR, 2017, without restarts).
     """
     if progress < config.warmup:
         # never exactly 0, or the first step of a training would be lost
@@ -53,11 +91,15 @@ def learning_rate(config: TrainConfig, progress: float) -> float:
     if config.schedule == "step":
         return config.lr * (config.step_factor if progress >= config.step_at else 1.0)
     x = (progress - config.warmup) / (1.0 - config.warmup)
-    return config.lr * (config.final_lr + (1.0 - config.final_lr) * 0.5 * (1.0 + math.cos(math.pi * x)))
+    return config.lr * (
+        config.final_lr + (1.0 - config.final_lr) * 0.5 * (1.0 + math.cos(math.pi * x))
+    )
 
 
 def make_optimizer(objective: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW over the trainable parameters; weight decay on those with two or more dimensions."""
+    """Adam or AdamW over the trainable parameters; weight decay on those with two or more
+    dimensions.
+    """
     trained = [p for p in objective.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -65,4 +107,9 @@ def make_optimizer(objective: nn.Module, config: TrainConfig) -> torch.optim.Opt
     ]
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     # fused: one pass over the weights instead of a dozen small operations per tensor
-    return kind([g for g in groups if g["params"]], lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
+    return kind(
+        [g for g in groups if g["params"]],
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        fused=True,
+    )

@@ -1,4 +1,6 @@
-"""What a training reads: the split into training and validation, and loaders in which step k is batch k."""
+"""What a training reads: the split into training and validation, and loaders in which step k is
+batch k.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,22 @@ from ..data.recording import Recording, open_recordings
 from ..data.sample import DataConfig, Sample, SampleSource
 
 log = logging.getLogger(__name__)
-HELD_OUT = (0.1, 0.2, 0.3)  # share of each recording, at its end, for validation; the first that holds a target
+HELD_OUT = (
+    0.1,
+    0.2,
+    0.3,
+)  # share of each recording, at its end, for validation; the first that holds a target
 ENDLESS = 1 << 40
 
 
-def split_recordings(paths: Sequence[str | Path], config: DataConfig) -> tuple[list[Recording], list[Recording]]:
+def split_recordings(
+    paths: Sequence[str | Path], config: DataConfig
+) -> tuple[list[Recording], list[Recording]]:
     """Open every `--data` path and return its (training, validation) recordings.
 
-    A root with splits/val.txt is split as its files say; else the last tenth of each recording is held out (more of a
-    short one): a block in time, because neighbouring frames are nearly the same image. Raises as `open_recordings`.
+    A root with splits/val.txt is split as its files say; else the last tenth of each recording is
+    held out (more of a short one): a block in time, because neighbouring frames are nearly the same
+    image. Raises as `open_recordings`.
     """
     train: list[Recording] = []
     val: list[Recording] = []
@@ -34,7 +43,9 @@ def split_recordings(paths: Sequence[str | Path], config: DataConfig) -> tuple[l
             train += open_recordings(path, "train")
             val += open_recordings(path, "val")
             continue
-        for recording in open_recordings(path, "train" if (splits / "train.txt").exists() else None):
+        for recording in open_recordings(
+            path, "train" if (splits / "train.txt").exists() else None
+        ):
             parts = _hold_out(recording, config)
             train.append(parts[0])
             val += parts[1:]
@@ -42,7 +53,9 @@ def split_recordings(paths: Sequence[str | Path], config: DataConfig) -> tuple[l
 
 
 def _hold_out(recording: Recording, config: DataConfig) -> list[Recording]:
-    """[training part, validation part], or [recording] when it is too short to give anything away."""
+    """[training part, validation part], or [recording] when it is too short to give anything
+    away.
+    """
     count = len(recording)
     for share in HELD_OUT:
         cut = count - max(1, round(share * count))
@@ -62,12 +75,16 @@ def _has_targets(recording: Recording, config: DataConfig) -> bool:
 
 
 def fingerprint(recordings: Sequence[Recording]) -> str:
-    """SHA-256 over what identifies the frames of recordings (names, stamps, keep, calibration), ground truth left out."""
+    """SHA-256 over what identifies the frames of recordings (names, stamps, keep, calibration),
+    ground truth left out.
+    """
     digest = hashlib.sha256()
     for r in recordings:
         digest.update(repr((r.name, len(r), r.calib)).encode())
         digest.update(r.stamps_ns.tobytes() + r.keep.tobytes())
-        for path in map(r.image_path, range(len(r))):  # a frame of a video file has a number, but no file
+        for path in map(
+            r.image_path, range(len(r))
+        ):  # a frame of a video file has a number, but no file
             digest.update(f"{path.name} {path.stat().st_size if path.exists() else 0}\n".encode())
     return digest.hexdigest()
 
@@ -99,17 +116,33 @@ class _Range(Sampler):
 
 
 def step_loader(
-    source: SampleSource, first: int, end: int | None, *, workers: int, rank: int = 0, world: int = 1, pin: bool = False
+    source: SampleSource,
+    first: int,
+    end: int | None,
+    *,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+    pin: bool = False,
 ) -> DataLoader:
-    """Loader of the batches of steps first..end-1 (end None: without end), the share of process `rank` of `world`.
+    """Loader of the batches of steps first..end-1 (end None: without end), the share of process
+    `rank` of `world`.
 
-    Each batch is a pure function of its step, so neither workers nor a restart change anything. A worker costs shared
-    memory; where there is too little of it (containers), batches are made in the training process.
+    Each batch is a pure function of its step, so neither workers nor a restart change anything. A
+    worker costs shared memory; where there is too little of it (containers), batches are made in
+    the training process.
     """
     height, width = source.config.size
-    frames = source.batch_size * (1 + len(source.config.source_offsets)) * 2  # as they are, and jittered
-    if workers and _shared_memory() < 4 * workers * frames * 12 * height * width:  # 3 x float32 per pixel
-        log.warning("too little shared memory for data workers (docker: --shm-size=1g): loading in the training process")
+    frames = (
+        source.batch_size * (1 + len(source.config.source_offsets)) * 2
+    )  # as they are, and jittered
+    if (
+        workers and _shared_memory() < 4 * workers * frames * 12 * height * width
+    ):  # 3 x float32 per pixel
+        log.warning(
+            "too little shared memory for data workers (docker: --shm-size=1g): "
+            "loading in the training process"
+        )
         workers = 0
     return DataLoader(
         _Steps(source, rank, world),
@@ -123,7 +156,9 @@ def step_loader(
 
 
 def _shared_memory() -> int:
-    """Free bytes of shared memory, which carries batches from a worker; plenty where there is no /dev/shm."""
+    """Free bytes of shared memory, which carries batches from a worker; plenty where there is no
+    /dev/shm.
+    """
     try:
         return shutil.disk_usage("/dev/shm").free
     except OSError:
@@ -137,10 +172,11 @@ def _quiet_worker(_: int) -> None:
 
 
 def validation_batches(source: SampleSource, limit: int, videos: Sequence[str]) -> Iterator[Sample]:
-    """At most `limit` batches, spread evenly over a validation source, `video` counted in the training's list.
+    """At most `limit` batches, spread evenly over a validation source, `video` counted in the
+    training's list.
 
-    The index of a recording that the training does not know is 0: with intrinsics learned per video its own were never
-    learned, and the first video's are the best guess.
+    The index of a recording that the training does not know is 0: with intrinsics learned per video
+    its own were never learned, and the first video's are the best guess.
     """
     count = -(-len(source) // source.batch_size)
     index = torch.tensor([videos.index(n) if n in videos else 0 for n in source.names])

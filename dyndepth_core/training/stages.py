@@ -1,4 +1,6 @@
-"""Stages: named steps of a method that are hashed by their inputs, resumed when killed and skipped when done."""
+"""Stages: named steps of a method that are hashed by their inputs, resumed when killed and
+skipped when done.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +22,23 @@ RECORD = "stage.json"
 
 @dataclass
 class StageContext:
-    """What a running stage gets: its own folder, whether it goes on after a kill, and what earlier stages left."""
+    """What a running stage gets: its own folder, whether it goes on after a kill, and what
+    earlier stages left.
+    """
 
     run: Path  # the folder of the whole run
     folder: Path  # this stage's own folder
     resumed: bool  # the same inputs were begun before; `folder` may hold checkpoints
-    earlier: Mapping[str, list[Path]] = field(default_factory=dict)  # outputs of the stages before, by name
+    earlier: Mapping[str, list[Path]] = field(
+        default_factory=dict
+    )  # outputs of the stages before, by name
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a method. `run(context)` returns the files it made; `inputs` (JSON-able) decide whether it must run."""
+    """One step of a method. `run(context)` returns the files it made; `inputs` (JSON-able)
+    decide whether it must run.
+    """
 
     name: str
     inputs: Mapping[str, Any]
@@ -38,7 +46,9 @@ class Stage:
 
 
 def hash_inputs(inputs: Any) -> str:
-    """SHA-256 of JSON-able inputs, independent of the order of keys; ValueError when they are not JSON-able."""
+    """SHA-256 of JSON-able inputs, independent of the order of keys; ValueError when they are
+    not JSON-able.
+    """
     try:
         text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -49,11 +59,17 @@ def hash_inputs(inputs: Any) -> str:
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's content."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _digest(file)
+        )
 
 
 def read_record(run: Path, name: str) -> dict[str, Any] | None:
-    """The `stage.json` of a stage, None when it never began or the record is damaged (then it runs anew)."""
+    """The `stage.json` of a stage, None when it never began or the record is damaged (then it
+    runs anew).
+    """
     path = run / "stages" / name / RECORD
     try:
         record = json.loads(path.read_text())
@@ -68,12 +84,15 @@ def read_record(run: Path, name: str) -> dict[str, Any] | None:
 def run_stages(stages: Sequence[Stage], run: Path) -> dict[str, list[Path]]:
     """Run the stages in order and return their outputs by name.
 
-    A stage is skipped when its inputs (and the outputs of the stages before it) are those of its record and its outputs
-    are still on the disk, unchanged; it is resumed when it was begun with the same inputs; else its folder is emptied
-    and it runs anew. The record is written atomically, before and after.
+    A stage is skipped when its inputs (and the outputs of the stages before it) are those of its
+    record and its outputs are still on the disk, unchanged; it is resumed when it was begun with
+    the same inputs; else its folder is emptied and it runs anew. The record is written atomically,
+    before and after.
     """
     done: dict[str, list[Path]] = {}
-    chain: list[str] = []  # hashes of earlier outputs: a changed teacher makes its students run again
+    chain: list[
+        str
+    ] = []  # hashes of earlier outputs: a changed teacher makes its students run again
     for stage in stages:
         inputs = hash_inputs({"stage": stage.name, "inputs": dict(stage.inputs), "before": chain})
         folder = run / "stages" / stage.name
@@ -88,18 +107,28 @@ def run_stages(stages: Sequence[Stage], run: Path) -> dict[str, list[Path]]:
                 shutil.rmtree(folder)
             folder.mkdir(parents=True, exist_ok=True)
             begun = record.get("begun") if same else None
-            entry = {"stage": stage.name, "inputs": inputs, "values": dict(stage.inputs), "begun": begun or _now()}
+            entry = {
+                "stage": stage.name,
+                "inputs": inputs,
+                "values": dict(stage.inputs),
+                "begun": begun or _now(),
+            }
             write_json(folder / RECORD, {**entry, "state": "running"})
             made = stage.run(StageContext(run, folder, resumed=same, earlier=dict(done)))
             outputs = {path.relative_to(run).as_posix(): hash_file(path) for path in made}
-            write_json(folder / RECORD, {**entry, "state": "done", "ended": _now(), "outputs": outputs})
+            write_json(
+                folder / RECORD, {**entry, "state": "done", "ended": _now(), "outputs": outputs}
+            )
         done[stage.name] = [run / name for name in outputs]
         chain.append(hash_inputs(outputs))
     return done
 
 
 def _intact(run: Path, outputs: Mapping[str, str]) -> bool:
-    return all((run / name).is_file() and hash_file(run / name) == digest for name, digest in outputs.items())
+    return all(
+        (run / name).is_file() and hash_file(run / name) == digest
+        for name, digest in outputs.items()
+    )
 
 
 def _digest(file: Any) -> str:

@@ -1,0 +1,117 @@
+"""`dyndepth info`: what is in a model file and where it comes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def command(
+    model: Annotated[
+        Path | None,
+        typer.Argument(help="Model file, or the folder of a run; without it the bundled model."),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write it all to this file; - is stdout.")
+    ] = None,
+) -> None:
+    """Say what a model file holds: method, network, camera, scale, licence, and how it was
+    trained.
+    """
+    from dyndepth_core.inference.model_file import bundled_model
+
+    if model is None:
+        model = bundled_model()
+    elif model.is_dir():
+        model = model / "model.safetensors"
+    content = describe(model)
+    if json_file is not None and str(json_file) == "-":
+        typer.echo(json.dumps(content, indent=2))
+        return
+    if json_file is not None:
+        json_file.write_text(json.dumps(content, indent=2) + "\n")
+    _show(content)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Everything about a model file as plain data: its metadata, weights by kind, size and SHA-256.
+
+    Raises FileNotFoundError or ValueError as `load_model`.
+    """
+    import hashlib
+
+    from dyndepth_core.inference.model_file import read_meta
+
+    meta = read_meta(path)
+    data = path.read_bytes()
+    tensors = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    tensors.pop("__metadata__", None)
+    count = {}
+    for entry in tensors.values():
+        size = 1
+        for side in entry["shape"]:
+            size *= side
+        count[entry["dtype"]] = count.get(entry["dtype"], 0) + size
+    return {
+        "file": str(path),
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "parameters": sum(
+            n for kind, n in count.items() if "F" in kind
+        ),  # counters are no parameters
+        "parameters_by_type": count,
+        **meta.model_dump(mode="json"),
+    }
+
+
+def _show(content: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    kinds = ", ".join(
+        f"{n / 1e6:.2f} M {k}" for k, n in content["parameters_by_type"].items() if "F" in k
+    )
+    near, far = content["depth_range"]
+    scale = content["scale"]
+    height, width = content["input_size"]
+    rows = {
+        "file": f"{content['file']} ({content['bytes'] / 1e6:.1f} MB)",
+        "sha256": content["sha256"],
+        "method": content["method"],
+        "network": _pairs({k: v for k, v in content["architecture"].items() if k != "method"}),
+        "weights": kinds,
+        "input": f"{height} x {width} pixels (height x width)",
+        "canonical focal": f"{content['canonical_focal']:.2f} pixels at that size",
+        "depth range": f"{near:g} to {far:g} at that focal length",
+        "scale": f"{scale['state']}{' (' + scale['source'] + ')' if scale['source'] else ''}",
+        "thresholds": _pairs(content["thresholds"]) or "none",
+        "licence": content["license"] or "not stated",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    provenance = dict(content["provenance"])
+    config = provenance.pop("config", {}) or {}
+    for name, value in provenance.items():
+        table.add_row(
+            f"trained: {name.replace('_', ' ')}", _plain(value) if value else "not stated"
+        )
+    for name, value in config.items():
+        text = _pairs(value) if isinstance(value, dict) else _plain(value)
+        table.add_row(f"config: {name}", text or "none")
+    Console(highlight=False, markup=False).print(table)
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {_plain(value)}" for name, value in values.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(str, value)) + "]"
+    return "null" if value is None else str(value)

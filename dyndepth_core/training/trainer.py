@@ -1,0 +1,55 @@
+"""Lightning's Trainer as this package wants it: devices, precision, no cost per step."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+
+from .settings import TrainConfig
+
+
+def make_trainer(config: TrainConfig, folder: Path) -> pl.Trainer:
+    """A Trainer for one pass over the steps; ValueError when device or precision are not there."""
+    cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    if cuda and not torch.cuda.is_available():
+        raise ValueError(
+            "train.device=cuda, but torch sees no CUDA device: use cpu or auto, "
+            "or install torch for CUDA"
+        )
+    # hints that do not apply: one data worker is on purpose, validation is not Lightning's
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    several = config.devices * config.nodes > 1
+    return pl.Trainer(
+        accelerator="cuda" if cuda else "cpu",
+        devices=config.devices,
+        num_nodes=config.nodes,
+        strategy="ddp_find_unused_parameters_true" if several else "auto",
+        precision=_precision(config.precision, cuda),
+        max_epochs=1,
+        benchmark=cuda,
+        default_root_dir=folder,
+        # what follows is done in this package, without its cost per step
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+    )
+
+
+def _precision(wanted: str, cuda: bool) -> str:
+    if wanted == "auto":
+        wanted = "fp32"  # bf16 autocast is slower on CPUs
+        if cuda:
+            wanted = "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
+    if wanted == "fp16" and not cuda:
+        raise ValueError("train.precision=fp16 gains nothing on the CPU: use auto or fp32")
+    return {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[wanted]
