@@ -1,7 +1,7 @@
 """An analytic world for tests: planes painted with smooth colours, rendered exactly from any pose.
 
-Every colour is a function of the point in the world, so brightness is constant between views and the
-only error of a warp is that of bilinear sampling. World frame: x right, y down, z forward.
+Every colour is a function of the point in the world, so brightness is constant between views and
+the only error of a warp is that of bilinear sampling. World frame: x right, y down, z forward.
 """
 
 from __future__ import annotations

@@ -33,12 +33,13 @@ def pixel(K, point):
     return (K @ point)[:2] / point[2]
 
 
-# -- K follows the image ------------------------------------------------------------------------------------
+# -- K follows the image -------------------------------------------------------------------------
 
 
-@given(
-    sx=st.floats(0.1, 4), sy=st.floats(0.1, 4), u=st.floats(0, 599), v=st.floats(0, 399), z=st.floats(0.1, 80)
-)  # fmt: skip
+SCALE = st.floats(0.1, 4)
+
+
+@given(sx=SCALE, sy=SCALE, u=st.floats(0, 599), v=st.floats(0, 399), z=st.floats(0.1, 80))
 @settings(max_examples=50, deadline=None)
 def test_a_point_moves_with_a_resized_image(sx, sy, u, v, z):
     """Image edges at -0.5 stay edges: the pixel (u, v) is found at ((u + 0.5) s - 0.5)."""
@@ -67,9 +68,9 @@ def test_resize_puts_image_content_where_K_says():
 
 def test_K_functions_leave_their_input_alone_and_take_tensors():
     before = K.copy()
-    for change in (lambda k: resize_K(k, 0.5, 0.25), lambda k: crop_K(k, 3, 4), lambda k: flip_K(k, 9)):
+    for change, *arguments in ((resize_K, 0.5, 0.25), (crop_K, 3, 4), (flip_K, 9)):
         batch = torch.from_numpy(K).repeat(2, 1, 1)
-        np.testing.assert_array_equal(change(batch)[1], change(K))
+        np.testing.assert_array_equal(change(batch, *arguments)[1], change(K, *arguments))
         np.testing.assert_array_equal(batch[0], K)
     np.testing.assert_array_equal(K, before)
 
@@ -89,7 +90,7 @@ def test_bad_intrinsics_are_refused_by_name(bad, word):
         check_K(bad, "camera 7")
 
 
-# -- projection ---------------------------------------------------------------------------------------------
+# -- projection ----------------------------------------------------------------------------------
 
 
 def test_inverse_K_is_the_inverse_also_with_skew():
@@ -132,7 +133,7 @@ def test_gradients_of_projection():
     assert torch.autograd.gradcheck(project, (points, matrix))
 
 
-# -- lenses -------------------------------------------------------------------------------------------------
+# -- lenses --------------------------------------------------------------------------------------
 
 
 def normalised(limit, count=40):
@@ -142,7 +143,7 @@ def normalised(limit, count=40):
 @pytest.mark.parametrize("model", ["plumb_bob", "rational_polynomial"])
 @pytest.mark.parametrize("coeffs", ["plumb_bob", "rational_polynomial"])
 def test_brown_conrady_is_that_of_opencv(model, coeffs):
-    """ROS hands D to OpenCV whatever the name of the model, and drivers name eight numbers plumb_bob."""
+    """ROS hands D to OpenCV whatever the model is called; drivers call eight numbers plumb_bob."""
     x, y = normalised(0.5)
     points = np.stack((x, y, np.ones_like(x)), -1)
     expected, _ = cv2.projectPoints(points, np.zeros(3), np.zeros(3), K, np.array(COEFFS[coeffs]))

@@ -66,8 +66,9 @@ def test_T_times_its_inverse_is_the_identity():
 def test_transforms_compose_with_touching_letters():
     T_a_b, T_b_c = random_T(), random_T()
     X_c = torch.randn(4, 3, 5, 6, dtype=torch.float64)
-    torch.testing.assert_close(transform(T_a_b @ T_b_c, X_c), transform(T_a_b, transform(T_b_c, X_c)))
-    torch.testing.assert_close(transform(invert_T(T_b_c), transform(T_b_c, X_c)), X_c)
+    X_b = transform(T_b_c, X_c)
+    torch.testing.assert_close(transform(T_a_b @ T_b_c, X_c), transform(T_a_b, X_b))
+    torch.testing.assert_close(transform(invert_T(T_b_c), X_b), X_c)
 
 
 def test_gradcheck_of_transforms():
@@ -77,7 +78,7 @@ def test_gradcheck_of_transforms():
 
 
 def test_half_precision_regions_do_not_touch_motions():
-    """A pose network's head sits inside autocast; a motion rounded to 8 bits is off by millimetres per metre."""
+    """A pose network runs inside autocast; 8 bits of a motion are off by millimetres per metre."""
     vector, t = torch.tensor([[0.03, 0.02, -0.05]]), torch.tensor([[0.1, 0.02, 1.0]])
     expected = make_T(exp_so3(vector), t), invert_T(make_T(exp_so3(vector), t))
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,0 +1,49 @@
+"""Flow implied by geometry."""
+
+import torch
+from scenes import camera, pose, render
+
+from dyndepth_core.geometry.flow import residual_flow, rigid_flow
+
+SIZE = (16, 24)
+K = camera(20.0, SIZE)
+
+
+def random_depth(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return 1 + 50 * torch.rand(1, 1, *SIZE, dtype=torch.float64, generator=generator)
+
+
+def test_a_camera_at_rest_sees_no_flow():
+    flow = rigid_flow(random_depth(0), pose(), K)
+    assert flow.abs().max() < 1e-9
+
+
+def test_flow_of_a_pure_rotation_does_not_depend_on_depth():
+    T = pose(pitch=0.02, yaw=-0.05, roll=0.03)
+    a, b = rigid_flow(random_depth(0), T, K), rigid_flow(random_depth(1), T, K)
+    torch.testing.assert_close(a, b)
+    assert a.norm(dim=1).min() > 0.1
+
+
+def test_flow_of_a_translation_falls_with_depth_and_points_away_from_the_epipole():
+    depth = random_depth(0)
+    flow = rigid_flow(depth, pose(z=-0.5), K)  # src is half a metre further on
+    torch.testing.assert_close(rigid_flow(2 * depth, pose(z=-1.0), K), flow)
+    v, u = torch.meshgrid(torch.arange(16.0), torch.arange(24.0), indexing="ij")
+    outward = torch.stack((u - K[0, 0, 2], v - K[0, 1, 2])).double()
+    torch.testing.assert_close(flow[0], outward * 0.5 / (depth[0] - 0.5))
+
+
+def test_residual_flow_is_what_object_motion_adds():
+    _, depth = render(pose(), camera())
+    T, moved = pose(x=0.1, yaw=0.02), torch.zeros(1, 3, 64, 96, dtype=torch.float64)
+    moved[:, :, 20:40, 30:60] = torch.tensor([0.4, 0.0, -0.2]).double().view(1, 3, 1, 1)
+    flow = residual_flow(depth, T, camera(), moved)
+    still = moved.abs().sum(1, keepdim=True) == 0
+    assert (flow * still).abs().max() == 0
+    assert (flow.norm(dim=1, keepdim=True)[~still] > 0.5).all()
+    # a world that moves along with the camera stands still in the image
+    along = torch.tensor([-0.1, 0, 0]).double().view(1, 3, 1, 1).expand_as(moved)
+    rigid = rigid_flow(depth, pose(x=0.1), camera())
+    torch.testing.assert_close(residual_flow(depth, pose(x=0.1), camera(), along), -rigid)
