@@ -1,0 +1,170 @@
+"""`dyndepth evaluate`: the field's metrics of a model, with baselines that never learn beside
+it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from dyndepth_core.data.recording import Recording
+
+
+def command(
+    data: Annotated[
+        Path, typer.Option(help="Root of recordings, or one recording, with ground-truth depth.")
+    ],
+    model: Annotated[
+        Path | None, typer.Option(help="Model file; without it the bundled model.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="Split to evaluate where the root has splits.")
+    ] = "test",
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="native, kitti-eigen, cityscapes or waymo: which pixels and depths count."
+        ),
+    ] = "native",
+    crop: Annotated[
+        str,
+        typer.Option(
+            help="Count only top,bottom,left,right (fractions), e.g. 0.44,1,0,1 without the sky."
+        ),
+    ] = "",
+    baselines_from: Annotated[
+        Path | None,
+        typer.Option(help="The training's recordings, to fit row_prior and plane on their truth."),
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="A second model: is the first better, with a 95 % interval?")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all figures to this file.")
+    ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for error maps of the best and worst frames, and error over time."
+        ),
+    ] = None,
+) -> None:
+    """Score a model on recordings with ground truth, beside row_prior and plane, on the very same
+    pixels.
+
+    One median ratio per image, taken from all its valid pixels; strata: all, static, dynamic,
+    same_speed (dynamic, under 1 m/s relative to the camera), raised (0.3 m and more above the
+    ground plane). A stratum is the mean over images with at least 100 of its pixels.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from dyndepth_core.data.recording import open_recordings
+    from dyndepth_core.evaluation.protocols import get_protocol, with_crop
+    from dyndepth_core.evaluation.runner import (
+        BaselineArm,
+        ModelArm,
+        evaluate,
+        has_truth,
+        require_truth,
+    )
+    from dyndepth_core.inference.predictor import Predictor
+
+    console = Console()
+    rule = with_crop(get_protocol(protocol), crop) if crop else get_protocol(protocol)
+    recordings = open_recordings(data, split)
+    require_truth(recordings)
+    recordings = [r for r in recordings if has_truth([r])]
+    if model is None:
+        console.print("no --model given: evaluating the bundled model")
+    arms: dict = {"model": ModelArm(Predictor(model, device=device))}
+    if compare is not None:
+        arms["compare"] = ModelArm(Predictor(compare, device=device))
+    priors, fitted_on = _fit_priors(recordings, baselines_from, console)
+    arms.update({name: BaselineArm(prior) for name, prior in priors.items()})
+    columns = (TextColumn("evaluate"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("evaluate", total=sum(len(r) for r in recordings))
+        result = evaluate(recordings, arms, rule, lambda: progress.advance(task))
+    first = arms["model"].predictor
+    report = {
+        "model": str(first.path),
+        "compare": None if compare is None else str(compare),
+        "data": str(data),
+        "recordings": [r.name for r in recordings],
+        "protocol": rule.name,
+        "protocol_says": rule.says,
+        "baselines_fitted_on": fitted_on,
+        "scale_state": first.meta.scale.state,
+        "input_size": list(first.input_size),
+        "device": str(first.device),
+        "methods": result.table(),
+        "paired": _pairs(result.scores),
+    }
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(report, indent=1) + "\n")
+    _show(console, report, rule.says)
+    if pictures is not None:
+        from dyndepth_core.evaluation.report import save_pictures
+
+        files = save_pictures(pictures, recordings, arms["model"], result.scores["model"], rule)
+        console.print("pictures:", ", ".join(str(f) for f in files), soft_wrap=True)
+
+
+def _fit_priors(recordings: list[Recording], training: Path | None, console) -> tuple[dict, str]:
+    """Baselines fitted on the training set; where that has no ground truth, on the evaluated
+    frames, said aloud."""
+    from dyndepth_core.data.recording import open_recordings
+    from dyndepth_core.evaluation.baselines import fit_baselines
+    from dyndepth_core.evaluation.runner import has_truth
+
+    why = "no --baselines-from given"
+    if training is not None:
+        source = open_recordings(training, "train")
+        if has_truth(source):
+            return fit_baselines(source), str(training)
+        why = f"{training} has no ground-truth depth"
+    console.print(
+        f"{why}: row_prior and plane are fitted on the evaluated recordings themselves,"
+        " which flatters them",
+        style="yellow",
+    )
+    return fit_baselines(recordings), "the evaluated recordings"
+
+
+def _pairs(scores: dict) -> list[dict]:
+    from dyndepth_core.evaluation.statistics import compare_scores
+
+    return [
+        {"first": "model", "second": other, "metric": "abs_rel", "stratum": stratum, **interval}
+        for other in scores
+        if other != "model"
+        for stratum, interval in compare_scores(scores["model"], scores[other]).items()
+    ]
+
+
+def _show(console, report: dict, rule: str) -> None:
+    from dyndepth_core.evaluation.report import metrics_table, paired_table, scale_table
+
+    console.print(
+        metrics_table(report["methods"], f"{report['model']} on {report['data']}: {rule}")
+    )
+    console.print(scale_table(report["methods"]))
+    console.print(paired_table(report["paired"]))
+    console.print(
+        f"one median ratio per image; baselines fitted on {report['baselines_fitted_on']};"
+        f" depth of the model is {report['scale_state']};"
+        f" input {report['input_size']} on {report['device']}",
+        soft_wrap=True,
+    )
