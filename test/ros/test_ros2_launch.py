@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from small_model import save_small_model
 
 pytest.importorskip("launch_ros")
 pytest.importorskip("rclpy")
@@ -68,19 +69,18 @@ def test_ros2_run_finds_the_executables(environment):
 
 def test_ctrl_c_ends_the_launch_and_its_nodes_cleanly(environment, domain_id, tmp_path):
     """As a terminal does it: SIGINT to the whole process group, so that nodes get it twice."""
-    log = tmp_path / "launch.log"
+    log, model = tmp_path / "launch.log", save_small_model(tmp_path / "model.safetensors")
     env = {**environment, "ROS_DOMAIN_ID": str(domain_id), "ROS_LOG_DIR": str(tmp_path / "ros")}
     with log.open("w") as stream:
         launch = subprocess.Popen(
-            ["ros2", "launch", "dyndepth", "depth.launch.py", "device:=cpu"],
+            ["ros2", "launch", "dyndepth", "depth.launch.py", f"model:={model}", "namespace:=car"],
             env=env, stdout=stream, stderr=stream, start_new_session=True,
         )  # fmt: skip
     group = launch.pid
     try:
         deadline = time.monotonic() + 60
-        while "process started" not in log.read_text() and time.monotonic() < deadline:
+        while "images from /car/image" not in log.read_text() and time.monotonic() < deadline:
             time.sleep(0.2)
-        time.sleep(5)  # long enough to be past the imports, inside spin
         os.killpg(group, signal.SIGINT)
         code = launch.wait(timeout=30)
     finally:
