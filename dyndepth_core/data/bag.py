@@ -90,9 +90,10 @@ class Bag:
         found: dict[str, TopicInfo] = {}
         for part in self._parts:
             for topic in part.topics:
-                before = found.get(topic.name)
-                count = topic.count + (before.count if before else 0)
-                found[topic.name] = topic._replace(count=count)
+                before = found.get(topic.name, topic._replace(count=0))
+                found[topic.name] = topic._replace(
+                    count=topic.count + before.count, latched=topic.latched or before.latched
+                )
         return dict(sorted(found.items()))
 
     def messages(

@@ -24,11 +24,15 @@ _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
 
 
 class TopicInfo(NamedTuple):
-    """A topic of a bag, its message type (sensor_msgs/msg/Image), its number of messages."""
+    """A topic of a bag, its message type (sensor_msgs/msg/Image), its number of messages.
+
+    latched: late subscribers got its last message (transient local), as far as the bag says.
+    """
 
     name: str
     type: str
     count: int
+    latched: bool = False
 
 
 class RawMessage(NamedTuple):
@@ -61,7 +65,9 @@ class SqliteSalvage:
         wal = path.with_name(path.name + "-wal")
         mode = "mode=ro" if wal.exists() and wal.stat().st_size else "immutable=1"
         try:
-            self._db = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)
+            uri = f"{path.resolve().as_uri()}?{mode}"
+            # A replay opens the file in one thread and reads it in another, never in both.
+            self._db = sqlite3.connect(uri, uri=True, check_same_thread=False)
             # Without this SQLite refuses a file shorter than its header says, however readable.
             self._db.execute("PRAGMA writable_schema=ON")
             rows = self._db.execute("SELECT id, name, type FROM topics").fetchall()

@@ -29,11 +29,13 @@ class StorageFile:
         self._reader = None
         try:
             self._reader = _open_reader(path)
-            counted: dict[tuple[str, str], int] = {}
+            found: dict[tuple[str, str], TopicInfo] = {}
             for c in self._reader.connections:
-                key = (c.topic, c.msgtype)
-                counted[key] = counted.get(key, 0) + c.msgcount
-            self.topics = [TopicInfo(name, kind, n) for (name, kind), n in counted.items()]
+                before = found.get((c.topic, c.msgtype), TopicInfo(c.topic, c.msgtype, 0))
+                found[c.topic, c.msgtype] = before._replace(
+                    count=before.count + c.msgcount, latched=before.latched or _is_latched(c.ext)
+                )
+            self.topics = list(found.values())
         except Exception as error:  # apsw, struct, assertions: a damaged index raises anything
             if suffix(path) == ".bag":
                 raise ValueError(f"{path}: {error}; try `rosbag reindex` on it") from error
@@ -78,6 +80,12 @@ class StorageFile:
 def suffix(path: Path) -> str:
     """Suffix without a trailing .zstd."""
     return path.with_suffix("").suffix if path.suffix == ".zstd" else path.suffix
+
+
+def _is_latched(ext: Any) -> bool:
+    if hasattr(ext, "latching"):  # ROS 1
+        return bool(ext.latching)
+    return any(q.durability.name == "TRANSIENT_LOCAL" for q in ext.offered_qos_profiles)
 
 
 def _plain(data: bytes) -> bytes:

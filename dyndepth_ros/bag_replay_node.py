@@ -1,0 +1,269 @@
+"""The bag replay node: recorded topics again, with their own stamps and /clock, at any rate."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy
+from rosgraph_msgs.msg import Clock
+
+from dyndepth_ros.notices import CoreLog, Notices
+from dyndepth_ros.parameters import ParameterModel, Parameters, option
+from dyndepth_ros.process import run
+from dyndepth_ros.qos import result_output
+
+BROKEN_BAG = 1  # exit code: nothing could be replayed
+QUEUE = 10  # messages kept for a slow reliable subscriber
+LATE_S = 0.5
+SETTLED_S = 0.4  # without a new subscriber
+
+
+class ReplayConfig(ParameterModel):
+    """Parameters of the bag replay node."""
+
+    bag: str = option("", "rosbag2 folder, .db3, .mcap or ROS 1 .bag file; needed.")
+    rate: float = option(
+        1.0, "Bag seconds per second of real time.", applies="now", ge=0.01, le=100.0
+    )
+    start: float = option(
+        0.0, "Where in the bag to start, after its first message.", unit="s", ge=0.0, le=1e6
+    )
+    duration: float = option(
+        0.0, "How much of the bag to play; 0: to its end.", unit="s", ge=0.0, le=1e6
+    )
+    loop: bool = option(
+        False, "Begin again at the end, the stamps and /clock going back in time.", applies="now"
+    )
+    topics: str = option("", "Topics to play, separated by spaces or commas; empty: all.")
+    clock_rate: float = option(
+        50.0, "How often /clock is published, at least.", unit="Hz", ge=1.0, le=1000.0
+    )
+    wait: float = option(
+        10.0, "Play once someone subscribes, at the latest after this long; 0: at once.",
+        unit="s", ge=0.0, le=3600.0,
+    )  # fmt: skip
+
+
+class Pace:
+    """Which bag time it is now: runs at `rate` from the moment of `restart`."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate, self._wall, self._bag = rate, 0.0, 0
+
+    def restart(self, bag_ns: int, wall: float) -> None:
+        """From wall time `wall` (s) on, the bag time is `bag_ns` and rises."""
+        self._wall, self._bag = wall, bag_ns
+
+    def set_rate(self, rate: float, wall: float) -> None:
+        """Change the rate without a jump in bag time."""
+        if rate != self._rate:
+            self.restart(self.bag_ns(wall), wall)
+            self._rate = rate
+
+    def bag_ns(self, wall: float) -> int:
+        """Bag time at a wall time."""
+        return self._bag + int((wall - self._wall) * self._rate * 1e9)
+
+    def until(self, bag_ns: int, wall: float) -> float:
+        """Seconds of real time until a bag time."""
+        return (bag_ns - self._bag) / 1e9 / self._rate - (wall - self._wall)
+
+
+class BagReplayNode(Node):
+    """Publishes every message of a bag, serialised as it was recorded, when its bag time has come.
+
+    Ends the process at the end of the bag. `failed`: nothing could be played.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("bag_replay_node")
+        self.failed = False
+        self._notices = Notices(self.get_logger())
+        self._core_log = CoreLog(self.get_logger(), self._notices).attach()
+        self._settings = Parameters(self, ReplayConfig)
+        self._clock_publisher = self.create_publisher(Clock, "/clock", result_output())
+        self._outputs: dict[str, Publisher] = {}
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._bag: Any = None
+        self._origin_ns = 0
+
+    @property
+    def config(self) -> ReplayConfig:
+        """The parameters as they are now."""
+        return self._settings.config
+
+    def start(self) -> bool:
+        """Open the bag and begin; False, after an error in the log, when that cannot be."""
+        try:
+            self._open()
+        except (ValueError, OSError, ImportError) as error:
+            self.get_logger().fatal(str(error))
+            self.failed = True
+            return False
+        self._thread = threading.Thread(target=self._play, name="replay", daemon=True)
+        self._thread.start()
+        return True
+
+    def _open(self) -> None:
+        if not self.config.bag:
+            raise ValueError("parameter bag is empty: give a bag, -p bag:=/path/to/bag")
+        try:
+            from dyndepth_core.data.bag import Bag
+
+            self._bag = Bag(self.config.bag)
+        except ModuleNotFoundError as error:
+            raise ImportError(f"{error.name} is missing: pip install rosbags") from error
+        topics = self._bag.topics()
+        wanted = self.config.topics.replace(",", " ").split()
+        unknown = [name for name in wanted if name not in topics]
+        if unknown:
+            raise ValueError(
+                f"{self.config.bag}: no topic {', '.join(unknown)}; it has {', '.join(topics)}"
+            )
+        for name in wanted or topics:
+            if name != "/clock" and topics[name].count:  # the clock is ours
+                self._advertise(name, topics[name].type, topics[name].latched)
+        first = next(self._bag.messages(self._outputs), None)
+        if first is None:
+            raise ValueError(f"{self.config.bag}: no message that can be replayed")
+        self._origin_ns = first.bag_ns + round(self.config.start * 1e9)
+        if next(self._messages(), None) is None:
+            raise ValueError(
+                f"{self.config.bag}: no message after start {self.config.start:g} s; it is shorter"
+            )
+
+    def _advertise(self, name: str, kind: str, latched: bool) -> None:
+        try:
+            message = message_class(kind)
+        except (ImportError, AttributeError, ValueError):
+            self.get_logger().warning(
+                f"{name} is not replayed: message type {kind} is not installed"
+            )
+            return
+        qos = result_output(QUEUE)
+        if latched or name == "/tf_static":
+            qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+        self._outputs[name] = self.create_publisher(message, name, qos)
+
+    def _messages(self) -> Iterator[Any]:
+        seconds = self.config.duration
+        stop = self._origin_ns + round(seconds * 1e9) if seconds else None
+        return self._bag.messages(self._outputs, self._origin_ns, stop)
+
+    def _play(self) -> None:
+        try:
+            self._wait_for_subscribers()
+            self.get_logger().info(f"playing {self.config.bag}")
+            while not self._stop.is_set():
+                self._play_once()
+                if not self.config.loop:
+                    break
+                self.get_logger().info("end of the bag: from its start again")
+            self._flush()
+        except Exception as error:
+            if self.context.ok():  # not merely publishing into a graph that is going down
+                self.get_logger().fatal(f"{self.config.bag}: {type(error).__name__} {error}")
+                self.failed = True
+        if not self._stop.is_set() and self.context.ok():
+            self.get_logger().info("end of the bag")
+            self.context.try_shutdown()
+
+    def _wait_for_subscribers(self) -> None:
+        """Discovery takes a moment, and the first message may be the only one of its kind."""
+        begin = since = time.monotonic()
+        seen = 0
+        while not self._stop.is_set() and self.config.wait:
+            now, before = time.monotonic(), seen
+            seen = sum(p.get_subscription_count() for p in self._outputs.values())
+            since = now if seen != before else since
+            if seen and now - since > SETTLED_S:
+                return
+            if now - begin > self.config.wait:
+                self.get_logger().warning("nobody subscribed yet: playing anyway")
+                return
+            self._publish_clock(self._origin_ns)
+            self._stop.wait(0.05)
+
+    def _play_once(self) -> None:
+        pace, now = Pace(self.config.rate), self._origin_ns
+        pace.restart(now, time.monotonic())
+        self._publish_clock(now)
+        for message in self._messages():
+            self._wait_until(message.bag_ns, pace)
+            if self._stop.is_set():
+                return
+            now = max(now, message.bag_ns)
+            self._publish_clock(now)
+            try:
+                self._outputs[message.topic].publish(self._bag.cdr(message))
+            except ValueError as error:
+                self._notices.warn(message.topic, f"left out: {error}")
+
+    def _wait_until(self, bag_ns: int, pace: Pace) -> None:
+        """Sleep until a bag time, keeping /clock alive and following changes of the rate."""
+        while not self._stop.is_set():
+            wall = time.monotonic()
+            pace.set_rate(self.config.rate, wall)
+            left = pace.until(bag_ns, wall)
+            if left < -LATE_S:
+                self._notices.warn(
+                    "late", f"too slow for rate {self.config.rate:g}: {-left:.1f} s late"
+                )
+                pace.restart(bag_ns, wall)
+            if left <= 0:
+                return
+            if left <= 1 / self.config.clock_rate:
+                self._stop.wait(left)
+            else:
+                self._stop.wait(1 / self.config.clock_rate)
+                self._publish_clock(min(bag_ns, pace.bag_ns(time.monotonic())))
+
+    def _publish_clock(self, bag_ns: int) -> None:
+        sec, nanosec = divmod(bag_ns, 1_000_000_000)
+        self._clock_publisher.publish(Clock(clock=Time(sec=sec, nanosec=nanosec)))
+
+    def _flush(self) -> None:
+        """Let reliable subscribers have the last messages before the process ends."""
+        for publisher in self._outputs.values():
+            publisher.wait_for_all_acked(Duration(seconds=1))
+
+    def close(self) -> None:
+        """Stop playing and close the bag."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(5.0)
+        if self._bag is not None:
+            self._bag.close()
+        self._core_log.detach()
+
+
+def message_class(kind: str) -> type:
+    """Class of a message type such as sensor_msgs/msg/Image; ImportError where it is missing."""
+    package, folder, name = kind.split("/")
+    return getattr(importlib.import_module(f"{package}.{folder}"), name)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run until the end of the bag: exit code 0, or 1 when the bag is missing or broken."""
+    nodes: list[BagReplayNode] = []
+
+    def make() -> BagReplayNode:
+        nodes.append(BagReplayNode())
+        return nodes[0]
+
+    code = run("bag_replay_node", make, args)
+    return BROKEN_BAG if nodes and nodes[0].failed else code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
