@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from dyndepth_core.networks.encoders import Encoder
@@ -28,6 +28,12 @@ class NetworkConfig(BaseModel):
     canonical_focal: float | None = Field(
         None, gt=0, description="focal length f0 in pixels depth is predicted at; none: mean over the training set"
     )
+
+    @model_validator(mode="after")
+    def _range(self) -> NetworkConfig:
+        if self.min_depth >= self.max_depth:
+            raise ValueError(f"min_depth {self.min_depth:g} must be below max_depth {self.max_depth:g}")
+        return self
 
 
 class ConvBlock(nn.Module):

@@ -50,10 +50,9 @@ class Encoder(nn.Module):
         """
         path = Path(path) if path else _packaged_weights(self.name)
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = self.backbone.adapt(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:
             raise ValueError(f"{path}: not a plain state dict of ImageNet weights ({error})") from error
-        state = self.backbone.adapt(state)
         stem = "conv1.weight" if self.name == "resnet18" else "_conv_stem.weight"
         if stem in state:
             state[stem] = state[stem].repeat(1, self.frames, 1, 1) / self.frames

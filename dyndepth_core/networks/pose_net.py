@@ -54,11 +54,12 @@ class PairIntrinsics(nn.Module):
         nn.init.normal_(self.centre.weight, std=1e-3)
 
     def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        """features (B, C, h, w), image size (H, W) -> K (B, 3, 3)."""
-        mean = features.float().mean((2, 3), keepdim=True)
-        extent = mean.new_tensor((size[1], size[0]))
-        focal = F.softplus(self.focal(mean))[:, :, 0, 0] * extent
-        centre = (self.centre(mean)[:, :, 0, 0] + 0.5) * extent - 0.5
+        """features (B, C, h, w), image size (H, W) -> K (B, 3, 3); in float32 also under autocast, where a pixel is lost."""
+        with torch.autocast(features.device.type, enabled=False):
+            mean = features.float().mean((2, 3), keepdim=True)
+            extent = mean.new_tensor((size[1], size[0]))
+            focal = F.softplus(self.focal(mean))[:, :, 0, 0] * extent
+            centre = (self.centre(mean)[:, :, 0, 0] + 0.5) * extent - 0.5
         return assemble_K(focal, centre)
 
 

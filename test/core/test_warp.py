@@ -64,7 +64,7 @@ def test_a_plane_shifts_by_focal_times_baseline_over_depth(t, z):
 
 
 def test_the_residual_is_added_after_ego_motion_in_the_frame_of_src():
-    """An object drives 1 m along src's x axis; the camera turns as well, so that the order counts."""
+    """An object drives along the x axis of src; the camera turns too, so that the order counts."""
     T = pose(z=-0.5, yaw=0.3)
     residual = torch.zeros(1, 3, 16, 24, dtype=torch.float64)
     residual[:, 0, :, 12:] = 1.0
