@@ -30,8 +30,8 @@ class ImageStats:
 
 
 def image_stats(image: Tensor) -> ImageStats:
-    """Local statistics of an image (B, C, H, W) in [0, 1]; kept in float32, the variance is a small difference of large numbers."""
-    image = image.float()
+    """Local statistics of an image (B, C, H, W) in [0, 1], at least in float32: the variance is a small difference of large numbers."""
+    image = image.to(torch.promote_types(image.dtype, torch.float32))
     return ImageStats(image, box3(image), box3(image * image))
 
 
