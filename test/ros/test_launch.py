@@ -13,7 +13,6 @@ import launch_doubles as doubles
 import numpy as np
 import pytest
 import yaml
-from small_model import save_small_model
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPTH, DEMO = ROOT / "launch/depth.launch.py", ROOT / "launch/demo.launch.py"
@@ -223,11 +222,10 @@ def prefix(tmp_path_factory) -> Path:
     return folder
 
 
-def test_what_the_demo_would_start_does_start(prefix, tmp_path, domain_id):
+def test_what_the_demo_would_start_does_start(prefix, model_file, tmp_path, domain_id):
     """Our nodes, with the argument vectors of the launch file, until depth comes out."""
     pytest.importorskip("rclpy")
-    model = str(save_small_model(tmp_path / "model.safetensors"))
-    launched = doubles.launch(DEMO, rviz="false", namespace="car", rate="5", model=model)
+    launched = doubles.launch(DEMO, rviz="false", namespace="car", rate="5", model=str(model_file))
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     processes = []
     try:

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from small_model import save_small_model
 
 pytest.importorskip("launch_ros")
 pytest.importorskip("rclpy")
@@ -67,13 +66,13 @@ def test_ros2_run_finds_the_executables(environment):
     }
 
 
-def test_ctrl_c_ends_the_launch_and_its_nodes_cleanly(environment, domain_id, tmp_path):
+def test_ctrl_c_ends_the_launch_and_its_nodes_cleanly(environment, model_file, domain_id, tmp_path):
     """As a terminal does it: SIGINT to the whole process group, so that nodes get it twice."""
-    log, model = tmp_path / "launch.log", save_small_model(tmp_path / "model.safetensors")
+    log = tmp_path / "launch.log"
     env = {**environment, "ROS_DOMAIN_ID": str(domain_id), "ROS_LOG_DIR": str(tmp_path / "ros")}
     with log.open("w") as stream:
         launch = subprocess.Popen(
-            ["ros2", "launch", "dyndepth", "depth.launch.py", f"model:={model}", "namespace:=car"],
+            ["ros2", "launch", "dyndepth", "depth.launch.py", f"model:={model_file}", "namespace:=car"],
             env=env, stdout=stream, stderr=stream, start_new_session=True,
         )  # fmt: skip
     group = launch.pid
