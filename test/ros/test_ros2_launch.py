@@ -71,10 +71,14 @@ def test_ctrl_c_ends_the_launch_and_its_nodes_cleanly(environment, model_file, d
     log = tmp_path / "launch.log"
     env = {**environment, "ROS_DOMAIN_ID": str(domain_id), "ROS_LOG_DIR": str(tmp_path / "ros")}
     with log.open("w") as stream:
+        command = ["ros2", "launch", "dyndepth", "depth.launch.py", f"model:={model_file}"]
         launch = subprocess.Popen(
-            ["ros2", "launch", "dyndepth", "depth.launch.py", f"model:={model_file}", "namespace:=car"],
-            env=env, stdout=stream, stderr=stream, start_new_session=True,
-        )  # fmt: skip
+            [*command, "namespace:=car"],
+            env=env,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
     group = launch.pid
     try:
         deadline = time.monotonic() + 60
