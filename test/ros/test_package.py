@@ -45,7 +45,8 @@ def pip_prefix(source, tmp_path_factory) -> Path:
     """`pip install .` into an empty prefix, offline."""
     prefix = tmp_path_factory.mktemp("pip")
     pip = (sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation")
-    run(*pip, "--no-index", "--prefix", prefix, source)
+    # --ignore-installed, or pip takes away the installation that runs this test.
+    run(*pip, "--no-index", "--ignore-installed", "--prefix", prefix, source)
     return prefix
 
 
