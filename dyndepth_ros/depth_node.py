@@ -100,6 +100,7 @@ class DepthNode(LifecycleNode):
     @logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model on the worker thread, advertise the outputs."""
+        self.get_logger().info(f"loading {self.config.model or 'the bundled model'}")
         self._worker = Worker("depth")
         loading = self._worker.call(lambda: load_predictor(self.config))
         try:
