@@ -223,7 +223,7 @@ def test_rectified_topics_use_P_and_are_not_rectified_twice(rectify):
     calibrator, _, _ = make_calibrator("/cam/image_rect_color", rectify)
     msg = info()
     msg.d = [-0.2, 0.05, 0.0, 0.0, 0.0]
-    msg.p = [80.0, 0, 59, 0, 0, 80, 41, 0, 0, 0, 1, 0]
+    msg.p = [80.0, 0.0, 59.0, 0.0, 0.0, 80.0, 41.0, 0.0, 0.0, 0.0, 1.0, 0.0]
     calibrator.camera_info(msg)
     image = np.random.default_rng(0).integers(0, 255, (84, 120, 3)).astype(np.uint8)
     out, matrix = calibrator(image, NodeConfig())
