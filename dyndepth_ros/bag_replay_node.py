@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from dyndepth_ros.notices import CoreLog, Notices
 from dyndepth_ros.parameters import ParameterModel, Parameters, option
 from dyndepth_ros.process import run
 from dyndepth_ros.qos import result_output
+from dyndepth_ros.raw import message_class
 
 BROKEN_BAG = 1  # exit code: nothing could be replayed
 QUEUE = 10  # messages kept for a slow reliable subscriber
@@ -245,12 +245,6 @@ class BagReplayNode(Node):
         if self._bag is not None:
             self._bag.close()
         self._core_log.detach()
-
-
-def message_class(kind: str) -> type:
-    """Class of a message type such as sensor_msgs/msg/Image; ImportError where it is missing."""
-    package, folder, name = kind.split("/")
-    return getattr(importlib.import_module(f"{package}.{folder}"), name)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import struct
 import tempfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -189,15 +188,6 @@ def stamp_ns(header: Any) -> int:
     """Header stamp in ns; 0 when the driver set none."""
     stamp = header.stamp
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-
-
-def cdr_stamp_ns(data: bytes) -> int | None:
-    """Header stamp of serialised CDR that begins with a std_msgs/Header; None if implausible."""
-    if len(data) < 12:
-        return None
-    order = "<" if data[1] & 1 else ">"
-    sec, nanosec = struct.unpack_from(f"{order}iI", data, 4)
-    return sec * 1_000_000_000 + nanosec if nanosec < 1_000_000_000 else None
 
 
 def _typestore(is_ros1: bool) -> Any:

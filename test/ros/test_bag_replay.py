@@ -19,8 +19,9 @@ from dyndepth_core.data.bag_writer import bag_from_recording  # noqa: E402
 from dyndepth_core.data.calibration import Calibration  # noqa: E402
 from dyndepth_core.data.recording import Recording  # noqa: E402
 from dyndepth_core.data.writer import RecordingWriter  # noqa: E402
-from dyndepth_ros.bag_replay_node import Pace, message_class  # noqa: E402
+from dyndepth_ros.bag_replay_node import Pace  # noqa: E402
 from dyndepth_ros.conversions import image_to_rgb, stamp_ns  # noqa: E402
+from dyndepth_ros.raw import cdr_stamp_ns, message_class  # noqa: E402
 
 FRAMES, START, STEP = 20, 10**18, 10**8
 STAMPS = [START + i * STEP for i in range(FRAMES)]
@@ -193,7 +194,14 @@ def test_pace():
     assert pace.bag_ns(100.5) == 2 * 10**9 and pace.bag_ns(101.5) == 2.5 * 10**9
 
 
-def test_message_class():
+def test_messages_of_any_type():
+    from rclpy.serialization import serialize_message
+
+    message = Image()
+    message.header.stamp.sec, message.header.stamp.nanosec = 12, 34
+    assert cdr_stamp_ns(serialize_message(message)) == 12 * 10**9 + 34
+    assert cdr_stamp_ns(b"") is None
+    assert cdr_stamp_ns(b"\xff" * 20) is None
     assert message_class("sensor_msgs/msg/Image") is Image
     with pytest.raises(ImportError):
         message_class("nobody_has_msgs/msg/This")
