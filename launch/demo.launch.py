@@ -68,12 +68,13 @@ def start(context) -> list:
     if args["rviz"] == "true":  # the camera looks ahead, 1.5 m above the ground of base_link
         forwarded["base_to_camera"] = "0 0 1.5 0 0 0"
     depth = PythonLaunchDescriptionSource(str(HERE / "depth.launch.py"))
+    own = {"seed": seed, "rate": rate}
     camera = Node(
         package="dyndepth",
         executable="synthetic_camera_node",
         name="synthetic_camera_node",
         namespace=args["namespace"],
-        parameters=[{"seed": seed, "rate": rate}],
+        parameters=[str(HERE.parent / "config/synthetic_camera_node.yaml"), own],
         output="screen",
     )
     # The included file sets the environment of large images, so it comes before the camera.

@@ -31,7 +31,8 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "odom",
         default_value="odom",
-        description="Topic of nav_msgs/Odometry (m/s), optional: gives the depth its metric scale.",
+        description="Topic of nav_msgs/Odometry. Not read by this version, whose scale is that of "
+        "the model; remapped so that launch files stay as they are.",
     ),
     DeclareLaunchArgument(
         "model",
@@ -47,8 +48,8 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "params_file",
         default_value=str(CONFIG / "depth_node.yaml"),
-        description="Parameters of depth_node (YAML); each line of the default file states its "
-        "unit and range.",
+        description="Parameters of depth_node (YAML), and of bag_replay_node in a section of its "
+        "own; the default file states unit and range of each.",
     ),
     DeclareLaunchArgument(
         "bag",
@@ -163,7 +164,7 @@ def bag_replay(args: dict[str, str]) -> Node:
         executable="bag_replay_node",
         name="bag_replay_node",
         namespace=args["namespace"],
-        parameters=[{"bag": args["bag"]}],
+        parameters=[args["params_file"], {"bag": args["bag"]}],
         output="screen",
     )
 

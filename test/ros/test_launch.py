@@ -1,5 +1,6 @@
 """The launch files and the configuration they ship, evaluated without a ROS install."""
 
+import importlib
 import math
 import os
 import signal
@@ -168,14 +169,22 @@ def test_the_dds_profile_holds_ten_full_hd_images():
     assert types == {"SHM", "UDPv4"}
 
 
-def test_the_parameter_file_is_what_the_node_declares():
-    pytest.importorskip("pydantic")
-    from dyndepth_ros.parameters import NodeConfig, parameter_file
+@pytest.mark.parametrize(
+    ("node", "config_class"),
+    [
+        ("depth_node", "parameters.NodeConfig"),
+        ("bag_replay_node", "bag_replay_node.ReplayConfig"),
+        ("synthetic_camera_node", "synthetic_camera_node.CameraConfig"),
+    ],
+)
+def test_the_parameter_files_are_what_the_nodes_declare(node, config_class):
+    pytest.importorskip("rclpy")
+    from dyndepth_ros.parameters import parameter_file
 
-    text = (ROOT / "config/depth_node.yaml").read_text()
-    assert text == parameter_file(NodeConfig, "depth_node"), (
-        "write it anew: python3 -m dyndepth_ros.parameters > config/depth_node.yaml"
-    )
+    module, name = config_class.split(".")
+    declared = getattr(importlib.import_module(f"dyndepth_ros.{module}"), name)
+    path = ROOT / f"config/{node}.yaml"
+    assert path.read_text() == parameter_file(declared, node), f"write {path.name} anew"
 
 
 # RViz ignores a key it does not know without a word, so a typo would go unnoticed.
@@ -241,7 +250,7 @@ def test_what_the_demo_would_start_does_start(prefix, model_file, tmp_path, doma
                 )
             )
         assert len(processes) == 2
-        received = wait_for_depth("/car/depth_node/depth/image", processes, seconds=60)
+        received = wait_for_depth("/car/depth_node/depth/image", processes, seconds=150)
     finally:
         for process in processes:
             process.send_signal(signal.SIGINT)
@@ -275,7 +284,7 @@ def wait_for_depth(topic: str, processes: list, seconds: float) -> bool:
 def finish(process: subprocess.Popen) -> int:
     """Exit code of a process that was asked to end; killed when it does not."""
     try:
-        return process.wait(timeout=15)
+        return process.wait(timeout=40)
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()

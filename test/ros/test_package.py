@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES = {"depth_node", "bag_replay_node", "synthetic_camera_node"}
-SHARED = {"depth.launch.py", "demo.launch.py", "depth_node.yaml", "dyndepth.rviz", "fastdds.xml"}
+SHARED = {"depth.launch.py", "demo.launch.py", "dyndepth.rviz", "fastdds.xml"}
+SHARED |= {f"{node}.yaml" for node in NODES}
 PARTS = ("dyndepth_core", "dyndepth_ros", "launch", "config", "resource")
 
 
