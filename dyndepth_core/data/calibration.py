@@ -15,7 +15,10 @@ DISTORTION_MODELS = ("plumb_bob", "rational_polynomial", "equidistant")
 
 @dataclass(frozen=True)
 class Calibration:
-    """Intrinsics in pixels of the stored image size; `fx` is None when they are unknown ("learn them")."""
+    """Intrinsics in pixels of the stored image size; `fx` is None when they are unknown ("learn them").
+
+    rectified: the stored images show no lens distortion; a `distortion` beside it only says what was removed.
+    """
 
     width: int
     height: int
@@ -37,10 +40,14 @@ class Calibration:
             raise ValueError(f"calibration: fx, fy, cx, cy = {given} are not all finite numbers; calibrate the camera")
         if given and (self.fx <= 0 or self.fy <= 0):
             raise ValueError(f"calibration: focal lengths fx={self.fx}, fy={self.fy} must be positive pixels")
-        if self.distortion is not None and self.distortion.get("model") not in DISTORTION_MODELS:
+        if self.distortion is None:
+            return
+        if self.distortion.get("model") not in DISTORTION_MODELS:
             raise ValueError(
                 f"calibration: distortion model {self.distortion.get('model')!r} is not one of {DISTORTION_MODELS}"
             )
+        if not all(math.isfinite(c) for c in self.distortion.get("coeffs") or (math.nan,)):
+            raise ValueError(f"calibration: distortion {self.distortion} needs `coeffs`, a list of finite numbers")
 
     @property
     def K(self) -> np.ndarray | None:
@@ -60,6 +67,7 @@ class Calibration:
         path = Path(path)
         try:
             fields = json.loads(path.read_text())
+            fields.setdefault("rectified", not fields.get("distortion"))
             names = set(cls.__dataclass_fields__)
             return cls(**{k: v for k, v in fields.items() if k in names})
         except (json.JSONDecodeError, TypeError, AttributeError, ValueError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import logging
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from dyndepth_core.data.calibration import Calibration
 
+log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
 ODOMETRY_KEYS = ("tx", "ty", "tz", "qx", "qy", "qz", "qw", "speed", "yaw_rate")
@@ -28,8 +30,7 @@ class Recording:
         files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         if not files:
             raise ValueError(f"{self.path}: no images ({', '.join(IMAGE_SUFFIXES)}) in it; is this the right folder?")
-        rows = _read_frames(self.path / "frames.csv", len(files))
-        files = files[: len(rows)]
+        files, rows = _read_frames(self.path / "frames.csv", files)
         last = len(files) - 1 if last is None else last
         if not 0 <= first <= last < len(files):
             raise ValueError(f"{self.path}: frames {first} to {last} asked for, but it has 0 to {len(files) - 1}")
@@ -127,6 +128,12 @@ class VideoRecording(Recording):
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         if not self._capture.isOpened() or count < 1:
             raise ValueError(f"{self.path}: cannot be opened as a video; convert it, e.g. ffmpeg -i IN -c:v libx264 OUT.mp4")
+        whole = _whole_frames(self.path, count)
+        if whole < 1:
+            raise ValueError(f"{self.path}: no frame of it can be decoded; the video is damaged, copy or convert it again")
+        if whole < count:
+            log.warning("%s: only the first %d of %d frames can be decoded; is it cut off?", self.path, whole, count)
+        count = whole
         rate = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
         self._next, self._count, self._owner = 0, count, os.getpid()
         self.stamps_ns = (np.arange(count) * (1e9 / rate)).astype(np.int64)
@@ -149,41 +156,80 @@ class VideoRecording(Recording):
         """Decode frame i as uint8 (H, W, 3) RGB; ValueError when the stream is damaged there."""
         i = int(self._rows[i]["index"])
         if self._owner != os.getpid():  # a forked data worker must not share the file position of its parent
-            self._capture, self._next, self._owner = cv2.VideoCapture(str(self.path)), 0, os.getpid()
-        if i != self._next:
-            self._capture.set(cv2.CAP_PROP_POS_FRAMES, i)
-        good, image = self._capture.read()
-        self._next = i + 1
+            self._reopen()
+        good, image = self._decode(i)
+        if not good:  # after the last frame of some files, seeking fails
+            self._reopen()
+            good, image = self._decode(i)
         if not good:
             raise ValueError(f"{self.path}: frame {i} of {self._count} cannot be decoded; the video is damaged or shorter")
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def _reopen(self) -> None:
+        self._capture, self._next, self._owner = cv2.VideoCapture(str(self.path)), 0, os.getpid()
+
+    def _decode(self, i: int) -> tuple[bool, np.ndarray | None]:
+        if i != self._next:
+            self._capture.set(cv2.CAP_PROP_POS_FRAMES, i)
+        self._next = i + 1
+        return self._capture.read()
 
     def _truth(self, folder: str, i: int, suffix: str = ".png") -> Path | None:
         return None
 
 
-def _read_frames(path: Path, count: int) -> list[dict[str, str]]:
+def _whole_frames(path: Path, count: int) -> int:
+    """How many frames decode: `count` as the container says, or fewer where the file was cut off behind its header."""
+
+    def decodes(i: int) -> bool:
+        capture = cv2.VideoCapture(str(path))  # one that met the end does not always find back
+        capture.set(cv2.CAP_PROP_POS_FRAMES, i)
+        return capture.grab()
+
+    if decodes(count - 1):
+        return count
+    whole, beyond = 0, count - 1
+    while whole < beyond:
+        middle = (whole + beyond) // 2
+        whole, beyond = (middle + 1, beyond) if decodes(middle) else (whole, middle)
+    return whole
+
+
+def _read_frames(path: Path, files: list[Path]) -> tuple[list[Path], list[dict[str, str]]]:
+    """Images and their rows of frames.csv: by index where the images are numbered, so that one may be deleted, else in order."""
     if not path.exists():  # a plain folder of images: nominal 10 Hz, so that nothing divides by zero
-        return [{"index": str(i), "stamp_ns": str(i * 100_000_000)} for i in range(count)]
+        return files, [{"index": str(i), "stamp_ns": str(i * 100_000_000)} for i in range(len(files))]
     with path.open(newline="") as file:
         rows = [r for r in csv.DictReader(file) if r.get("index") not in (None, "")]
     if rows and None in rows[-1].values():  # a kill or a full disk cut the last line short
         rows.pop()
-    if len(rows) < max(count - 1, 1):  # the image of a killed writer's last frame may lack its row
-        raise ValueError(f"{path}: {len(rows)} rows for {count} images; the recording is incomplete, collect it again")
     try:
+        by_index = {int(r["index"]): r for r in rows}
         [int(r["stamp_ns"]) for r in rows]
     except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{path}: every row needs an integer stamp_ns ({error})") from error
-    return rows[:count]
+        raise ValueError(f"{path}: every row needs an integer index and stamp_ns ({error})") from error
+    if all(f.stem.isdecimal() for f in files):
+        paired = [(f, by_index[int(f.stem)]) for f in files if int(f.stem) in by_index]
+    elif len(rows) <= len(files):
+        paired = list(zip(files, rows, strict=False))
+    else:
+        raise ValueError(f"{path}: {len(rows)} rows for {len(files)} images; name the images by their index, e.g. 000007.jpg")
+    if len(paired) < max(len(files) - 1, 1):  # the image of a killed writer's last frame may lack its row
+        raise ValueError(f"{path}: rows for {len(paired)} of {len(files)} images; the recording is incomplete, collect it again")
+    return [f for f, _ in paired], [r for _, r in paired]
 
 
 def _read_poses(path: Path) -> dict[int, np.ndarray]:
     if not path.exists():
         return {}
-    table = np.atleast_2d(np.loadtxt(path, delimiter=",", skiprows=1, dtype=np.float64))
-    if table.shape[1] != 13:
-        raise ValueError(f"{path}: {table.shape[1]} columns, expected 13: index and T00..T23, rows of T_world_cam")
+    with path.open(newline="") as file:
+        lines = list(csv.reader(file))[1:]
+    if lines and len(lines[-1]) < 13:  # a kill or a full disk cut the last line short
+        lines.pop()
+    try:
+        table = np.array(lines, dtype=np.float64).reshape(-1, 13)
+    except ValueError as error:
+        raise ValueError(f"{path}: expected 13 numbers a row, index and T00..T23, rows of T_world_cam ({error})") from error
     bottom = np.array([[0.0, 0.0, 0.0, 1.0]])
     return {int(row[0]): np.concatenate([row[1:].reshape(3, 4), bottom]) for row in table}
 
@@ -206,10 +252,14 @@ def open_recordings(path: str | Path, split: str | None = None) -> list[Recordin
         if not listing.exists():
             raise ValueError(f"{listing}: no such split; the root has {sorted(p.stem for p in listing.parent.glob('*.txt'))}")
         found = [_open_split_line(path, line) for line in listing.read_text().splitlines() if line.strip()]
-    elif (path / "images").is_dir() or any(p.suffix.lower() in IMAGE_SUFFIXES for p in path.iterdir()):
+        if not found:
+            raise ValueError(f"{listing}: names no sequence; write one name a line, or `name first last`")
+    elif (path / "images").is_dir():
         found = [Recording(path)]
-    else:
+    else:  # a root of sequences may hold a picture of its own, so sequences come first
         found = [Recording(p) for p in sorted(path.iterdir()) if (p / "images").is_dir()]
+        if not found and any(p.suffix.lower() in IMAGE_SUFFIXES for p in path.iterdir()):
+            found = [Recording(path)]
     if not found:
         raise ValueError(f"{path}: empty; expected images, or sequences with an images/ folder (see README, recordings)")
     return found
@@ -217,6 +267,6 @@ def open_recordings(path: str | Path, split: str | None = None) -> list[Recordin
 
 def _open_split_line(root: Path, line: str) -> Recording:
     name, *span = line.split()
-    if len(span) not in (0, 2) or not (root / name).is_dir():
+    if len(span) not in (0, 2) or not all(v.isdecimal() for v in span) or not (root / name).is_dir():
         raise ValueError(f"{root}/splits: line {line!r} must be `sequence [first last]` and name an existing folder")
     return Recording(root / name, *(int(v) for v in span))
