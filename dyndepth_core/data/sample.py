@@ -10,7 +10,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
+from dyndepth_core.data.calibration import Calibration
 from dyndepth_core.data.recording import Recording
+from dyndepth_core.data.rectify import Rectifier
 from dyndepth_core.data.transforms import ColourJitter, flip_horizontal, plan_fit, zoom_crop
 
 
@@ -32,8 +34,8 @@ class DataConfig(BaseModel):
     @field_validator("size")
     @classmethod
     def _size(cls, size: tuple[int, int]) -> tuple[int, int]:
-        if size[0] % 32 or size[1] % 32 or min(size) < 32:
-            raise ValueError(f"size {size}: height and width must be multiples of 32, e.g. 128,416 or 192,640")
+        if size[0] % 32 or size[1] % 32 or min(size) < 64:  # below, 1/32 of it is too small to pad by reflection
+            raise ValueError(f"size {size}: height and width must be multiples of 32, at least 64, e.g. 128,416 or 192,640")
         return size
 
     @field_validator("source_offsets")
@@ -85,7 +87,9 @@ class SampleSource:
             raise ValueError("no recordings to sample from; give at least one with --data")
         self.recordings, self.config, self.batch_size, self.seed, self.train = recordings, config, batch_size, seed, train
         self.names = [r.name for r in recordings]
-        self._fits = [plan_fit((r.calib.height, r.calib.width), config.size, r.calib.K) for r in recordings]
+        self._lenses = [_lens(r.calib) for r in recordings]
+        self._cameras = [lens.calib if lens else r.calib for lens, r in zip(self._lenses, recordings, strict=True)]
+        self._fits = [plan_fit((c.height, c.width), config.size, c.K) for c in self._cameras]
         self._targets = [(v, *t) for v, r in enumerate(recordings) for t in _targets(r, config)]
         if not self._targets:
             spans = [len(r) for r in recordings]
@@ -107,14 +111,21 @@ class SampleSource:
         """Frame i of a recording at network size, uint8 RGB; cached while there is room."""
         image = self._cache.get((video, i))
         if image is None:
-            image = self._fits[video].image(self.recordings[video].image(i))
+            recording, lens, fit = self.recordings[video], self._lenses[video], self._fits[video]
+            image = recording.image(i)
+            if image.shape[:2] != fit.in_size:
+                raise ValueError(
+                    f"{recording.image_path(i)}: {image.shape[1]}x{image.shape[0]} pixels, but its camera has {fit.in_size[1]}x"
+                    f"{fit.in_size[0]}; split the recording where the size changes, or correct calib.json"
+                )
+            image = fit.image(lens.image(image) if lens else image)
             if len(self._cache) < self._room:
                 self._cache[video, i] = image
         return image
 
     def K(self, video: int) -> np.ndarray:
         """(3, 3) intrinsics at network size; unknown: a field of view of about 53 degrees along the mean side, centred."""
-        K, (height, width) = self.recordings[video].calib.K, self.config.size
+        K, (height, width) = self._cameras[video].K, self.config.size
         if K is not None and self.config.intrinsics == "given":
             return self._fits[video].K(K)
         focal = 0.5 * (height + width)  # the start value of Li et al. 2020
@@ -175,6 +186,11 @@ class SampleSource:
         return np.stack(images), np.stack(coloured), K, dt, video, flipped, target
 
 
+def _lens(calib: Calibration) -> Rectifier | None:
+    """Removes the lens distortion of a recording that still shows it; a pinhole camera is all that warping knows."""
+    return Rectifier(calib) if calib.K is not None and calib.distortion and not calib.rectified else None
+
+
 def _targets(recording: Recording, config: DataConfig) -> list[tuple[int, tuple[int, ...]]]:
     """Targets and their sources: a stride that comes nearest to target_rate_hz, and no source across a gap in time."""
     stamps = recording.stamps_ns.astype(np.float64) / 1e9
@@ -189,7 +205,7 @@ def _targets(recording: Recording, config: DataConfig) -> list[tuple[int, tuple[
         sources = tuple(int(i + o * stride) for o in config.source_offsets)
         if min(sources) < 0 or max(sources) >= len(recording):
             continue
-        gaps = [(stamps[s] - stamps[i]) / (o * stride * period) for s, o in zip(sources, config.source_offsets)]
+        gaps = [(stamps[s] - stamps[i]) / (o * stride * period) for s, o in zip(sources, config.source_offsets, strict=True)]
         if all(0.5 < g < 2 for g in gaps):
             found.append((int(i), sources))
     return found
