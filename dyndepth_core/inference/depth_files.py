@@ -79,7 +79,10 @@ class SideBySide:
         scale = min(1.0, PANEL / width)
         size = (max(2, round(width * scale)), max(2, round(height * scale)))
         panels = [cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in (image, colours)]
-        frame = np.vstack(panels) if size[0] > 2 * size[1] else np.hstack(panels)
+        self.append(np.vstack(panels) if size[0] > 2 * size[1] else np.hstack(panels))
+
+    def append(self, frame: np.ndarray) -> None:
+        """Append a picture as it is, uint8 (h, w, 3) RGB."""
         frame = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
         if self._writer is None:
             self._open(frame.shape[:2])
