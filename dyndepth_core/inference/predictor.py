@@ -19,7 +19,7 @@ from dyndepth_core.geometry.camera import check_K
 
 from .cloud import CloudWriter
 from .device import autocast_dtype, is_out_of_memory, resolve_device
-from .fold import fold_batch_norm, run_twice
+from .fold import fold_graph
 from .history import Camera, History
 from .model_file import bundled_model, load_model
 from .model_meta import ModelMeta
@@ -112,7 +112,7 @@ class Predictor:
         self.device = resolve_device(device)
         self._autocast = autocast_dtype(precision, self.device)
         self._graph = graph.eval().requires_grad_(False)
-        fold_batch_norm(self._graph, run_twice(self.input_size, meta.canonical_focal))
+        fold_graph(self._graph, self.input_size, meta.canonical_focal)
         self._graph.to(memory_format=torch.channels_last)
         self._plans: dict[str, tuple[Camera, OutputPlan]] = {}
         self._cloud_writer: CloudWriter | None = None

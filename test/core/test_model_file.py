@@ -47,6 +47,7 @@ def test_half_precision_on_disk_halves_the_file_and_keeps_the_depth(good, tmp_pa
     save_model(path, small_graph(), small_meta(), weights="float16")
     tensors = load_file(path)
     assert all(t.dtype == torch.float16 for t in tensors.values() if t.ndim >= 2)
+    assert torch.float16 not in {t.dtype for t in tensors.values() if t.ndim < 2}  # variances
     header = 60_000  # names and offsets take the same room in both
     assert path.stat().st_size - header < 0.6 * (good.stat().st_size - header)
     graph, _ = load_model(path)
@@ -227,6 +228,15 @@ except OSError:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 7
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_reader_of_the_old_file_keeps_it_whole(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"old")
+    with path.open("rb") as reader:
+        write_atomically(path, b"newer")
+        assert reader.read() == b"old"
+    assert path.read_bytes() == b"newer"
 
 
 def test_write_follows_the_umask_and_replaces(tmp_path):

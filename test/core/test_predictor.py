@@ -7,7 +7,7 @@ import torch
 from small_model import FOCAL, SIZE, camera, picture, probe, save_small_model, small_graph
 
 from dyndepth_core.data.transforms import plan_fit
-from dyndepth_core.inference.fold import fold_batch_norm, run_twice
+from dyndepth_core.inference.fold import fold_batch_norm, fold_graph
 from dyndepth_core.inference.model_file import ModelScale
 from dyndepth_core.inference.predictor import Predictor
 
@@ -32,10 +32,28 @@ def test_depth_is_that_of_the_saved_graph(predictor):
 
 def test_every_batch_norm_is_folded_and_nothing_changes(predictor):
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in predictor._graph.modules())
-    graph, run = small_graph(), run_twice(SIZE, FOCAL)
-    before, norms = run(graph), sum(isinstance(m, torch.nn.BatchNorm2d) for m in graph.modules())
-    assert fold_batch_norm(graph, run) == norms > 30
-    torch.testing.assert_close(run(graph), before, rtol=1e-4, atol=1e-4)
+    graph, K = small_graph(), torch.tensor(camera(SIZE)[None], dtype=torch.float32)
+    frames = torch.rand(2, 1, 3, *SIZE)
+    norms = sum(isinstance(m, torch.nn.BatchNorm2d) for m in graph.modules())
+    with torch.inference_mode():
+        depth, _, motion, _ = graph(frames[0], frames[1], K)
+        assert fold_graph(graph, SIZE, FOCAL) == norms > 30
+        folded, _, folded_motion, _ = graph(frames[0], frames[1], K)
+    torch.testing.assert_close(folded, depth, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(folded_motion, motion, rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_tied_to_its_size_is_folded_too():
+    class Tied(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = torch.nn.Conv2d(3, 1, 1), torch.nn.BatchNorm2d(1)
+            self.position = torch.nn.Parameter(torch.rand(1, 1, 96, 128))
+
+        def forward(self, image, previous, K, state):
+            return self.norm(self.conv(image)) + self.position, None, None, None
+
+    assert fold_graph(Tied().eval(), (96, 128), FOCAL) == 1
 
 
 def test_a_fold_that_would_change_the_output_is_undone():
