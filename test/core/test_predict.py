@@ -13,12 +13,14 @@ from dyndepth_core.cli import guarded
 from dyndepth_core.commands.predict import command
 from dyndepth_core.data.calibration import Calibration
 from dyndepth_core.data.recording import Recording
+from dyndepth_core.data.rectify import Rectifier
 from dyndepth_core.data.writer import RecordingWriter
 from dyndepth_core.inference import depth_files
 from dyndepth_core.inference.color import DepthColors
 from dyndepth_core.inference.depth_files import DepthFiles, SideBySide, depth_to_png
 from dyndepth_core.inference.model_file import ModelScale
 from dyndepth_core.inference.predictor import Predictor
+from dyndepth_core.inference.sources import open_sources
 
 FRAME = (72, 120)
 APP = typer.Typer()
@@ -151,7 +153,14 @@ def test_folder_with_a_damaged_image_and_lens_distortion(model, tmp_path):
     names = sorted(p.name for p in (tmp_path / "out" / "depth").iterdir())
     assert names == ["frame0.png", "frame2.png"]
     assert "1 damaged" in said and "distortion of pictures is removed" in said
-    assert summary["K"][0][0] < K[0, 0]  # barrel distortion: the pinhole image is wider
+    (source,) = open_sources(folder)
+    rectifier = Rectifier(Calibration.load(folder / "calib.json"))
+    seen = [frame.image for frame in source.frames()]
+    assert np.array_equal(
+        seen[0], rectifier.image(cv2.imread(str(folder / "frame0.png"))[..., ::-1])
+    )
+    assert seen[1] is None
+    np.testing.assert_allclose(summary["K"], rectifier.K)
 
 
 def test_a_root_gives_one_folder_for_each_recording(recording, model, tmp_path):
