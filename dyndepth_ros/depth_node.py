@@ -28,6 +28,7 @@ from dyndepth_ros.pipeline import Pipeline, describe, load_predictor
 from dyndepth_ros.process import run
 from dyndepth_ros.worker import Worker
 
+SILENCE_S = 5.0  # without an image the log says so
 SYNTHETIC = (
     "no model given: running the bundled one, trained on a SYNTHETIC world. It knows no real "
     "street: do not drive by it. Train one on your own video (dyndepth train) and set the "
@@ -89,11 +90,10 @@ class DepthNode(LifecycleNode):
         success = TransitionCallbackReturn.SUCCESS
         return self.trigger_configure() == success and self.trigger_activate() == success
 
-    def close(self) -> None:
-        """End the worker thread; the node can be destroyed afterwards."""
-        if self._worker is not None and not self._worker.stop():
-            self.get_logger().warning("the worker thread did not end in time")
+    def close(self) -> bool:
+        """End the worker thread; False when it is stuck and the process has to end without it."""
         self._core_log.detach()
+        return self._worker is None or self._worker.stop()
 
     # -- lifecycle: what each transition makes, its mirror takes away --------------------------
 
@@ -116,7 +116,7 @@ class DepthNode(LifecycleNode):
         )  # fmt: skip
         self._pipeline = Pipeline(
             predictor, calibrator, self._outputs, self._statistics, self._notices,
-            lambda: self.config, lambda: self.get_clock().now().nanoseconds,
+            lambda: self.config, lambda: self.get_clock().now().nanoseconds, self.context.ok,
         )  # fmt: skip
         self._announce()
         return super().on_configure(state)
@@ -195,15 +195,19 @@ class DepthNode(LifecycleNode):
         situation = diagnostics.Situation(
             node=self.get_name(),
             state=self._state_machine.current_state[1],
-            image_topic=self._images.topic if self._images else self.resolve_topic_name("image"),
+            image_topic=self._images.topic if self._images else "",
+            publishers=self._images.publishers if self._images else 0,
             calibration=pipeline.calibrator.state if pipeline else "",
             model=describe(pipeline.predictor) if pipeline else {},
             scale_source=scale.source if scale else "",
             scale_value=scale.value if scale else 0.0,
             wanted=bool(self._outputs and self._outputs.wanted()),
         )
+        now = self._statistics.snapshot()
+        if self._images is not None and now.seconds_since_input > SILENCE_S:
+            self._notices.warn("silence", diagnostics.silence(situation, now))
         stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(diagnostics.report(stamp, situation, self._statistics.snapshot()))
+        self._diagnostics.publish(diagnostics.report(stamp, situation, now))
 
     async def _on_reload(self, _: Trigger.Request, reply: Trigger.Response) -> Trigger.Response:
         """Load on a thread of its own while frames go on, then swap between two frames."""

@@ -122,6 +122,7 @@ class Situation:
     node: str
     state: str  # lifecycle label
     image_topic: str
+    publishers: int  # how many publish images there
     calibration: str
     model: dict[str, str]  # of `describe`
     scale_source: str
@@ -155,13 +156,23 @@ def report(stamp: Any, situation: Situation, now: Snapshot) -> DiagnosticArray:
     return out
 
 
+def silence(situation: Situation, now: Snapshot) -> str:
+    """That no image comes, and what may be the cause."""
+    cause = (
+        "its publisher sends nothing, or does not fit: see ros2 topic info -v"
+        if situation.publishers
+        else "nobody publishes it; start the camera or remap image:=TOPIC"
+    )
+    return f"no image on {situation.image_topic} for {now.seconds_since_input:.0f} s: {cause}"
+
+
 def judge(situation: Situation, now: Snapshot) -> tuple[bytes, str]:
     """The level, and in words the first thing that keeps depth from being right."""
     ok, warn = DiagnosticStatus.OK, DiagnosticStatus.WARN
     if situation.state != "active":
         return ok, f"not running: {situation.state}"
     if now.seconds_since_input > 2:
-        return warn, f"no image on {situation.image_topic} for {now.seconds_since_input:.0f} s"
+        return warn, silence(situation, now)
     if not situation.wanted:
         return ok, "idle: nobody subscribes to a result"
     if now.output_hz == 0:

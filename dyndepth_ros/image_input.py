@@ -84,6 +84,11 @@ class ImageInput:
         """Name of the topic read now."""
         return self._choice[0] if self._choice else self._raw
 
+    @property
+    def publishers(self) -> int:
+        """How many publish on the topic read now."""
+        return self._node.count_publishers(self.topic)
+
     def check(self) -> None:
         """Subscribe, or change over where the images come by another way than the one chosen."""
         published = {name: self._types(name) for name in {self._raw, self._compressed}}

@@ -77,11 +77,11 @@ class Pipeline:
         notices: Notices,
         config: Callable[[], NodeConfig],
         now_ns: Callable[[], int],
+        is_alive: Callable[[], bool],
     ) -> None:
         self.predictor, self.calibrator = predictor, calibrator
         self._outputs, self._statistics, self._notices = outputs, statistics, notices
-        self._config, self._now_ns = config, now_ns
-        self.wanted: frozenset[str] = frozenset()
+        self._config, self._now_ns, self._is_alive = config, now_ns, is_alive
 
     def __call__(self, msg: Any) -> None:
         """Work on one Image or CompressedImage; never raises."""
@@ -92,6 +92,8 @@ class Pipeline:
         except ValueError as error:
             self._reject(f"frame {str(error)[:20]}", f"frame skipped, history reset: {error}")
         except Exception:
+            if not self._is_alive():
+                return  # Ctrl-C in the middle of a frame: the publishers have gone
             text = traceback.format_exc()
             self._reject("internal", "")
             self._notices.error("internal", f"frame skipped, history reset, going on:\n{text}")
@@ -108,7 +110,7 @@ class Pipeline:
 
     def _frame(self, msg: Any) -> None:
         started, config = time.perf_counter(), self._config()
-        self.wanted = wanted = self._outputs.wanted()
+        wanted = self._outputs.wanted()
         if not wanted:
             self.predictor.reset()  # what comes after an idle time does not follow what was before
             return

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import rclpy
-from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException
 from rclpy.logging import get_logger
 
@@ -17,8 +18,9 @@ BAD_START = 2  # exit code: wrong parameter, argument or model; starting it agai
 def run(name: str, make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     """Spin the node that `make_node` returns until the process is told to end; returns exit code.
 
-    The node may have `start() -> bool` (False: give up, its own log says why) and `close()`, called
-    before it is destroyed. A ValueError from either construction step is logged as one line.
+    The node may have `start() -> bool` (False: give up, its own log says why) and, called before it
+    is destroyed, `close() -> bool` (False: a thread of it cannot be ended). What goes wrong before
+    it spins is logged as one line.
     """
     try:
         return _run(name, make_node, args)
@@ -27,30 +29,34 @@ def run(name: str, make_node: Callable[[], Any], args: list[str] | None = None) 
 
 
 def _run(name: str, make_node: Callable[[], Any], args: list[str] | None) -> int:
-    node = None
+    node, stage, code, ended = None, "init", 0, True
     try:
         rclpy.init(args=args)
+        stage = "start"
         node = make_node()
         if hasattr(node, "start") and not node.start():
-            return BAD_START
-        rclpy.spin(node)
+            code = BAD_START
+        else:
+            stage = "spin"
+            rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except ValueError as error:
-        get_logger(name).fatal(str(error))
-        return BAD_START
     except Exception as error:
-        if node is None and not isinstance(error, InvalidHandle):
-            get_logger(name).fatal(f"cannot start: {error}")
-            return BAD_START
-        if rclpy.ok():
+        if stage == "init" or (stage == "start" and rclpy.ok()):
+            text = str(error) if isinstance(error, ValueError) else f"cannot start: {error}"
+            get_logger(name).fatal(text)
+            code = BAD_START
+        elif rclpy.ok():
             raise
+        # else: Ctrl-C took the context away in the middle of a call
     finally:
         # `ros2 launch` sends SIGINT twice: the second must not hit destroy_node.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
-            if hasattr(node, "close"):
-                node.close()
+            ended = node.close() is not False if hasattr(node, "close") else True
             node.destroy_node()
         rclpy.try_shutdown()
-    return 0
+    if not ended:  # the interpreter would abort while it waits for a thread inside the network
+        sys.stderr.flush()
+        os._exit(code)
+    return code

@@ -24,7 +24,7 @@ from std_msgs.msg import Header
 
 from dyndepth_ros.conversions import ImageWriter, camera_info_message, stamp_ns
 
-PATIENCE = 40.0  # s; a loaded machine is slow, a broken node never answers
+PATIENCE = 60.0  # s; a loaded machine is slow, a broken node never answers
 OUTPUTS = {
     "depth": ("depth/image", Image),
     "camera_info": ("depth/camera_info", CameraInfo),
@@ -206,7 +206,7 @@ class Camera:
     def counts(self) -> dict[str, int]:
         return {name: len(messages) for name, messages in self.got.items()}
 
-    def settle(self, image: Any = None) -> None:
+    def settle(self) -> None:
         """Let what is under way arrive."""
         self.spin_until(lambda: False, 0.5)
 

@@ -165,6 +165,7 @@ def test_without_camera_info_it_waits_or_guesses_as_told(start, model_file):
     assert "qos_overrides./image.subscription.reliability: best_effort" in line
     camera.close_images(QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE))
 
+    process.wait_for("WARN.*no image on /image for . s: its publisher sends nothing")
     stream(camera, 20, lambda: process.count("has not come yet"), info=False)
     line = process.wait_for("WARN.*camera_info on /camera_info has not come yet; no depth without")
     assert "focal_fallback" in line and not camera.got["depth"]
@@ -203,6 +204,17 @@ def test_bad_start_is_one_clear_line_and_an_exit_code(start, parameter, reason):
     assert process.wait() == 2, process.log
     lines = [line for line in process.log.splitlines() if re.search("FATAL|ERROR", line)]
     assert len(lines) == 1 and re.search(reason, lines[0]), process.log
+    assert "Traceback" not in process.log
+
+
+def test_ctrl_c_twice_in_the_middle_of_frames(start, model_file):
+    process = start(f"model:={model_file}", "threads:=1")
+    camera = start.camera(("depth", "points"))
+    camera.ask(rgb_message(picture()))
+    stream(camera, 0.5)
+    for _ in range(5):
+        camera.send(rgb_message(picture()), None)
+    assert process.interrupt(times=2, pause=0.01) == 0, process.log
     assert "Traceback" not in process.log
 
 

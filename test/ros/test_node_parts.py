@@ -175,8 +175,9 @@ def test_diagnostics_name_what_keeps_depth_from_being_right(changes, level, word
     statistics.received(dropped=False)
     statistics.published(0.05, 30.0, 35.0)
     fields = {
-        "node": "depth_node", "state": "active", "image_topic": "/image", "wanted": True,
-        "calibration": "camera_info", "model": {"device": "cpu"}, "scale_source": "checkpoint",
+        "node": "depth_node", "state": "active", "image_topic": "/image", "publishers": 0,
+        "wanted": True, "calibration": "camera_info", "model": {"device": "cpu"},
+        "scale_source": "checkpoint",
         "scale_value": 1.0,
     }  # fmt: skip
     situation = diagnostics.Situation(**{**fields, **changes})
@@ -188,6 +189,7 @@ def test_diagnostics_name_what_keeps_depth_from_being_right(changes, level, word
     clock.now += 5
     silent = diagnostics.report(Header().stamp, situation, statistics.snapshot()).status[0]
     assert ("no image on /image for 5 s" in silent.message) == (situation.state == "active")
+    assert "nobody publishes it" in diagnostics.silence(situation, statistics.snapshot())
 
 
 def info(size: tuple[int, int] = (84, 120)):
