@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from dyndepth_core.geometry.camera import crop_K, flip_K, resize_K
 
@@ -99,6 +101,16 @@ def zoom_crop(
     top, left = round(shift_y * (rows - height)), round(shift_x * (cols - width))
     fit = Fit((rows, cols), (rows, cols), (top, left, height, width), (rows, cols), (0, 0))
     return [fit.image(image, cv2.INTER_LINEAR) for image in images], fit.K(K)
+
+
+def image_tensor(image: np.ndarray) -> Tensor:
+    """uint8 (H, W, 3) RGB to float32 (1, 3, H, W) in [0, 1], channels_last by strides alone.
+
+    In numpy, on one thread: torch's threads wait for each other on a busy CPU, which took 40 ms where
+    the work takes 0.06.
+    """
+    scaled = np.multiply(image, np.float32(1 / 255), dtype=np.float32)
+    return torch.from_numpy(np.ascontiguousarray(scaled)).permute(2, 0, 1)[None]
 
 
 def flip_horizontal(images: list[np.ndarray], K: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
