@@ -132,10 +132,19 @@ def large_images() -> list:
     """Give Fast DDS a shared-memory segment that holds camera images, unless the user chose one."""
     # Jazzy and older read only the second name; later distributions warn about it in every process.
     names = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-    if any(os.environ.get(name) for name in names):
+    if any(os.environ.get(name) for name in names) or not has_shared_memory():
         return []
     old = os.environ.get("ROS_DISTRO", "jazzy") in ("humble", "iron", "jazzy")
     return [SetEnvironmentVariable(name, str(CONFIG / "fastdds.xml")) for name in names[: 1 + old]]
+
+
+def has_shared_memory() -> bool:
+    """Tell whether /dev/shm has room for the segments of several nodes; in containers often not."""
+    try:
+        stat = os.statvfs("/dev/shm")
+    except OSError:
+        return False
+    return stat.f_bavail * stat.f_frsize > 512 << 20
 
 
 def depth_node(args: dict[str, str], sim_time: bool) -> Node:

@@ -9,6 +9,7 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import SimpleNamespace
 
 import launch_doubles as doubles
 import numpy as np
@@ -149,6 +150,8 @@ def test_large_images_get_their_dds_profile_unless_the_user_has_one(distro, monk
     names = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
     for name in names:
         monkeypatch.delenv(name, raising=False)
+    room = SimpleNamespace(f_bavail=1 << 18, f_frsize=1 << 12)  # 1 GiB
+    monkeypatch.setattr(os, "statvfs", lambda path: room)
     monkeypatch.setenv("ROS_DISTRO", distro)
     launched = doubles.launch(DEMO, rviz="false")
     wanted = names[:1] if distro == "kilted" else names
@@ -157,6 +160,9 @@ def test_large_images_get_their_dds_profile_unless_the_user_has_one(distro, monk
         assert {n: node.env[n] for n in wanted} == dict.fromkeys(
             wanted, str(ROOT / "config/fastdds.xml")
         )
+    room.f_bavail = 1 << 14  # the 64 MiB of a container
+    assert not doubles.launch(DEPTH).env
+    room.f_bavail = 1 << 18
     monkeypatch.setenv(names[0], "/mine.xml")
     assert not doubles.launch(DEPTH).env
 
