@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dyndepth_core.data.transforms import plan_fit
+from dyndepth_core.data.transforms import image_tensor, plan_fit
 from dyndepth_core.geometry.camera import check_K
 
 from .cloud import CloudWriter
@@ -211,9 +211,11 @@ class Predictor:
     ) -> tuple[Prediction, Tensor, Any]:
         """Network and output on the device; returns with them what the next frame needs of this."""
         on_cpu, history = self.device.type == "cpu", self._history
-        pixels = torch.from_numpy(fitted) if on_cpu else self._staging.upload("fitted", fitted)
-        # (1, 3, h, w) by strides alone: images lie in memory as channels_last wants them.
-        tensor = pixels.permute(2, 0, 1)[None].to(torch.float32).mul_(1 / 255)
+        pixels = None if on_cpu else self._staging.upload("fitted", fitted)
+        if pixels is None:
+            tensor = image_tensor(fitted)
+        else:  # (1, 3, h, w) by strides alone: images lie in memory as channels_last wants them
+            tensor = pixels.permute(2, 0, 1)[None].to(torch.float32).mul_(1 / 255)
         previous = history.image if motion else None
         autocast = self._autocast
         with torch.autocast(self.device.type, dtype=autocast, enabled=autocast is not None):
