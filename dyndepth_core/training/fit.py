@@ -150,9 +150,7 @@ class _Loop(pl.LightningModule):
         parameters = [p for g in groups for p in g["params"] if p.grad is not None]
         limit = self.config.clip_norm or float("inf")
         self.norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-        if (
-            self.device.type == "cpu"
-        ):  # free of charge here; a GPU would have to wait
+        if self.device.type == "cpu":  # free of charge here; a GPU would have to wait
             self._check_finite()
 
     def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:

@@ -25,8 +25,9 @@ STATIC_SHARE = 0.8  # share of such pairs among the last ones that makes a train
 MIN_PAIRS = 16
 FLAT_DEPTH = 0.01  # spread of log depth within an image (5 % to 95 %) below which it is a constant
 MASKED_SHARE = 0.02  # share of pixels that still teach, below which everything is masked
-SETTLED = 0.1  # fraction of the training before which flat depth and wide masks are no news
-PATIENCE = 5  # looks in a row that must agree
+SETTLED = 0.2  # fraction of the training, and
+SETTLED_STEPS = 50  # its steps, before which flat depth and wide masks are no news
+PATIENCE = 8  # looks in a row that must agree
 
 ADVICE = {
     "static_camera": "the camera hardly moves in {value:.0%} of the frame pairs, and depth is "
@@ -36,7 +37,8 @@ ADVICE = {
     "the training has collapsed; lower train.lr, look at the pictures in TensorBoard, check "
     "calib.json and that the recordings show motion",
     "all_masked": "only {value:.1%} of the pixels teach, the rest is masked as not moving: is the "
-    "camera standing, or are the frames too close in time (lower data.target_rate_hz)?",
+    "camera standing, are the frames too close in time (lower data.target_rate_hz), or is train.lr "
+    "so high that the motion was lost?",
     "not_finite": "NaN or infinity in {where} at step {step}: the training is stopped, the last "
     "good checkpoint is kept; lower train.lr or train.clip_norm, use train.precision=fp32, check "
     "the images and calib.json",
@@ -92,7 +94,7 @@ class Health:
         where there are any.
         """
         self._look_at_motion(step, sample)
-        if progress < SETTLED:
+        if progress < SETTLED or step < SETTLED_STEPS:
             return
         if "depth" in maps:
             spread = log_spread(

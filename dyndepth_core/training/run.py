@@ -102,7 +102,9 @@ def _as_begun(stage: Stage, out: Path) -> Stage:
     if record is None or not isinstance(record.get("values"), dict):
         return stage
     begun = record["values"]
-    changed = [name for name in stage.inputs if name != "config" and stage.inputs[name] != begun[name]]
+    changed = [
+        name for name in stage.inputs if name != "config" and stage.inputs[name] != begun[name]
+    ]
     if changed:
         raise ValueError(
             f"{out} was begun with other data ({', '.join(changed)} changed): restore it, "
@@ -111,9 +113,7 @@ def _as_begun(stage: Stage, out: Path) -> Stage:
     return replace(stage, inputs=begun)  # its config may lack fields that are newer than the run
 
 
-def _begin(
-    config: Config, data: Sequence[str | Path], out: Path, start: str | Path | None
-) -> None:
+def _begin(config: Config, data: Sequence[str | Path], out: Path, start: str | Path | None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     request = {
         "data": [str(Path(p).resolve()) for p in data],

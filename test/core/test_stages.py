@@ -1,0 +1,116 @@
+"""Stages: done ones are skipped, changed ones run anew, killed ones go on."""
+
+import json
+
+import pytest
+
+from dyndepth_core.training.stages import Stage, hash_inputs, read_record, run_stages
+
+
+class Kitchen:
+    """Two stages, the second made from the first; counts what runs."""
+
+    def __init__(self, run):
+        self.run, self.ran, self.resumed = run, [], {}
+        self.crash_in = None
+        self.inputs = {"first": {"a": 1}, "second": {"b": 2}}
+
+    def stage(self, name):
+        def run(context):
+            self.ran.append(name)
+            self.resumed[name] = context.resumed
+            (context.folder / "half").write_text("work") if not context.resumed else None
+            if self.crash_in == name:
+                raise KeyboardInterrupt
+            before = "".join(p.read_text() for ps in context.earlier.values() for p in ps)
+            made = context.run / f"{name}.txt"
+            made.write_text(f"{before}{name} {dict(self.inputs[name])}")
+            return [made]
+
+        return Stage(name, self.inputs[name], run)
+
+    def cook(self):
+        self.ran = []
+        return run_stages([self.stage("first"), self.stage("second")], self.run)
+
+
+@pytest.fixture
+def kitchen(tmp_path):
+    kitchen = Kitchen(tmp_path)
+    kitchen.cook()
+    return kitchen
+
+
+def test_done_stages_are_skipped_and_their_outputs_returned(kitchen):
+    made = kitchen.cook()
+    assert kitchen.ran == []
+    assert made["second"] == [kitchen.run / "second.txt"]
+
+
+def test_a_changed_input_reruns_its_stage_with_an_empty_folder(kitchen):
+    kitchen.inputs["second"] = {"b": 3}
+    kitchen.cook()
+    assert kitchen.ran == ["second"]
+    assert not kitchen.resumed["second"]
+
+
+def test_what_an_earlier_stage_made_is_an_input_of_the_later_ones(kitchen):
+    kitchen.inputs["first"] = {"a": 2}
+    kitchen.cook()
+    assert kitchen.ran == ["first", "second"]
+
+
+def test_a_killed_stage_goes_on_with_what_it_had(tmp_path):
+    kitchen = Kitchen(tmp_path)
+    kitchen.crash_in = "second"
+    with pytest.raises(KeyboardInterrupt):
+        kitchen.cook()
+    assert read_record(tmp_path, "second")["state"] == "running"
+    kitchen.crash_in = None
+    kitchen.cook()
+    assert kitchen.ran == ["second"]
+    assert kitchen.resumed["second"]
+    assert (tmp_path / "stages" / "second" / "half").exists()
+
+
+def test_a_killed_stage_with_other_inputs_begins_again(tmp_path):
+    kitchen = Kitchen(tmp_path)
+    kitchen.crash_in = "first"
+    with pytest.raises(KeyboardInterrupt):
+        kitchen.cook()
+    (tmp_path / "stages" / "first" / "old").write_text("of other inputs")
+    kitchen.crash_in, kitchen.inputs["first"] = None, {"a": 7}
+    kitchen.cook()
+    assert not kitchen.resumed["first"]
+    assert not (tmp_path / "stages" / "first" / "old").exists()
+
+
+@pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_text("tampered")])
+def test_a_lost_or_changed_output_reruns_its_stage(kitchen, damage):
+    damage(kitchen.run / "first.txt")
+    kitchen.cook()
+    assert kitchen.ran == ["first"]  # it makes the same again, so the second need not run
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]"])
+def test_a_damaged_record_reruns_its_stage(kitchen, content):
+    (kitchen.run / "stages" / "second" / "stage.json").write_text(content)
+    kitchen.cook()
+    assert kitchen.ran == ["second"]
+
+
+def test_the_record_names_inputs_and_outputs_by_sha256(kitchen):
+    record = json.loads((kitchen.run / "stages" / "first" / "stage.json").read_text())
+    assert record["state"] == "done"
+    assert record["values"] == {"a": 1}
+    assert list(record["outputs"]) == ["first.txt"]
+    assert {len(h) for h in (record["inputs"], *record["outputs"].values())} == {64}
+
+
+def test_the_hash_does_not_depend_on_the_order_of_keys_but_on_every_value():
+    assert hash_inputs({"a": 1, "b": [1, 2]}) == hash_inputs({"b": [1, 2], "a": 1})
+    assert hash_inputs({"a": 1, "b": [1, 2]}) != hash_inputs({"a": 1, "b": [2, 1]})
+    with pytest.raises(ValueError, match="plain JSON"):
+        hash_inputs({"a": object()})
+    with pytest.raises(ValueError, match="plain JSON"):
+        hash_inputs({"a": float("nan")})
