@@ -6,11 +6,14 @@ import struct
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("rclpy")
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
+from dyndepth_core.data.image_codec import ENCODINGS  # noqa: E402
 from dyndepth_core.inference.cloud import CloudWriter  # noqa: E402
 from dyndepth_ros import bridge, conversions  # noqa: E402
 
@@ -99,6 +102,44 @@ def test_compressed_images(suffix, tolerance):
     data = cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
     out = conversions.compressed_to_rgb(CompressedImage(format=suffix[1:], data=data))
     assert out.shape == rgb.shape and np.abs(out.astype(int) - rgb).mean() <= tolerance
+
+
+SIZES = st.integers(0, 9)
+
+
+@given(
+    encoding=st.sampled_from([*ENCODINGS, "nv24", "32FC1", ""]),
+    height=SIZES, width=SIZES, step=st.integers(0, 60), big=st.booleans(),
+    data=st.binary(max_size=400),
+)  # fmt: skip
+@settings(deadline=None, max_examples=150)
+def test_any_message_gives_rgb_or_a_reason(encoding, height, width, step, big, data):
+    msg = Image(
+        encoding=encoding, height=height, width=width, step=step, is_bigendian=int(big),
+        data=array.array("B", data),
+    )  # fmt: skip
+    try:
+        out = conversions.image_to_rgb(msg)
+    except ValueError as error:
+        assert len(str(error)) > 20
+    else:
+        assert out.shape == (height, width, 3) and out.dtype == np.uint8
+
+
+@given(
+    cut=st.integers(0, 2000), flips=st.lists(st.integers(0, 2000), max_size=5), png=st.booleans()
+)
+@settings(deadline=None, max_examples=60)
+def test_any_damaged_file_gives_rgb_or_a_reason(cut, flips, png):
+    data = bytearray(cv2.imencode(".png" if png else ".jpg", street())[1].tobytes())
+    for position in flips:
+        data[position % len(data)] ^= 0x55
+    try:
+        out = conversions.compressed_to_rgb(CompressedImage(format="", data=bytes(data[:cut])))
+    except ValueError as error:
+        assert len(str(error)) > 20
+    else:
+        assert out.ndim == 3 and out.dtype == np.uint8 and out.shape[2] == 3
 
 
 def test_bad_images_are_refused_with_the_reason():
