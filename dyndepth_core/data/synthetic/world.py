@@ -1,0 +1,212 @@
+"""A clip of the synthetic driving world: a seeded street, its traffic and a camera driving through."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dyndepth_core.data.calibration import Calibration
+
+from . import models
+from .actors import Actors
+from .ground import albedo, draw_paint, visible
+from .layout import Assets, Layout, ground_pose
+from .light import ShadowMap, draw_weather, expose, sky
+from .faces import CASTER
+from .raster import Grid
+from .render import View, gather, object_colors, trace
+from .streets import Network, draw_style
+from .textures import make_atlas
+from .traffic import Traffic
+
+MAX_DEPTH = 250.0  # metres; what is farther counts as sky (16-bit depth files end at 256 m)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One rendered frame with its ground truth.
+
+    image uint8 (H, W, 3) RGB; depth float32 (H, W) metres along z, 0 = sky; instances int32 (H, W),
+    0 = background; dynamic bool (H, W), moves at 1 m/s or more; velocity float32 (H, W, 3) m/s
+    relative to the ground in this frame's optical axes; T_world_cam float64 (4, 4); odometry of the
+    vehicle; stamp_ns; road bool (H, W).
+    """
+
+    image: np.ndarray
+    depth: np.ndarray
+    instances: np.ndarray
+    dynamic: np.ndarray
+    velocity: np.ndarray
+    T_world_cam: np.ndarray
+    odometry: dict[str, float]
+    stamp_ns: int
+    road: np.ndarray
+
+
+class World:
+    """Everything about one clip follows from (seed, clip); frames may be asked for in any order."""
+
+    def __init__(self, seed: int, clip: int, size: tuple[int, int] = (128, 416),
+                 frames: int | None = None, rate_hz: float = 10.0):
+        height, width = size
+        if height < 16 or width < 16:
+            raise ValueError(f"size {height}x{width} is too small, give at least 16x16 pixels")
+        if rate_hz <= 0:
+            raise ValueError(f"rate_hz is {rate_hz}, it must be above 0")
+        self.seed, self.clip, self.size, self.frames, self.rate_hz = seed, clip, size, frames, rate_hz
+        rng = np.random.default_rng((seed, clip, 1))
+        self.style = draw_style(rng)
+        self.scenario = str(rng.choice(["drive", "turn", "stop", "stand"], p=[0.69, 0.14, 0.09, 0.08]))
+        self.grade = float(rng.choice([0.0, 1.0], p=[0.15, 0.85]) * rng.uniform(0.01, 0.058))
+        first = float(rng.uniform(130, 190)) if self.scenario == "turn" else float(rng.uniform(280, 450))
+        self.network = Network(np.random.default_rng((seed, clip, 2)), self.style, first, self.grade)
+        self._camera(np.random.default_rng((seed, clip, 3)))
+        self.weather = draw_weather(np.random.default_rng((seed, clip, 4)))
+        self.atlas = make_atlas(np.random.default_rng((seed, clip, 5)))
+        rng = np.random.default_rng((seed, clip, 6))
+        ids = self.atlas.ids
+        cars = models.car_models(ids, rng)
+        self.assets = Assets(ids, cars, models.trees(ids, rng), models.furniture(ids, rng), 7)
+        self.layout = Layout(self.network, self.assets, int(np.random.default_rng((seed, clip, 7)).integers(1 << 31)))
+        self.paint = draw_paint(rng)
+        self.shade = (float(rng.uniform(0.62, 1.2)),)
+        people = int(rng.choice([2, 5, 9, 14]) * (0.4 if self.style.name in ("open", "works") else 1))
+        self.traffic = Traffic(np.random.default_rng((seed, clip, 8)), self.network, self.scenario,
+                               1.0 / rate_hz, [car.length for car in cars], people)
+        self.actors = Actors(ids, cars, self.network, self.traffic, rng)
+        self.shadow = ShadowMap(self.weather.sun)
+
+    def _camera(self, rng: np.random.Generator) -> None:
+        h, w = self.size
+        f = w * float(rng.uniform(0.52, 0.92))
+        cx = (w - 1) / 2 + w * float(rng.uniform(-0.02, 0.02))
+        cy = (h - 1) / 2 + h * float(rng.uniform(-0.07, 0.07))
+        self.calib = Calibration(fx=f, fy=f, cx=cx, cy=cy, width=w, height=h,
+                                 source="synthetic world")
+        self.grid = Grid.of(self.calib.K, self.size)
+        self.camera_height = float(rng.uniform(1.25, 2.15))
+        self.camera_pitch = math.radians(float(rng.uniform(-1.7, 1.7)))  # down is positive
+        self._mount = (float(rng.uniform(-0.25, 0.25)), math.radians(float(rng.uniform(-1.2, 1.2))),
+                       math.radians(float(rng.normal(0, 0.35))))
+        self._shake = rng.uniform(0, 2 * np.pi, 6), rng.uniform(0.3, 1.0, 3)
+
+    def camera_pose(self, i: int) -> np.ndarray:
+        """T_world_cam (4, 4) at frame i: mounted on a car that follows the road, with a little shake."""
+        self.network.extend(self.traffic.at(i)[2].agents[0].s + 450.0)
+        ego = self.traffic.at(i)[1].agents[0]
+        x, y, heading, _ = self.network.place(ego.s, ego.d)
+        R_car, z = ground_pose(self.network, x, y, heading)
+        phase, size = self._shake
+        t = i / self.rate_hz
+        share = min(ego.v / 6.0, 1.0)
+        wave = [math.sin(f * t + p) for f, p in zip((7.9, 11.7, 6.3, 4.1, 9.0, 3.3), phase, strict=True)]
+        side, yaw, roll = self._mount
+        pitch = self.camera_pitch + math.radians(0.11 * size[0] * share * (wave[0] + 0.6 * wave[1]))
+        pitch -= math.radians(0.05) * float(np.clip(ego.accel, -3, 2))
+        roll += math.radians(0.10 * size[1] * share * (wave[2] + wave[3]))
+        up = self.camera_height + 0.008 * size[2] * share * (wave[4] + wave[5])
+        cp, sp = math.cos(pitch), math.sin(pitch)
+        cy, sy = math.cos(yaw), math.sin(yaw)
+        cr, sr = math.cos(roll), math.sin(roll)
+        # columns: the camera's right, down, forward in car axes (x forward, y left, z up)
+        base = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+        R_yaw = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1.0]])
+        R_pitch = np.array([[1.0, 0, 0], [0, cp, sp], [0, -sp, cp]])
+        R_roll = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1.0]])
+        T = np.eye(4)
+        T[:3, :3] = R_car @ R_yaw @ base @ R_pitch @ R_roll
+        T[:3, 3] = np.array([x, y, z]) + R_car @ np.array([0.6, side, up])
+        return T
+
+    def render(self, i: int) -> Frame:
+        """Frame i >= 0; motion goes on for as long as frames are asked for."""
+        if i < 0:
+            raise ValueError(f"frame {i} asked for, frames count from 0")
+        T = self.camera_pose(i)
+        ego = self.traffic.at(i)[1].agents[0]
+        view = View(self.grid, T[:3, :3], T[:3, 3])
+        heading = math.atan2(T[1, 2], T[0, 2])
+        static = self.layout.visible(T[0, 3], T[1, 3], ego.s)
+        moving = self.actors.at(i)
+        self._shadows(T, heading, static, moving)
+        hits = trace(gather([*static, (np.zeros(3), moving.faces)], view), view, self.atlas)
+        streets = self.network.near(T[0, 3], T[1, 3], ego.s)
+        ground = visible(self.network, streets, self.grid, view.R, view.t, hits.inv_z)
+        return self._shade(i, view, T, hits, ground, streets, moving)
+
+    def _shadows(self, T: np.ndarray, heading: float, static: list, moving) -> None:  # noqa: ANN001
+        z = float(self.network.height(T[0, 3], T[1, 3]))
+        if self.shadow.window(T[0, 3], T[1, 3], heading, z):
+            for origin, faces in static:
+                self.shadow.cast(faces.verts[(faces.flags & CASTER) > 0] + origin)
+            self.shadow.freeze()
+        faces = moving.faces
+        self.shadow.cast(faces.verts[(faces.flags & CASTER) > 0])
+        parked = self.layout.outlines(T[0, 3], T[1, 3])
+        self.shadow.contact(moving.outlines + parked)
+
+    def _shade(self, i, view, T, hits, ground, streets, moving) -> Frame:  # noqa: ANN001
+        grid, weather = self.grid, self.weather
+        color = np.zeros((grid.height * grid.width, 3), np.float32)
+        inv = hits.inv_z.ravel().copy()
+        face = hits.face.ravel().copy()
+        base = albedo(ground, self.network, streets, self.atlas, self.paint, grid, view.R, self.shade)
+        lit = self.shadow.lit(ground.x, ground.y, ground.z + 0.03)
+        sky_share = self.shadow.open(ground.x, ground.y) * np.where(ground.side, 0.8, 1.0)
+        light = (sky_share[:, None] * weather.ambient + (lit * max(weather.sun[2], 0.0))[:, None]
+                 * weather.sun_color).astype(np.float32)
+        color[ground.index] = base * light
+        inv[ground.index] = ground.inv_z
+        face[ground.index] = -1
+        index = np.flatnonzero(face >= 0)
+        color[index] = object_colors(hits, index, view, self.atlas, weather, self.shadow)
+        solid = np.flatnonzero(inv > 0)
+        fog = np.exp(-1.0 / (inv[solid] * weather.haze)).astype(np.float32)[:, None]
+        color[solid] = color[solid] * fog + (1 - fog) * weather.horizon.astype(np.float32)
+        empty = np.flatnonzero(inv <= 0)
+        if empty.size:
+            j, k = empty % grid.width, empty // grid.width
+            rays = np.stack([(j - grid.cx) / grid.f, (k - grid.cy) / grid.f, np.ones(j.size)], 1)
+            color[empty] = sky(weather, self.atlas, rays @ view.R.T)
+        shape = (grid.height, grid.width)
+        noise = np.random.default_rng((self.seed, self.clip, 9, i))
+        image = expose(color.reshape(*shape, 3), weather, i / self.rate_hz, self.size, noise)
+        return self._frame(i, image, T, inv.reshape(shape)[1::2, 1::2], face.reshape(shape)[1::2, 1::2],
+                           hits, ground, moving)
+
+    def _frame(self, i, image, T, inv, face, hits, ground, moving) -> Frame:  # noqa: ANN001
+        h, w = self.size
+        depth = np.where(inv > 1.0 / MAX_DEPTH, 1.0 / np.maximum(inv, 1e-9), 0.0).astype(np.float32)
+        seen = (face >= 0) & (depth > 0)
+        instances = np.where(seen, hits.faces.instance[face], 0).astype(np.int32)
+        mover = np.where(seen, hits.faces.mover[face], 0)
+        dynamic = moving.dynamic[mover]
+        K = self.calib.K
+        velocity = np.zeros((h, w, 3), np.float32)
+        v, u = np.nonzero(mover > 0)
+        rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones(u.size)], 1)
+        points = (rays * depth[v, u, None]) @ T[:3, :3].T + T[:3, 3]
+        m = mover[v, u]
+        moved = moving.linear[m] + np.cross(moving.angular[m], points - moving.centre[m])
+        velocity[v, u] = moved @ T[:3, :3]
+        road = np.zeros(self.grid.width * self.grid.height, bool)
+        road[ground.index] = (ground.dist < 0)
+        road = road.reshape(self.grid.height, -1)[1::2, 1::2] & (depth > 0)
+        return Frame(image, depth, instances, dynamic, velocity, T, self._odometry(i),
+                     int(round(i * 1e9 / self.rate_hz)), road)
+
+    def _odometry(self, i: int) -> dict[str, float]:
+        """Wheel odometry of the vehicle at frame i in the world frame."""
+        ego = self.traffic.at(i)[1].agents[0]
+        x, y, heading, curvature = self.network.place(ego.s, ego.d)
+        R, z = ground_pose(self.network, x, y, heading)
+        w = math.sqrt(max(1.0 + R[0, 0] + R[1, 1] + R[2, 2], 1e-12)) / 2
+        if w > 1e-3:
+            q = [(R[2, 1] - R[1, 2]) / (4 * w), (R[0, 2] - R[2, 0]) / (4 * w), (R[1, 0] - R[0, 1]) / (4 * w), w]
+        else:
+            q = [0.0, 0.0, 1.0, 0.0]
+        rate = ego.v * curvature / max(1.0 - ego.d * curvature, 0.3)
+        return dict(zip(("tx", "ty", "tz", "qx", "qy", "qz", "qw", "speed", "yaw_rate"),
+                        map(float, (x, y, z, *q, ego.v, rate)), strict=True))
