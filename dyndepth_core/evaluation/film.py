@@ -80,7 +80,7 @@ def top_view(points: np.ndarray, colors: np.ndarray, size: tuple[int, int]) -> n
     scale = min(height * 0.96 / forward, width / (2 * side))
     dots = np.full((height // DOT + 1, width // DOT + 1, 3), PAPER, np.uint8)
     x, y, z = (points[:, k].astype(np.float32) for k in range(3))
-    shown = np.isfinite(z) & (z > 0) & (y > -EYE_LEVEL_M)
+    shown = np.isfinite(points).all(1) & (z > 0) & (y > -EYE_LEVEL_M)
     order = np.argsort(-y[shown])  # what stands higher is drawn last
     column = ((width / 2 + x[shown][order] * scale) / DOT).astype(np.int32)
     row = ((height - z[shown][order] * scale) / DOT).astype(np.int32)

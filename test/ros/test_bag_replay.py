@@ -2,15 +2,13 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 
-rclpy = pytest.importorskip("rclpy")
+pytest.importorskip("rclpy")
 pytest.importorskip("rosbags")
+from listening import PATIENCE, Children, Listener, finish  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
@@ -26,7 +24,6 @@ from dyndepth_ros.raw import cdr_stamp_ns, message_class  # noqa: E402
 FRAMES, START, STEP = 20, 10**18, 10**8
 STAMPS = [START + i * STEP for i in range(FRAMES)]
 CAMERA, INFO, ODOM = "/camera/image_raw", "/camera/camera_info", "/odom"
-PATIENCE = 40.0  # seconds, on a machine busy with other tests
 
 
 @pytest.fixture(scope="module")
@@ -46,78 +43,22 @@ def bags(recording, tmp_path_factory):
     return {s: bag_from_recording(recording, root / s, s) for s in ("sqlite3", "mcap")}
 
 
-class Listener:
-    """Hears the replayed topics in a context of its own."""
-
-    def __init__(self, domain: int) -> None:
-        self.context = rclpy.Context()
-        rclpy.init(context=self.context, domain_id=domain)
-        self.node = rclpy.create_node("listener", context=self.context)
-        self.executor = rclpy.executors.SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-        self.heard: dict[str, list] = {name: [] for name in (CAMERA, INFO, ODOM, "/clock")}
-        kinds = (Image, CameraInfo, Odometry, Clock)
-        for kind, (name, messages) in zip(kinds, self.heard.items(), strict=True):
-            self.node.create_subscription(kind, name, messages.append, 1000)
-
-    def stamps(self, topic: str) -> list[int]:
-        return [stamp_ns(m.header.stamp) for m in self.heard[topic]]
-
-    def clock(self) -> list[int]:
-        return [stamp_ns(m.clock) for m in self.heard["/clock"]]
-
-    def spin_until(self, done) -> None:
-        end = time.monotonic() + PATIENCE
-        while not done():
-            assert time.monotonic() < end, f"waited {PATIENCE} s: {self.counts()}"
-            self.executor.spin_once(timeout_sec=0.05)
-
-    def counts(self) -> dict[str, int]:
-        return {name: len(messages) for name, messages in self.heard.items()}
-
-    def close(self) -> None:
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
-
-
 @pytest.fixture
 def listener(domain_id):
-    found = Listener(domain_id)
-    yield found
-    found.close()
+    kinds = {CAMERA: Image, INFO: CameraInfo, ODOM: Odometry, "/clock": Clock}
+    with Listener(domain_id, kinds) as found:
+        yield found
 
 
 @pytest.fixture
 def replay(domain_id):
     """Starts replays; whatever still runs at the end is killed."""
-    started = []
-
-    def start(**parameters) -> subprocess.Popen:
-        words = [w for k, v in parameters.items() for w in ("-p", f"{k}:={v}")]
-        command = [sys.executable, "-m", "dyndepth_ros.bag_replay_node", "--ros-args", *words]
-        started.append(
-            subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                env={**os.environ, "ROS_DOMAIN_ID": str(domain_id)}, start_new_session=True,
-            )
-        )  # fmt: skip
-        return started[-1]
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        process.stdout.close()
+    with Children(domain_id) as children:
+        yield lambda **words: children.start("dyndepth_ros.bag_replay_node", **words)
 
 
-def finish(process: subprocess.Popen, listener: Listener) -> str:
-    """Listen until the replay has ended by itself; returns its log."""
-    listener.spin_until(lambda: process.poll() is not None)
-    for _ in range(20):  # what is still in the queues
-        listener.executor.spin_once(timeout_sec=0.02)
-    return process.communicate()[0]
+def clock(listener: Listener) -> list[int]:
+    return [stamp_ns(m.clock) for m in listener.heard["/clock"]]
 
 
 @pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
@@ -132,9 +73,9 @@ def test_everything_comes_back_with_its_own_stamps_and_clock(
         assert (image_to_rgb(listener.heard[CAMERA][i]) == recording.image(i)).all()
     assert listener.heard[CAMERA][0].header.frame_id == "camera_optical_frame"
     assert listener.heard[INFO][0].k[0] == 80 and listener.heard[ODOM][3].twist.twist.linear.x == 10
-    clock = listener.clock()
-    assert clock == sorted(clock) and clock[0] == START and clock[-1] == STAMPS[-1]
-    assert set(STAMPS) <= set(clock)
+    ticks = clock(listener)
+    assert ticks == sorted(ticks) and ticks[0] == START and ticks[-1] == STAMPS[-1]
+    assert set(STAMPS) <= set(ticks)
 
 
 def test_part_of_the_bag(bags, listener, replay):
@@ -155,7 +96,7 @@ def test_loop_goes_back_in_time_and_two_ctrl_c_end_it_cleanly(bags, listener, re
     assert process.returncode == 0 and "Traceback" not in log, log
     stamps = listener.stamps(CAMERA)
     assert stamps[: 2 * FRAMES] == STAMPS * 2
-    assert (np.diff(listener.clock()) < 0).sum() >= 2
+    assert (np.diff(clock(listener)) < 0).sum() >= 2
 
 
 def test_a_truncated_bag_plays_what_is_left(bags, tmp_path, listener, replay):
