@@ -113,5 +113,5 @@ def build_graph(architecture: dict[str, Any]) -> InferenceGraph:
     arguments = {k: v for k, v in architecture.items() if k != "method"}
     try:
         return graph_class(**arguments)
-    except TypeError as error:
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
         raise ValueError(f"model file: architecture {arguments} does not fit {architecture['method']}: {error}") from error

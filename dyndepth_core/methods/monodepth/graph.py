@@ -30,7 +30,7 @@ class DepthPoseGraph(InferenceGraph):
             "canonical_focal": canonical_focal, "min_depth": min_depth, "max_depth": max_depth, "width": width,
             "pose_encoder": pose_encoder, "pose_downscale": pose_downscale,
         }  # fmt: skip
-        self.canonical_focal, self.min_depth, self.max_depth = canonical_focal, min_depth, max_depth
+        self.canonical_focal, self.min_depth, self.max_depth = float(canonical_focal), float(min_depth), float(max_depth)
         self.depth_net = DepthNet(encoder, tuple(decoder_channels), (0,), width)
         self.pose_net = PoseNet(pose_encoder, width, pose_downscale) if pose_encoder else None
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
 from dyndepth_core.data.sample import Sample
@@ -28,6 +28,13 @@ class MonodepthConfig(BaseModel):
     smoothness: float = Field(1e-3, ge=0, description="weight of edge-aware smoothness at full resolution")
     ssim_weight: float = Field(0.85, ge=0, le=1, description="share of SSIM in the photometric error")
     automask: bool = Field(True, description="drop pixels the unwarped source explains better")
+
+    @field_validator("scales")
+    @classmethod
+    def _scales(cls, scales: tuple[int, ...]) -> tuple[int, ...]:
+        if 0 not in scales or len(set(scales)) != len(scales) or not set(scales) <= set(range(5)):
+            raise ValueError(f"scales {scales}: give distinct numbers of 0 to 4, 0 among them, e.g. 0 or 0,1,2,3")
+        return scales
 
 
 class MonodepthObjective(Objective):
@@ -115,7 +122,9 @@ class MonodepthObjective(Objective):
     @torch.no_grad()
     def validation(self, sample: Sample) -> Tensor:
         """mean_px min(pe(warps), pe(sources)): falls with better depth and motion and cannot be lowered by masking pixels."""
-        return self._losses(sample, self.predict(sample), noise=False).terms["photometric"]
+        predictions = self.predict(sample)
+        with torch.autocast(sample.tgt.device.type, enabled=False):
+            return self._losses(sample, predictions, noise=False).terms["photometric"]
 
     @torch.no_grad()
     def inference_graph(self) -> DepthPoseGraph:

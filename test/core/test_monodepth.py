@@ -1,0 +1,282 @@
+"""The monodepth method: what it predicts, what its loss says of the truth, that it learns."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from scenes import camera, drive, write_recording
+from tiny import FOCAL, tiny_config, tiny_objective, truth
+
+from dyndepth_core.data.recording import Recording
+from dyndepth_core.data.sample import SampleSource
+from dyndepth_core.methods import build_graph, get_method, method_names
+
+POSES = drive(12, sway=0.0)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "drive"
+    write_recording(path, POSES, camera(FOCAL))
+    return Recording(path)
+
+
+def draw(recording, config=None, batch_size=2, train=False):
+    return SampleSource([recording], (config or tiny_config()).data, batch_size, 0, train)
+
+
+# -- predictions ----------------------------------------------------------------------------------
+
+
+class Watch(torch.nn.Module):
+    """A pose network that notes its inputs and says how far apart in time they are."""
+
+    def forward(self, first, second):
+        self.first, self.second = first, second
+        T = torch.eye(4).repeat(len(first), 1, 1)
+        T[:, 0, 3] = (second - first).mean((1, 2, 3))
+        T[:, 2, 3] = 1
+        return T, None
+
+
+@pytest.mark.parametrize("dt", [(-0.1, 0.1), (0.1, -0.1), (-0.2, -0.1), (0.1,)])
+def test_pairs_run_forward_in_time_and_the_past_is_inverted(recording, dt):
+    """Images are as bright as their time is late, so that the network sees how time runs."""
+    objective, sample = tiny_objective(), draw(recording).batch(0)
+    objective.pose_net = watch = Watch()
+    when = torch.tensor([dt, dt])
+    tgt = torch.full_like(sample.tgt, 0.5)
+    src = (0.5 + when)[..., None, None, None].expand(2, len(dt), *tgt.shape[1:])
+    sample = replace(sample, tgt_net=tgt, src_net=src, src=src, tgt=tgt, dt=when)
+    T = objective.predict(sample).T_src_tgt
+    assert (watch.second > watch.first).all()
+    expected = torch.eye(4).repeat(2, len(dt), 1, 1)
+    expected[..., 0, 3] = when  # T_second_first for the future, its inverse for the past
+    expected[..., 2, 3] = when.sign()
+    torch.testing.assert_close(T, expected)
+
+
+def test_the_networks_see_the_jittered_images_the_loss_the_real_ones(recording):
+    config = tiny_config(data={"jitter": 1.0})
+    objective, sample = tiny_objective(config), draw(recording, config, train=True).batch(0)
+    plain = replace(sample, tgt_net=sample.tgt, src_net=sample.src)
+    assert not torch.allclose(objective.predict(sample).disps[0], objective.predict(plain).disps[0])
+    predictions = objective.predict(plain)
+    a, b = (objective.losses(s, predictions).total for s in (sample, plain))
+    assert torch.equal(a, b)
+
+
+def test_depth_follows_the_focal_length(recording):
+    """A camera of twice the focal length sees the same picture at twice the distance."""
+    objective, sample = tiny_objective(), draw(recording).batch(0)
+    sample.K[1] = camera(2 * FOCAL)[0]
+    predictions = objective.predict(sample)
+    torch.testing.assert_close(predictions.depth_scale, torch.tensor([1.0, 2.0]))
+    sample.K_known[:] = False
+    assert (objective.predict(sample).depth_scale == 1).all()
+    graph = objective.inference_graph()
+    image, K = sample.tgt[:1], camera(FOCAL).float()
+    near, far = graph(image, None, K)[0], graph(image, None, camera(3 * FOCAL).float())[0]
+    torch.testing.assert_close(far, 3 * near)
+    assert near.min() > 2 and near.max() < 20
+
+
+# -- the loss -------------------------------------------------------------------------------------
+
+
+def test_the_truth_costs_next_to_nothing_and_any_error_more(recording):
+    objective = tiny_objective(tiny_config(automask=False))
+    sample = draw(recording, batch_size=4).batch(0)
+
+    def cost(**factors):
+        predictions = truth(objective, sample, recording, POSES, **factors)
+        return objective.losses(sample, predictions).terms["photometric"].item()
+
+    right, still = cost(), cost(motion_error=0.0)
+    assert right < 0.02 and right < 0.12 * still
+    for factor in (0.8, 1.25):
+        assert cost(depth_error=factor) > 1.3 * right
+        assert cost(motion_error=factor) > 1.3 * right
+    # depth and motion share an unknown scale
+    assert cost(depth_error=1.25, motion_error=1.25) == pytest.approx(right, rel=0.02)
+
+
+def test_a_static_camera_masks_everything_and_its_depth_gets_no_gradient(recording):
+    objective, sample = tiny_objective(tiny_config(smoothness=0.0)), draw(recording).batch(0)
+    sample = replace(sample, src=sample.tgt[:, None].expand_as(sample.src))
+    predictions = truth(objective, sample, recording, POSES)
+    disp = predictions.disps[0].requires_grad_()
+    terms = objective.losses(sample, predictions)
+    assert terms.maps["automask"].sum() == 0 and terms.total == 0
+    terms.total.backward()
+    assert disp.grad.abs().sum() == 0
+
+
+def test_the_automask_keeps_what_the_motion_explains(recording):
+    objective, sample = tiny_objective(), draw(recording, batch_size=4).batch(0)
+    terms = objective.losses(sample, truth(objective, sample, recording, POSES))
+    assert terms.maps["automask"].mean() > 0.8
+    # it is the loss of the smaller error, per pixel
+    off = tiny_objective(tiny_config(automask=False))
+    all_pixels = off.losses(sample, truth(off, sample, recording, POSES)).terms["photometric"]
+    assert terms.terms["photometric"] < all_pixels
+
+
+def test_terms_add_up_and_maps_are_what_they_say(recording):
+    objective, sample = tiny_objective(), draw(recording).batch(0)
+    found = objective(sample, 0.5)
+    torch.testing.assert_close(found.total, sum(found.terms.values()))
+    assert set(found.terms) == {"photometric", "smoothness"}
+    assert all(t.shape == () and t > 0 for t in found.terms.values())
+    shapes = {"depth": 1, "error": 1, "automask": 1, "warped": 3}
+    assert {n: tuple(m.shape) for n, m in found.maps.items()} == {
+        n: (2, c, 64, 96) for n, c in shapes.items()
+    }
+    assert not any(m.requires_grad for m in found.maps.values())
+    assert set(found.maps["automask"].unique().tolist()) <= {0.0, 1.0}
+    twice = tiny_objective(tiny_config(smoothness=2e-3))(sample, 0.5)
+    torch.testing.assert_close(twice.terms["smoothness"], 2 * found.terms["smoothness"])
+
+
+def test_every_scale_is_judged_and_coarser_ones_are_smoothed_less(recording):
+    """A ramp over half the columns has twice the step and half the weight."""
+    objective = tiny_objective(tiny_config(scales=(0, 1, 2, 3)))
+    sample = draw(recording).batch(0)
+    predictions = objective.predict(sample)
+    assert sorted(predictions.disps) == [0, 1, 2, 3]
+    objective.losses(sample, predictions).total.backward()
+    heads = objective.depth_net.decoder.heads
+    assert all(heads[str(s)].weight.grad.abs().sum() > 0 for s in range(4))
+    ramp = {s: torch.linspace(0.2, 0.4, 96 >> s).expand(2, 1, 64 >> s, 96 >> s) for s in range(4)}
+    blank = replace(sample, tgt=torch.zeros_like(sample.tgt))
+    whole = objective.losses(blank, replace(predictions, disps=ramp)).terms["smoothness"]
+    single = objective.losses(blank, replace(predictions, disps={0: ramp[0]})).terms["smoothness"]
+    assert whole.item() == pytest.approx(single.item(), rel=0.05)
+
+
+def test_validation_is_repeatable_and_blind_to_autocast(recording):
+    objective, sample = tiny_objective(), draw(recording).batch(0)
+    expected = objective.validation(sample)
+    assert expected.shape == () and not expected.requires_grad
+    torch.manual_seed(99)
+    assert torch.equal(objective.validation(sample), expected)
+    predictions = objective.predict(sample)
+    objective.predict = lambda *_: replace(predictions)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(objective.validation(sample), expected)
+        score = objective.losses(sample, predictions).terms["photometric"]
+    torch.testing.assert_close(score, expected)
+
+
+@pytest.mark.parametrize("bad", [(), (1, 2), (0, 0), (0, 5), (-1, 0)])
+def test_scales_that_no_decoder_has_are_refused(bad):
+    with pytest.raises(ValidationError, match="scales"):
+        get_method("monodepth").config_class(scales=bad)
+
+
+# -- the graph that is saved ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "network", "objective"),
+    [
+        ({}, {}, {}),
+        ({}, {"pose_downscale": 2}, {"scales": (0, 1, 2)}),
+        ({"intrinsics": "pair"}, {}, {}),
+        ({"intrinsics": "video"}, {}, {}),
+    ],
+)
+def test_the_inference_graph_is_the_objective(recording, data, network, objective):
+    config = tiny_config(data, network, **objective)
+    trained = tiny_objective(config)
+    sample = draw(recording, config).batch(0)
+    graph = trained.inference_graph()
+    focal = torch.full((2,), graph.canonical_focal) if data else sample.K[:, 0, 0]
+    K = sample.K.clone()
+    K[:, 0, 0] = focal
+    with torch.no_grad():
+        expected = trained.predict(sample)
+        depth, residual, T, state = graph(sample.tgt_net, sample.src_net[:, 0], K)
+    torch.testing.assert_close(depth, trained.depth(expected.disps[0], expected.depth_scale))
+    torch.testing.assert_close(T, expected.T_src_tgt[:, 0])
+    assert residual is None and state is None and not graph.training
+    assert graph(sample.tgt, None, K)[2] is None
+
+
+def test_a_graph_is_rebuilt_from_its_architecture(recording):
+    graph = tiny_objective(tiny_config(network={"pose_downscale": 2})).inference_graph()
+    rebuilt = build_graph(json.loads(json.dumps(graph.architecture))).eval()
+    rebuilt.load_state_dict(graph.state_dict())
+    sample = draw(recording).batch(0)
+    arguments = sample.tgt, sample.src[:, 0], sample.K
+    for a, b in zip(graph(*arguments), rebuilt(*arguments), strict=True):
+        assert a is b is None or torch.equal(a, b)
+    depth_only = build_graph({**graph.architecture, "pose_encoder": None}).eval()
+    depth_only.depth_net.load_state_dict(graph.depth_net.state_dict())
+    assert torch.equal(depth_only(*arguments)[0], graph(*arguments)[0])
+    assert depth_only(*arguments)[2] is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "magic"}, {"encoder": "vgg"}, {"colour": 1}, {"decoder_channels": [8, 8]},
+        {"decoder_channels": 8}, {"width": "wide"}, {"canonical_focal": None}, {"min_depth": "x"},
+    ],
+)  # fmt: skip
+def test_an_architecture_that_is_not_ours_is_a_clean_error(change):
+    architecture = {**tiny_objective().inference_graph().architecture, **change}
+    with pytest.raises(ValueError, match="is not one of|does not fit"):
+        build_graph(architecture)
+    with pytest.raises(ValueError, match="names no method"):
+        build_graph({"encoder": "resnet18"})
+
+
+def test_methods_are_discovered_by_folder():
+    assert "monodepth" in method_names()
+    assert all(get_method(name).name == name for name in method_names())
+    with pytest.raises(ValueError, match="magic.*monodepth"):
+        get_method("magic")
+
+
+# -- learning -------------------------------------------------------------------------------------
+
+CURVE = [
+    0.0461, 0.0314, 0.0272, 0.0212, 0.0233, 0.0169, 0.0228, 0.0207, 0.0194, 0.0176,
+    0.0195, 0.0164, 0.0169, 0.0144, 0.0176, 0.0166, 0.0156, 0.0169, 0.0141, 0.0169,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def training(recording):
+    """Eighty steps from random weights: losses, and the last ten depths beside the truth."""
+    objective, source = tiny_objective().train(), draw(recording, batch_size=4, train=True)
+    optimizer = torch.optim.Adam(objective.parameters(), lr=1e-3)
+    losses, depths = [], []
+    for step in range(80):
+        torch.manual_seed(step)
+        batch = source.batch(step)
+        terms = objective(batch, 1.0)
+        optimizer.zero_grad()
+        terms.total.backward()
+        optimizer.step()
+        losses.append(terms.total.item())
+        if step >= 70:
+            true = np.stack([recording.depth(int(i) + 1) for i in batch.index])[:, None]
+            depths.append((terms.maps["depth"], torch.tensor(true)))
+    return losses, depths
+
+
+def test_the_first_twenty_losses_are_these(training):
+    np.testing.assert_allclose(training[0][:20], CURVE, rtol=0.05)
+
+
+def test_training_from_scratch_lowers_the_loss_and_finds_what_is_near(training):
+    losses, depths = training
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:3])
+    found, true = (torch.cat(maps) for maps in zip(*depths, strict=True))
+    box, wall = found[true < 5.5], found[true > 11]
+    assert box.median() < 0.8 * wall.median()
