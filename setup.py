@@ -40,6 +40,11 @@ setup(
             "dyndepth = dyndepth_core.cli:main",
             *(f"{node} = dyndepth_ros.{node}:main" for node in NODES),
         ],
+        # What `dyndepth benchmark` measures beyond the core, which knows no ROS.
+        "dyndepth.benchmarks": [
+            "node = dyndepth_ros.node_latency:measure",
+            "node_vga = dyndepth_ros.node_latency:measure_full_size",
+        ],
         "dyndepth.commands": [
             "demo = dyndepth_ros.demo:command",
             *(f"{name} = dyndepth_core.commands.{name}:command" for name in COMMANDS),
