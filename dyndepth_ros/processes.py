@@ -83,12 +83,13 @@ class Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
+        impatient = signal.signal(signal.SIGINT, signal.SIG_IGN)  # sweep first, whoever insists
         for name in reversed(list(self._children)):
             self._signal(name, signal.SIGINT)
         for name in self._children:
             self.stop(name)
+        for number, handler in {**self._old, signal.SIGINT: impatient}.items():
+            signal.signal(number, handler)
 
     def start(self, name: str, module: str, **parameters: object) -> None:
         """Start a node of this package as `python -m module --ros-args -p ...`."""

@@ -1,0 +1,170 @@
+"""The demo end to end with a tiny model, and what it does when things go wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("rosbags")
+typer = pytest.importorskip("typer")
+from listening import PATIENCE  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
+
+from dyndepth_core.data.recording import Recording  # noqa: E402
+from dyndepth_core.evaluation.protocols import get_protocol  # noqa: E402
+from dyndepth_core.evaluation.runner import ModelArm, evaluate  # noqa: E402
+from dyndepth_core.inference import model_file as files  # noqa: E402
+from dyndepth_core.inference.predictor import Predictor  # noqa: E402
+from dyndepth_ros import demo, processes  # noqa: E402
+from dyndepth_ros.conversions import CloudMessage  # noqa: E402
+from dyndepth_ros.demo_recorder import cloud_arrays  # noqa: E402
+
+FRAMES = 6
+
+
+def start_demo(out: Path, *words: object) -> subprocess.Popen:
+    command = [sys.executable, "-m", "dyndepth_core.cli", "demo", "--out", out, *words]
+    return subprocess.Popen(
+        [str(w) for w in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "DEMO_UNDER_TEST": str(out)},
+    )  # fmt: skip
+
+
+def children_of(out: Path) -> list[str]:
+    """Command lines of all nodes that the demo writing to `out` started: they inherit its mark."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if "dyndepth_ros." in line and f"DEMO_UNDER_TEST={out}" in (
+                folder / "environ"
+            ).read_bytes().decode(errors="replace").split("\0"):
+                found.append(line)
+        except OSError:  # ended meanwhile
+            continue
+    return found
+
+
+def test_the_whole_chain(model_file, tmp_path):
+    out = tmp_path / "demo"
+    process = start_demo(out, "--frames", FRAMES, "--seed", 1001, "--model", model_file)
+    text = process.communicate(timeout=3 * PATIENCE)[0]
+    assert process.returncode == 0, text
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["frames_in"], summary["frames_out"], summary["dropped"]) == (FRAMES, FRAMES, 0)
+    latency = summary["latency_ms"]
+    assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
+    assert summary["seed"] == 1001 and summary["model"] == str(model_file)
+    assert 0 < summary["points_per_cloud"] <= 64 * 96
+    recording = Recording(out / "recording")
+    assert len(recording) == FRAMES and recording.dynamic(0) is not None
+    assert np.diff(recording.stamps_ns).tolist() == [10**8] * (FRAMES - 1)
+    # What went through ROS scores as the same model does without it, up to the JPEG of the record.
+    arms = {"model": ModelArm(Predictor(model_file))}
+    direct = evaluate([recording], arms, get_protocol("native")).table()["model"]
+    assert summary["abs_rel"]["all"] == pytest.approx(direct["all"]["abs_rel"], rel=0.03)
+    assert summary["abs_rel"]["static"] == pytest.approx(direct["static"]["abs_rel"], rel=0.03)
+    sheet = cv2.imread(str(out / "contact_sheet.png"))
+    assert sheet.shape[0] > 4 * 390 and sheet.std() > 20
+    film = cv2.VideoCapture(str(next(out.glob("film.*"))))
+    assert sum(film.read()[0] for _ in range(FRAMES + 3)) == FRAMES
+    for name in ("contact_sheet.png", "summary.json", "depth.launch.py"):
+        assert name in text
+    assert not (out / "received").exists() and not children_of(out)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_survives_the_demo(model_file, tmp_path, number):
+    process = start_demo(tmp_path / "demo", "--frames", 5000, "--model", model_file)
+    end = time.monotonic() + 2 * PATIENCE
+    received = tmp_path / "demo" / "received"
+    while not list(received.glob("000*.npz")):
+        assert time.monotonic() < end and process.poll() is None, process.communicate()[0]
+        time.sleep(0.1)
+    assert len(children_of(tmp_path / "demo")) == 3
+    process.send_signal(number)
+    if number == signal.SIGINT:
+        time.sleep(0.2)
+        process.send_signal(number)  # an impatient user
+    text = process.communicate(timeout=PATIENCE)[0]
+    assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), text
+    while children_of(tmp_path / "demo"):
+        assert time.monotonic() < end + PATIENCE, children_of(tmp_path / "demo")
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def run():
+    app = typer.Typer()
+    app.command()(demo.command)
+    return lambda *words: CliRunner().invoke(app, [str(w) for w in words])
+
+
+def test_without_a_bundled_model_one_clear_error(tmp_path, run, monkeypatch):
+    monkeypatch.setattr(files, "BUNDLED", tmp_path / "none.safetensors")
+    done = run("--out", tmp_path / "demo")
+    assert isinstance(done.exception, ValueError) and "--model" in str(done.exception)
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path, run, model_file):
+    (tmp_path / "thesis.tex").write_text("precious")
+    done = run("--out", tmp_path, "--model", model_file)
+    assert isinstance(done.exception, ValueError) and "thesis.tex" in str(done.exception)
+    (tmp_path / "demo" / "logs").mkdir(parents=True)
+    (tmp_path / "demo" / "summary.json").write_text("old")
+    demo.prepare(tmp_path / "demo")
+    assert not list((tmp_path / "demo").iterdir())
+
+
+def test_a_world_the_model_knows_is_refused(model_file):
+    meta = files.read_meta(model_file)
+    assert "does not say" in demo.check_seed(1000, meta)
+    known = meta.model_copy(deep=True)
+    known.provenance = files.Provenance(world_seeds=[3, 4, 5])
+    assert "not among" in demo.check_seed(1000, known)
+    with pytest.raises(ValueError, match="trained on this world.*above 5"):
+        demo.check_seed(4, known)
+
+
+def test_a_process_that_dies_is_reported_with_its_log(tmp_path, domain_id):
+    with processes.Processes(tmp_path, processes.isolated_environment(domain_id)) as children:
+        children.start("replay", "dyndepth_ros.bag_replay_node")
+        assert processes.wait_until(lambda: not children.running("replay"), PATIENCE)
+        with pytest.raises(ValueError, match="(?s)replay ended with exit code 1.*bag is empty"):
+            children.check(may_end=("replay",))
+
+
+def test_demos_at_the_same_time_use_different_domains(monkeypatch):
+    with processes.own_domain() as first, processes.own_domain() as second:
+        assert first != second and {first, second} <= set(processes.DOMAINS)
+    monkeypatch.setenv("ROS_STATIC_PEERS", "robot")
+    monkeypatch.setenv("ROS_DOMAIN_ID", "7")
+    env = processes.isolated_environment(first)
+    assert env["ROS_DOMAIN_ID"] == str(first) and "ROS_STATIC_PEERS" not in env
+    assert env["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert Path(env["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
+    assert os.environ["ROS_DOMAIN_ID"] == "7"
+
+
+def test_a_cloud_is_read_as_it_was_written():
+    cloud = CloudMessage()
+    points = cloud.points(Header(), 2, 3)
+    points[..., :3] = np.arange(18).reshape(2, 3, 3)
+    colors = np.arange(18, dtype=np.uint32).reshape(2, 3, 3)
+    packed = (colors[..., 0] << 16) | (colors[..., 1] << 8) | colors[..., 2]
+    points[..., 3] = packed.astype(np.uint32).view(np.float32)
+    points[1, 1, :3] = np.nan
+    xyz, rgb = cloud_arrays(cloud.message)
+    keep = np.arange(6) != 4
+    assert (xyz == np.arange(18).reshape(6, 3)[keep]).all()
+    assert (rgb == colors.reshape(6, 3)[keep]).all()
