@@ -187,21 +187,16 @@ def _finish(
 
 
 def _show(console: Console, out: Path, entries: list[dict]) -> None:
-    from rich.table import Table
-
-    table = Table(title=f"collected into {out}", title_justify="left")
-    for column in ("bag", "camera", "in", "kept", "sequences", "with odometry", "dropped"):
-        table.add_column(column)
     for e in entries:
-        dropped = ", ".join(f"{n} {reason}" for reason, n in e["dropped"].items()) or "-"
-        table.add_row(
-            e["name"], e["image_topic"], str(e["frames_in"]), str(e["kept"]),
-            str(len(e["sequences"])), str(e["with_odometry"]), dropped,
-        )  # fmt: skip
-    console.print(table)
+        console.print(
+            f"{e['name']}: {e['image_topic']}, {e['frames_in']} frames, {e['kept']} kept in "
+            f"{_count(e['sequences'], 'sequence')}, {e['with_odometry']} with odometry"
+            + "".join(f"; left out {n} ({reason})" for reason, n in e["dropped"].items()),
+            soft_wrap=True,
+        )
     for e in entries:
         if e["problems"]:  # each was logged when it was met
-            found = f"{len(e['problems'])} faults of the bag are listed in manifest.json"
+            found = f"{_count(e['problems'], 'fault')} of the bag listed in manifest.json"
             console.print(f"{e['name']}: {found}", style="yellow", soft_wrap=True)
         if e["calibration"].startswith("unknown"):
             console.print(
@@ -210,3 +205,7 @@ def _show(console: Console, out: Path, entries: list[dict]) -> None:
                 soft_wrap=True,
             )
     console.print(f"next: dyndepth train --method monodepth --data {out} --out RUN", soft_wrap=True)
+
+
+def _count(things: list, word: str) -> str:
+    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
