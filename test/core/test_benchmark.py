@@ -155,6 +155,19 @@ def test_without_plain_variants_only_absolute_figures(tmp_path, monkeypatch):
     assert "absolute figures only" in result.output
 
 
+def test_what_needs_ros_is_named_where_ros_is_not(tmp_path, monkeypatch):
+    from dyndepth_core.commands import benchmark
+
+    def absent(device):
+        raise ImportError("No module named 'rclpy'")
+
+    monkeypatch.setattr(benchmark, "_installed", lambda: {"node": absent})
+    result = run("--json", tmp_path / "a.json", "--reference", FOLDER, "--only", "node")
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert json.loads((tmp_path / "a.json").read_text())["not_measured"]["node"]
+    assert "not measured: No module named 'rclpy'" in " ".join(result.output.split())
+
+
 def test_bad_arguments_are_said(tmp_path):
     assert "no plain variants" in str(run("--reference", tmp_path).exception)
     assert "no such measurement" in str(run("--only", "netwerk").exception)
