@@ -24,7 +24,7 @@ from dyndepth_ros.raw import message_class
 BROKEN_BAG = 1  # exit code: nothing could be replayed
 QUEUE = 10  # messages kept for a slow reliable subscriber
 LATE_S = 0.5
-SETTLED_S = 0.4  # without a new subscriber
+SETTLED_S = 1.0  # without a new subscriber
 
 
 class ReplayConfig(ParameterModel):
