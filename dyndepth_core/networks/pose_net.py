@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from dyndepth_core.geometry.se3 import exp_so3, make_T
 from dyndepth_core.networks.encoders import Encoder
 
-POSE_SCALE = 0.01  # keeps the first steps near the identity warp
+# Rotation starts near the identity warp, as published. Translation takes larger steps than the published 0.01: depth feels
+# no gradient until there is a translation, and with 0.01 that alone takes hundreds of steps.
+ROTATION_SCALE, TRANSLATION_SCALE = 0.01, 0.1
 
 
 class PoseNet(nn.Module):
-    """Encoder of both images -> 1x1 squeeze -> 3x3, 3x3 (256, ReLU) -> 1x1 to 6 -> spatial mean -> times 0.01."""
+    """Encoder of both images -> 1x1 squeeze -> 3x3, 3x3 (256, ReLU) -> 1x1 to 6 -> spatial mean -> scaled."""
 
     def __init__(self, encoder: str, width: float = 1.0, downscale: int = 1, intrinsics: bool = False) -> None:
         super().__init__()
@@ -33,8 +35,8 @@ class PoseNet(nn.Module):
         x = self.encoder(pair)[-1]
         x = F.relu(self.squeeze(x))
         x = F.relu(self.conv2(F.relu(self.conv1(x))))
-        vector = POSE_SCALE * self.head(x).float().mean((2, 3))
-        T = make_T(exp_so3(vector[:, :3]), vector[:, 3:])
+        vector = self.head(x).float().mean((2, 3))
+        T = make_T(exp_so3(ROTATION_SCALE * vector[:, :3]), TRANSLATION_SCALE * vector[:, 3:])
         K = None if self.intrinsics is None else self.intrinsics(x, first.shape[-2:])
         return T, K
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,9 +11,17 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
 from dyndepth_core.data.sample import Sample
+from dyndepth_core.geometry.camera import resize_K
 from dyndepth_core.geometry.se3 import invert_T
 from dyndepth_core.geometry.warp import inverse_warp
-from dyndepth_core.losses.photometric import TIE_BREAK, automask, image_stats, min_reprojection, photometric_error
+from dyndepth_core.losses.photometric import (
+    TIE_BREAK,
+    ImageStats,
+    automask,
+    image_stats,
+    min_reprojection,
+    photometric_error,
+)
 from dyndepth_core.losses.smoothness import edge_aware_smoothness
 from dyndepth_core.methods.base import LossTerms, Objective, Predictions
 from dyndepth_core.methods.monodepth.graph import DepthPoseGraph
@@ -27,6 +36,8 @@ class MonodepthConfig(BaseModel):
     scales: tuple[int, ...] = Field((0,), description="decoder scales the loss looks at; the paper uses 0,1,2,3 (slower)")
     smoothness: float = Field(1e-3, ge=0, description="weight of edge-aware smoothness at full resolution")
     ssim_weight: float = Field(0.85, ge=0, le=1, description="share of SSIM in the photometric error")
+    pyramid: int = Field(4, ge=1, le=5, description="image levels (1/1, 1/2, ...) that judge the finest disp early on")
+    pyramid_until: float = Field(0.5, ge=0, le=1, description="progress at which only the full resolution is left")
     automask: bool = Field(True, description="drop pixels the unwarped source explains better")
 
     @field_validator("scales")
@@ -39,6 +50,10 @@ class MonodepthConfig(BaseModel):
 
 class MonodepthObjective(Objective):
     """L = mean_s [ mean_px min(pe(warp_-1), pe(warp_+1), pe(src_-1), pe(src_+1)) + w / 2^s smooth_s ] (Godard et al. 2019).
+
+    Ours beside the paper: early on the finest disp is also judged on a pyramid of smaller images (weight 1, falling to 0 at
+    `pyramid_until`). A 3x3 SSIM feels errors of a pixel or two, but near ground is off by five before anything is learned;
+    with small batches and few steps the paper's loss stays long on the plateau of a constant depth.
 
     config: the whole config tree (data, network, objective); videos: names of the recordings, for intrinsics per video;
     canonical_focal: f0 in pixels at network size.
@@ -84,45 +99,54 @@ class MonodepthObjective(Objective):
     def losses(self, sample: Sample, predictions: Predictions, progress: float = 1.0) -> LossTerms:
         """See the class. In float32 also under autocast: SSIM's variances and the warp do not survive half precision."""
         with torch.autocast(sample.tgt.device.type, enabled=False):
-            return self._losses(sample, predictions, noise=self.training)
+            coarse = max(0.0, 1 - progress / self.config.pyramid_until) if self.config.pyramid_until else 0.0
+            return self._losses(sample, predictions, self.training, coarse)
 
-    def _losses(self, sample: Sample, predictions: Predictions, noise: bool) -> LossTerms:
-        batch, sources = sample.dt.shape
-        height, width = sample.tgt.shape[-2:]
-        src = sample.src.flatten(0, 1)
-        target = _repeat_stats(image_stats(sample.tgt), sources)
-        with torch.no_grad():
-            identity = photometric_error(src, target, self.config.ssim_weight)
-            identity = min_reprojection(identity.unflatten(0, (batch, sources)).squeeze(2))
-            if noise:
-                identity = identity + TIE_BREAK * torch.randn_like(identity)
-        T = predictions.T_src_tgt.flatten(0, 1).float()
-        K = predictions.K.float().repeat_interleave(sources, 0)
+    def _losses(self, sample: Sample, predictions: Predictions, noise: bool, coarse: float = 0.0) -> LossTerms:
+        view = _View.of(sample, predictions.K, 0, self.config.ssim_weight, noise)
+        finest = min(predictions.disps)
         photometric, smoothness, maps = [], [], {}
         for s, disp in sorted(predictions.disps.items()):
-            image = sample.tgt if s == 0 else F.interpolate(sample.tgt, disp.shape[-2:], mode="area")
+            image = sample.tgt if s == 0 else F.avg_pool2d(sample.tgt, 2**s)
             smoothness.append(edge_aware_smoothness(disp, image) / 2**s)
-            full = disp if s == 0 else F.interpolate(disp, (height, width), mode="bilinear", align_corners=False)
-            depth = self.depth(full, predictions.depth_scale)
-            warped, found = inverse_warp(src, depth.repeat_interleave(sources, 0), T, K)
-            errors = photometric_error(warped, target, self.config.ssim_weight).unflatten(0, (batch, sources)).squeeze(2)
-            error = min_reprojection(errors)
-            photometric.append((torch.minimum(error, identity) if self.config.automask else error).mean())
-            if s == min(predictions.disps):
+            if s > 0:
+                disp = F.interpolate(disp, view.src.shape[-2:], mode="bilinear", align_corners=False)
+            error, depth, warped = self._score(view, disp, predictions)
+            photometric.append(self._explained(error, view))
+            if s == finest:
                 maps = {
-                    "depth": depth.detach(), "error": error.detach(), "automask": automask(error, identity),
-                    "warped": warped.detach().unflatten(0, (batch, sources))[:, -1],
+                    "depth": depth.detach(), "error": error.detach(), "automask": automask(error, view.identity),
+                    "warped": warped.detach(),
                 }  # fmt: skip
         terms = {
             "photometric": torch.stack(photometric).mean(),
             "smoothness": self.config.smoothness * torch.stack(smoothness).mean(),
         }
+        if coarse > 0 and self.config.pyramid > 1:
+            levels = []
+            for level in range(1, self.config.pyramid):
+                view = _View.of(sample, predictions.K, level, self.config.ssim_weight, noise)
+                error, *_ = self._score(view, F.avg_pool2d(predictions.disps[finest], 2**level), predictions)
+                levels.append(self._explained(error, view))
+            terms["pyramid"] = coarse * torch.stack(levels).mean()
         return LossTerms(sum(terms.values()), terms, maps)
+
+    def _score(self, view: _View, disp: Tensor, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
+        """Minimum reprojection error and depth (B, 1, h, w) of disp at the view's size, and the last source's warp."""
+        depth = self.depth(disp, predictions.depth_scale)
+        error, warped = view.reproject(depth, predictions.T_src_tgt, self.config.ssim_weight)
+        return error, depth, warped
+
+    def _explained(self, error: Tensor, view: _View) -> Tensor:
+        """Mean over pixels of min(warps, sources): where a source itself wins, the minimum has no gradient (automask)."""
+        return (torch.minimum(error, view.identity) if self.config.automask else error).mean()
 
     @torch.no_grad()
     def validation(self, sample: Sample) -> Tensor:
         """mean_px min(pe(warps), pe(sources)): falls with better depth and motion and cannot be lowered by masking pixels."""
         predictions = self.predict(sample)
+        finest = min(predictions.disps)
+        predictions.disps = {finest: predictions.disps[finest]}
         with torch.autocast(sample.tgt.device.type, enabled=False):
             return self._losses(sample, predictions, noise=False).terms["photometric"]
 
@@ -148,6 +172,37 @@ def _copy_weights(source: nn.Module, target: nn.Module) -> None:
     target.load_state_dict({k: state[k].cpu() for k in target.state_dict()})
 
 
-def _repeat_stats(stats, sources: int):
-    """Statistics of tgt for each of its sources, computed once."""
-    return type(stats)(*(t.repeat_interleave(sources, 0) for t in (stats.image, stats.mean, stats.square)))
+@dataclass
+class _View:
+    """A sample at one resolution: sources, statistics of tgt (computed once) and the error of not warping at all."""
+
+    src: Tensor  # (B * S, 3, h, w)
+    target: ImageStats  # of tgt, repeated for each source
+    identity: Tensor  # (B, 1, h, w)
+    K: Tensor  # (B * S, 3, 3) at this resolution
+
+    @classmethod
+    def of(cls, sample: Sample, K: Tensor, level: int, ssim_weight: float, noise: bool) -> _View:
+        """The sample at 1 / 2^level of its resolution."""
+        sources = sample.src.shape[1]
+        src, tgt = sample.src.flatten(0, 1), sample.tgt
+        if level:
+            src, tgt = F.avg_pool2d(src, 2**level), F.avg_pool2d(tgt, 2**level)
+        stats = image_stats(tgt)
+        target = ImageStats(*(t.repeat_interleave(sources, 0) for t in (stats.image, stats.mean, stats.square)))
+        with torch.no_grad():
+            errors = photometric_error(src, target, ssim_weight)
+            identity = min_reprojection(errors.unflatten(0, (-1, sources)).squeeze(2))
+            if noise:
+                identity = identity + TIE_BREAK * torch.randn_like(identity)
+        K = resize_K(K.float(), 0.5**level, 0.5**level).repeat_interleave(sources, 0)
+        return cls(src, target, identity, K)
+
+    def reproject(self, depth: Tensor, T_src_tgt: Tensor, ssim_weight: float) -> tuple[Tensor, Tensor]:
+        """Minimum reprojection error (B, 1, h, w) of depth (B, 1, h, w), and tgt (B, 3, h, w) as the last source shows it."""
+        sources = T_src_tgt.shape[1]
+        depth, T = depth.repeat_interleave(sources, 0), T_src_tgt.flatten(0, 1).float()
+        warped, _ = inverse_warp(self.src, depth, T, self.K)
+        errors = photometric_error(warped, self.target, ssim_weight)
+        error = min_reprojection(errors.unflatten(0, (-1, sources)).squeeze(2))
+        return error, warped.unflatten(0, (-1, sources))[:, -1]
