@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from dyndepth_core.data.calibration import Calibration
 from dyndepth_core.data.recording import Recording
@@ -29,7 +30,7 @@ class DataConfig(BaseModel):
     grey: float = Field(0.15, ge=0, le=1, description="share of the jittered samples turned grey")
     zoom: float = Field(1.3, ge=1, le=4, description="largest random zoom into the image")
     zoom_share: float = Field(0.5, ge=0, le=1, description="share of samples zoomed")
-    cache_mb: int = Field(3000, ge=0, description="memory for decoded, resized frames (MB)")
+    cache_mb: int = Field(3000, ge=0, description="memory for decoded, resized frames, of all data workers together (MB)")
 
     @field_validator("size")
     @classmethod
@@ -119,7 +120,8 @@ class SampleSource:
                     f"{fit.in_size[0]}; split the recording where the size changes, or correct calib.json"
                 )
             image = fit.image(lens.image(image) if lens else image)
-            if len(self._cache) < self._room:
+            worker = get_worker_info()  # each data worker has a cache of its own
+            if len(self._cache) < self._room // (worker.num_workers if worker else 1):
                 self._cache[video, i] = image
         return image
 

@@ -56,14 +56,16 @@ class RecordingWriter:
         keep: bool = True,
         reason: str = "",
     ) -> None:
-        """Append a frame: image uint8 (H, W, 3) RGB, depth (H, W) metres, velocity (H, W, 3) m/s; rest as in Recording."""
+        """Append a frame: image uint8 (H, W, 3) RGB, depth (H, W) metres (256 and more: none), velocity (H, W, 3) m/s; rest
+        as in Recording.
+        """
         expected = (self.calib.height, self.calib.width, 3)
         if image.shape != expected:
             raise ValueError(f"{self.path}: image of shape {image.shape}, but the calibration says {expected}")
         stem = f"{self.count:06d}"
         if depth is not None:
-            coded = np.clip(np.nan_to_num(depth) * DEPTH_PNG_SCALE + 0.5, 0, 65535).astype(np.uint16)
-            self._png("depth", stem, coded)
+            coded = np.nan_to_num(depth, posinf=0, neginf=0) * DEPTH_PNG_SCALE + 0.5
+            self._png("depth", stem, np.where((coded < 1) | (coded >= 65536), 0, coded).astype(np.uint16))
         if instances is not None:
             self._png("instances", stem, instances.astype(np.uint16))
         if dynamic is not None:

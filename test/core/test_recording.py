@@ -34,7 +34,7 @@ def record(path, count=4, **options):
 def test_everything_written_is_read_back(tmp_path):
     rng = np.random.default_rng(0)
     depth = rng.uniform(0.5, 90, (H, W)).astype(np.float32)
-    depth[0, :3] = 0, np.nan, 300
+    depth[0, :5] = 0, np.nan, 300, np.inf, -1
     truth = {
         "instances": rng.integers(0, 60000, (H, W)),
         "dynamic": rng.random((H, W)) > 0.5,
@@ -48,7 +48,7 @@ def test_everything_written_is_read_back(tmp_path):
     assert recording.stamps_ns.tolist() == [0, STEP, 2 * STEP, 3 * STEP] and recording.keep.all()
     np.testing.assert_array_equal(recording.image(3), picture(3))
     np.testing.assert_allclose(recording.depth(1)[1:], depth[1:], atol=1 / 512 + 1e-6)
-    assert recording.depth(1)[0, :3].tolist() == [0, 0, 65535 / 256]
+    assert (recording.depth(1)[0, :5] == 0).all()  # none, or too far for the format
     np.testing.assert_array_equal(recording.instances(1), truth["instances"])
     np.testing.assert_array_equal(recording.dynamic(1), truth["dynamic"])
     np.testing.assert_allclose(recording.velocity(1), truth["velocity"], rtol=1e-3, atol=1e-3)

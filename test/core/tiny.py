@@ -1,4 +1,4 @@
-"""Configurations of networks small enough to train within a test."""
+"""Networks small enough to train within a test, their truth, and blank recordings."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,10 @@ import numpy as np
 import torch
 from scenes import SIZE
 
+from dyndepth_core.data.calibration import Calibration
+from dyndepth_core.data.recording import Recording
 from dyndepth_core.data.sample import DataConfig
+from dyndepth_core.data.writer import RecordingWriter
 from dyndepth_core.geometry.se3 import invert_T
 from dyndepth_core.methods import get_method
 from dyndepth_core.methods.base import Predictions
@@ -46,3 +49,13 @@ def truth(objective, sample, recording, poses, depth_error=1.0, motion_error=1.0
     T = torch.stack([torch.cat(pair) for pair in motions]).float()
     T[..., :3, 3] *= motion_error
     return Predictions({0: disp}, T, sample.K, torch.ones(len(frames)))
+
+
+def blank(path, stamps_ns, size=(64, 96), keep=None, calib=None):
+    """A recording of black images with the stamps given."""
+    calib = calib or Calibration(size[1], size[0], 80.0, 80.0, 47.5, 31.5)
+    with RecordingWriter(path, calib, "png") as writer:
+        for i, stamp in enumerate(stamps_ns):
+            image = np.zeros((calib.height, calib.width, 3), np.uint8)
+            writer.add(image, int(stamp), keep=keep is None or keep[i])
+    return Recording(path)
