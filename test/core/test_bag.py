@@ -159,6 +159,20 @@ def test_a_damaged_chunk_is_left_out_and_reading_goes_on(bags, recording, tmp_pa
         assert stamps[0] == START and stamps[-1] == recording.stamps_ns[-1]
 
 
+def test_a_fault_met_in_the_middle_costs_one_message_and_repeats_none(bags, recording, tmp_path):
+    path = Path(shutil.copytree(bags["sqlite3"], tmp_path / "drive"))
+    file = storage_file(path)
+    data = bytearray(file.read_bytes())
+    page = len(data) // 4096 // 2
+    data[page * 4096 : (page + 1) * 4096] = bytes(4096)  # within the pixels of one image
+    file.write_bytes(data)
+    with Bag(path) as bag:
+        stamps = [f.stamp_ns for f in bag.frames(CAMERA)]
+        assert "damaged after bag time" in bag.problems[0]
+    assert len(stamps) == FRAMES - 1 and (np.diff(stamps) > 0).all()
+    assert stamps[0] == START and stamps[-1] == recording.stamps_ns[-1]
+
+
 def with_checksums(data: bytes) -> bytes:
     """Rewrite an MCAP file as many small chunks with CRC, without an index."""
     import zlib
