@@ -1,6 +1,9 @@
 """A bag becomes a recording that can be trained on: the right frames and K, no silent loss."""
 
 import json
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -223,6 +226,30 @@ def test_ctrl_c_leaves_what_was_collected(tmp_path, run, monkeypatch):
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     (found,) = open_recordings(tmp_path / "out")
     assert len(found) == 7 == manifest["frames"] and manifest["interrupted"]
+
+
+def test_what_is_on_disk_after_a_kill_is_a_recording(tmp_path, soak):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "rec"
+    with RecordingWriter(path, Calibration(96, 64, 80, 81, 47, 31), "png") as writer:
+        for i in range(600):
+            writer.add(rng.integers(0, 255, (64, 96, 3), np.uint8), START + i * 10**8)
+    bag = bag_from_recording(Recording(path), tmp_path / "bag")
+    for attempt in range(20 if soak else 2):
+        out = tmp_path / f"out{attempt}"
+        command = [sys.executable, "-m", "dyndepth_core.cli", "collect", bag, "--out", out]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        images, end = out / "bag_000" / "images", time.monotonic() + 60
+        while not images.is_dir() or len(list(images.glob("*.jpg"))) < 20 + 10 * attempt:
+            assert time.monotonic() < end and process.poll() is None
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+        (found,) = open_recordings(out)
+        written = len(list(images.glob("*.jpg")))
+        assert written - 1 <= len(found) <= written
+        assert all(found.image(i).shape == (64, 96, 3) for i in range(len(found)))
+        assert np.diff(found.stamps_ns).tolist() == [10**8] * (len(found) - 1)
 
 
 @pytest.mark.parametrize(
