@@ -57,6 +57,8 @@ class Atlas:
         x = self.x[block] + u * side
         y = self.y[block] + v * side
         count = x.size
+        if count == 0:
+            return np.zeros((0, 3), np.uint8)
         rows = -(-count // _ROW)
         if rows * _ROW != count:
             x = np.concatenate([x, np.zeros(rows * _ROW - count, np.float32)])

@@ -144,6 +144,8 @@ class ShadowMap:
 
     def _fetch(self, image: np.ndarray, x: np.ndarray, y: np.ndarray, border: float, mode: int):  # noqa: ANN202
         count = x.size
+        if count == 0:
+            return np.zeros(0, image.dtype)
         rows = -(-count // 512)
         pad = rows * 512 - count
         if pad:

@@ -53,7 +53,7 @@ def ground_tiles(rng: np.random.Generator) -> dict[str, np.ndarray]:
     tiles = {}
     n = 512
     warm = rng.uniform(-0.02, 0.03)
-    grain = noise(rng, n, [(512, 0.13), (256, 0.12), (128, 0.08), (32, 0.05), (8, 0.05)])
+    grain = noise(rng, n, [(512, 0.05), (256, 0.045), (128, 0.04), (64, 0.045), (32, 0.05), (16, 0.05), (8, 0.05)])
     grain -= _lines(rng, n, 2, 0.5, 2, 0.25)
     tiles["asphalt"] = _u8(_rgb((0.40, 0.40, 0.41), grain, warm))
     wear = noise(rng, n, [(256, 0.05), (64, 0.08), (16, 0.09), (4, 0.08)])
