@@ -54,8 +54,8 @@ class Atlas:
 
     def _lookup(self, block: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         side = self.side[block]
-        x = self.x[block] + u * side
-        y = self.y[block] + v * side
+        x = (self.x[block] + u * side).astype(np.float32, copy=False)
+        y = (self.y[block] + v * side).astype(np.float32, copy=False)  # remap misreads float64
         count = x.size
         if count == 0:
             return np.zeros((0, 3), np.uint8)

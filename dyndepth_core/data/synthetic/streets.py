@@ -165,6 +165,7 @@ class Network:
         other = 1 - axis
         # for an axis walked backwards the S-curves run from the far end: fix the offset there
         offset = start[other] if turn > 0 else start[other] - sum(b[2] for b in bends)
+        bends = [tuple(float(v) for v in bend) for bend in bends]  # a numpy scalar makes float64
         lo, hi = sorted((turn * (t0 - 250.0), turn * (t0 + length + 250.0)))
         s0 = self.legs[-1]["s1"] if self.legs else 0.0
         street = Street(axis, float(offset), tuple(bends), style.half, style.pavement, lo, hi,
