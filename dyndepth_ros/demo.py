@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from dyndepth_core.inference.model_meta import ModelMeta
 
 DEFAULT_SEED = 1000  # bundled models are trained on seeds far below
-SIZE = (192, 640)
+CAMERA_PIXELS = 640 * 197  # a camera of the model's own shape, so that no border lacks depth
 RATE_HZ = 10.0
 START_PATIENCE_S = 120.0  # until the first frame; importing torch from a cold disk takes its time
 FRAME_PATIENCE_S = 60.0
@@ -54,13 +55,14 @@ def command(
     prepare(out)
     console.print(f"model {path} ({meta.method}); world seed {seed}: {unseen}", soft_wrap=True)
     started = time.monotonic()
+    size = camera_size(meta.input_size)
     with _progress(console) as progress:
-        run_processes(out, path, frames, seed, clip, device, progress)
+        run_processes(out, path, frames, seed, clip, size, device, progress)
         result = evaluate_run(out, progress)
         summary = {
             **result, "seed": seed, "clip": clip, "seed_unseen": unseen, "model": str(path),
             "method": meta.method, "model_size": list(meta.input_size), "device": device,
-            "image_size": list(SIZE),
+            "image_size": list(size),
         }  # fmt: skip
         pictures = draw_run(out, summary, progress)
     summary["seconds"] = round(time.monotonic() - started, 1)
@@ -81,6 +83,13 @@ def check_seed(seed: int, meta: ModelMeta) -> str:
             f"choose a seed above {max(known)}"
         )
     return "not among the seeds the model was trained on"
+
+
+def camera_size(model_size: tuple[int, int]) -> tuple[int, int]:
+    """Image size (H, W) of the camera: the model's shape at CAMERA_PIXELS."""
+    height, width = model_size
+    cols = 2 * round(math.sqrt(CAMERA_PIXELS * width / height) / 2)
+    return math.ceil(cols * height / width), cols
 
 
 def prepare(out: Path) -> None:
@@ -108,7 +117,14 @@ def _progress(console: Console) -> Progress:
 
 
 def run_processes(
-    out: Path, model: Path, frames: int, seed: int, clip: int, device: str, progress: Progress
+    out: Path,
+    model: Path,
+    frames: int,
+    seed: int,
+    clip: int,
+    size: tuple[int, int],
+    device: str,
+    progress: Progress,
 ) -> None:
     """Camera, depth node and recorder until the last frame is recorded; none is left running.
 
@@ -124,7 +140,7 @@ def run_processes(
         )
         children.start(
             "camera", "dyndepth_ros.synthetic_camera_node", seed=seed, clip=clip, frames=frames,
-            width=SIZE[1], height=SIZE[0], rate=RATE_HZ, ground_truth=True,
+            width=size[1], height=size[0], rate=RATE_HZ, ground_truth=True,
             wait_for=2, pace_topic="depth_node/scale", pace_timeout=10.0,
         )  # fmt: skip
         _follow(out, frames, children, lambda n: progress.update(task, completed=n))

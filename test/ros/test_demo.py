@@ -20,6 +20,7 @@ from std_msgs.msg import Header  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from dyndepth_core.data.recording import Recording  # noqa: E402
+from dyndepth_core.data.transforms import plan_fit  # noqa: E402
 from dyndepth_core.evaluation.protocols import get_protocol  # noqa: E402
 from dyndepth_core.evaluation.runner import ModelArm, evaluate  # noqa: E402
 from dyndepth_core.inference import model_file as files  # noqa: E402
@@ -134,6 +135,15 @@ def test_a_world_the_model_knows_is_refused(model_file):
     assert "not among" in demo.check_seed(1000, known)
     with pytest.raises(ValueError, match="trained on this world.*above 5"):
         demo.check_seed(4, known)
+
+
+@pytest.mark.parametrize("model_size", [(128, 416), (64, 96), (192, 640), (256, 256)])
+def test_the_camera_has_the_shape_of_the_model(model_size):
+    size = demo.camera_size(model_size)
+    fit = plan_fit(size, model_size)
+    assert fit.valid == (slice(0, model_size[0]), slice(0, model_size[1]))
+    assert fit.crop[1] == 0 and fit.crop[3] == size[1] and fit.crop[2] >= size[0] - 1
+    assert 0.97 < size[0] * size[1] / demo.CAMERA_PIXELS < 1.03
 
 
 def test_a_process_that_dies_is_reported_with_its_log(tmp_path, domain_id):
