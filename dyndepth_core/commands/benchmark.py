@@ -153,4 +153,10 @@ def _show(console, report: dict) -> None:
         for gate in row["gates"]
         if not gate["kept"]
     ]
+    if about["load_1min"] > about["cores"]:
+        console.print(
+            f"this machine is busy (load {about['load_1min']:.1f} on {about['cores']} cores): its"
+            " absolute times are too long, measure again when it is idle",
+            style="yellow",
+        )
     console.print(f"promises broken: {', '.join(broken)}" if broken else "every promise kept")

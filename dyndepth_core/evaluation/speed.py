@@ -29,6 +29,7 @@ from dyndepth_core.training.schedule import make_optimizer
 
 FOCAL = 240.0
 DECODER = (16, 32, 64, 128, 256)
+EARLY = 0.1  # share of the training done: the dear part of it, with the image pyramid in the loss
 
 
 class Reference:
@@ -167,15 +168,15 @@ def training_step(
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        objective(sample, 0.5).total.backward()
+        objective(sample, EARLY).total.backward()
         optimizer.step()
 
-    found = objective.predict(sample, 0.5)
+    found = objective.predict(sample, EARLY)
     found.disps = {s: d.detach().requires_grad_() for s, d in found.disps.items()}
     found.T_src_tgt = found.T_src_tgt.detach().requires_grad_()
 
     def loss() -> None:
-        objective.losses(sample, found, 0.5).total.backward()
+        objective.losses(sample, found, EARLY).total.backward()
 
     variants: dict[str, Callable[[], object]] = {"ours": step, "loss of ours": loss}
     if reference is not None:
