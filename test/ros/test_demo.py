@@ -40,16 +40,16 @@ def start_demo(out: Path, *words: object) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def children_of(out: Path) -> list[str]:
-    """Command lines of all nodes that the demo writing to `out` started: they inherit its mark."""
-    found = []
+def children_of(out: Path) -> dict[int, str]:
+    """{pid: command line} of all nodes that the demo writing to `out` started, by its mark."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             if "dyndepth_ros." in line and f"DEMO_UNDER_TEST={out}" in (
                 folder / "environ"
             ).read_bytes().decode(errors="replace").split("\0"):
-                found.append(line)
+                found[int(folder.name)] = line
         except OSError:  # ended meanwhile
             continue
     return found
@@ -98,9 +98,11 @@ def test_no_process_survives_the_demo(model_file, tmp_path, number):
         process.send_signal(number)  # an impatient user
     text = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), text
-    while children_of(tmp_path / "demo"):
-        assert time.monotonic() < end + PATIENCE, children_of(tmp_path / "demo")
-        time.sleep(0.1)
+    processes.wait_until(lambda: not children_of(tmp_path / "demo"), PATIENCE)
+    left = children_of(tmp_path / "demo")
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
 
 
 @pytest.fixture
