@@ -104,7 +104,6 @@ class _Loop(pl.LightningModule):
         return self.optimizer
 
     def on_fit_start(self) -> None:
-        self.stop.install()
         state = self.checkpoints.read_last()
         if state is not None:
             self._restore(state)
@@ -125,6 +124,9 @@ class _Loop(pl.LightningModule):
             world=self.trainer.world_size,
             pin=self.device.type == "cuda",
         )
+
+    def on_train_start(self) -> None:
+        self.stop.install()
 
     def transfer_batch_to_device(self, batch: Sample, device: torch.device, _: int) -> Sample:
         return batch.to(device) if device.type != "cpu" else batch

@@ -37,7 +37,10 @@ class Monitor:
         self.csv = folder / "metrics.csv"
         self.rows = _read_rows(self.csv, resume_at)
         self.columns = list(self.rows[0]) if self.rows else []
-        self._rewrite()
+        try:
+            self._rewrite()
+        except OSError as error:
+            log.warning("%s cannot be written (%s)", self.csv, error)
         self.board = SummaryWriter(
             str(folder / "tensorboard"), purge_step=resume_at + 1 if resume_at else None
         )

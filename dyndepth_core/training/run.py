@@ -16,7 +16,7 @@ import torch
 
 from ..config import Config, difference, dump, load
 from ..data.sample import SampleSource
-from ..data.writer import manifest_hash
+from ..data.writer import manifest_hash, world_seeds
 from ..inference.model_file import ModelMeta, Provenance, load_model, save_model
 from ..methods import get_method
 from ..methods.base import Objective
@@ -130,7 +130,15 @@ def _stage(
         raise ValueError(
             f"stage {name!r} of method {config.method} is not known here; update dyndepth"
         )
+    settings = config.train
     train, val = split_recordings(data, config.data)
+    # before anything is written: these refuse recordings that cannot be trained on
+    source, held_out = (
+        SampleSource(part, config.data, settings.batch_size, settings.seed, train=part is train)
+        if part or part is train
+        else None
+        for part in (train, val)
+    )
     if not val:
         log.warning(
             "the recordings are too short to hold any frame out: no validation, "
@@ -148,13 +156,6 @@ def _stage(
             fit,
         )  # here: Lightning takes seconds to import, and a finished stage needs none of it
 
-        settings = config.train
-        source = SampleSource(train, config.data, settings.batch_size, settings.seed)
-        held_out = (
-            SampleSource(val, config.data, settings.batch_size, settings.seed, train=False)
-            if val
-            else None
-        )
         objective = make_objective(config, source, start)
         log.info(
             "%d training targets in %d recordings, %d held out",
@@ -215,7 +216,9 @@ def _model(
     start: str | Path | None,
 ) -> tuple[torch.nn.Module, ModelMeta]:
     graph = objective.inference_graph()
-    extra = {"from": hash_file(Path(start))} if start else {}
+    extra: dict[str, object] = {"from": hash_file(Path(start))} if start else {}
+    if seeds := world_seeds(data):  # the demo and the reports take other worlds
+        extra["world_seeds"] = seeds
     provenance = Provenance(
         dataset_manifest=" ".join(manifest_hash(p) for p in data),
         git_revision=git_revision(),

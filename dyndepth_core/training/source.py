@@ -8,6 +8,7 @@ import hashlib
 import logging
 import shutil
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -169,6 +170,9 @@ def _quiet_worker(_: int) -> None:
     # Ctrl-C reaches the whole process group; the training process decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    # Its errors travel to the training process; what would be printed here is only that a training
+    # process that was stopped no longer listens.
+    sys.excepthook = lambda *_: None
 
 
 def validation_batches(source: SampleSource, limit: int, videos: Sequence[str]) -> Iterator[Sample]:

@@ -1,0 +1,106 @@
+"""What a training reads: splits, fingerprints, loaders, and data it refuses."""
+
+import shutil
+
+import pytest
+from training_helpers import (
+    DATA,
+    TINY,
+    ToyObjective,
+    make_recording,
+    same_weights,
+    settings,
+    source,
+)
+
+from dyndepth_core.config import load
+from dyndepth_core.data.writer import write_splits
+from dyndepth_core.training.fit import fit
+from dyndepth_core.training.run import train_run
+from dyndepth_core.training.source import fingerprint, split_recordings, step_loader
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_recording(tmp_path_factory.mktemp("recordings"))
+
+
+def test_the_last_tenth_of_each_recording_is_held_out(tmp_path):
+    make_recording(tmp_path, "long", 40)
+    make_recording(tmp_path, "short", 12, 1)
+    make_recording(tmp_path, "tiny", 4, 2)
+    train, val = split_recordings([tmp_path], DATA)
+    assert {r.name: len(r) for r in train} == {"long": 36, "short": 8, "tiny": 4}
+    assert {r.name: len(r) for r in val} == {"long": 4, "short": 4}
+    for before in train:
+        for after in val:
+            assert before.name != after.name or before.stamps_ns[-1] < after.stamps_ns[0]
+
+
+def test_splits_on_disk_are_followed(tmp_path):
+    for i, name in enumerate("abc"):
+        make_recording(tmp_path, name, 8, i)
+    write_splits(tmp_path, {"train": ["a"], "val": ["b"], "test": ["c"]})
+    train, val = split_recordings([tmp_path], DATA)
+    assert [r.name for r in train] == ["a"] and [r.name for r in val] == ["b"]
+
+
+def test_the_fingerprint_sees_images_stamps_and_calibration_but_no_ground_truth(tmp_path):
+    make_recording(tmp_path, "a", 6)
+
+    def now():
+        return fingerprint(split_recordings([tmp_path], DATA)[0])
+
+    before = now()
+    shutil.rmtree(tmp_path / "a" / "depth")
+    assert now() == before
+    calib = tmp_path / "a" / "calib.json"
+    calib.write_text(calib.read_text().replace("70", "71"))
+    assert now() != before
+
+
+def test_data_workers_change_no_weight(tmp_path, root):
+    found = []
+    for workers in (0, 2):
+        objective = ToyObjective()
+        fit(
+            objective,
+            settings(workers=workers, steps=6),
+            source(root),
+            None,
+            tmp_path / str(workers),
+        )
+        found.append(objective.state_dict())
+    assert same_weights(*found)
+    assert not same_weights(found[0], ToyObjective().state_dict())
+
+
+def test_step_loaders_begin_anywhere_and_share_batches(root):
+    samples = source(root, batch_size=4)
+    batches = list(step_loader(samples, 3, 5, workers=0))
+    assert [b.index.tolist() for b in batches] == [samples.batch(s).index.tolist() for s in (3, 4)]
+    parts = [next(iter(step_loader(samples, 3, 4, workers=0, rank=r, world=2))) for r in (0, 1)]
+    assert sorted(parts[0].index.tolist() + parts[1].index.tolist()) == sorted(
+        batches[0].index.tolist()
+    )
+
+
+def test_bad_data_leaves_no_run_folder_behind(tmp_path):
+    config = load(overrides=TINY)
+    with pytest.raises(FileNotFoundError):
+        train_run(config, [tmp_path / "nothing"], tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty"):
+        train_run(config, [tmp_path / "empty"], tmp_path / "run")
+    make_recording(tmp_path / "one", "a", 1)
+    with pytest.raises(ValueError, match="no target frame"):
+        train_run(config, [tmp_path / "one"], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_worker_that_meets_a_damaged_image_says_which(tmp_path):
+    root = make_recording(tmp_path / "data", "a", 12)
+    image = root / "a" / "images" / "000003.png"
+    image.write_bytes(image.read_bytes()[:40])
+    with pytest.raises(ValueError, match="000003.png"):
+        fit(ToyObjective(), settings(workers=1), source(root), None, tmp_path / "run")
