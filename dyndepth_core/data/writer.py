@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -135,3 +136,15 @@ def manifest_hash(root: str | Path) -> str:
         if path.parent.name == "images" or path.name in ("calib.json", "frames.csv") or path.parent.name == "splits":
             digest.update(str(path.relative_to(root)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def world_seeds(roots: Iterable[str | Path]) -> list[int]:
+    """Seeds of the synthetic worlds among these data sets, as their manifests say."""
+    seeds = set()
+    for root in roots:
+        for folder in (Path(root), Path(root).parent):  # a root, or one sequence of it
+            path = folder / "manifest.json"
+            info = json.loads(path.read_text()) if path.is_file() else {}
+            if info.get("tool") == "dyndepth synth":
+                seeds.add(int(info["seed"]))
+    return sorted(seeds)

@@ -10,7 +10,7 @@ from test_recording import CALIB, STEP, H, W, picture, record
 
 from dyndepth_core.data import writer as writer_module
 from dyndepth_core.data.recording import Recording
-from dyndepth_core.data.writer import RecordingWriter, manifest_hash, write_manifest
+from dyndepth_core.data.writer import RecordingWriter, manifest_hash, world_seeds, write_manifest
 
 
 def test_a_writer_refuses_what_would_not_be_read_back(tmp_path):
@@ -79,3 +79,17 @@ def test_the_manifest_names_the_data_by_what_a_training_sees(tmp_path):
     image = tmp_path / "a" / "images" / "000002.png"
     image.write_bytes(image.read_bytes() + b"\0")
     assert manifest_hash(tmp_path) != first
+
+
+def test_world_seeds_come_from_the_manifests_of_synthetic_data(tmp_path):
+    for name, info in {
+        "a": {"tool": "dyndepth synth", "seed": 7},
+        "b": {"tool": "dyndepth synth", "seed": 3},
+        "c": {"tool": "dyndepth collect"},
+    }.items():
+        record(tmp_path / name / "clip")
+        write_manifest(tmp_path / name, info)
+    record(tmp_path / "d" / "clip")
+    roots = [tmp_path / name for name in "abcd"]
+    assert world_seeds([*roots, tmp_path / "a" / "clip"]) == [3, 7]
+    assert world_seeds([tmp_path / "a" / "clip"]) == [7] and world_seeds(roots[2:]) == []
