@@ -60,8 +60,9 @@ class Encoder(nn.Module):
             self.backbone.load_state_dict(state)
         except RuntimeError as error:
             raise ValueError(f"{path}: weights are not those of {self.name}: {error}") from error
-        # Statistics of batches of 4 are noise, and those of training pairs misled the pose network in evaluation mode (its
-        # translations came out 20 to 35 % too long); ImageNet's stand still, and make a step independent of the batch split.
+        # Statistics of a few images are noise, and those of training misled the pose network in
+        # evaluation (translations 20 to 35 % too long); ImageNet's stand still, and make a step
+        # independent of how a batch is split.
         self.freeze_norm = True
         self.train(self.training)
 

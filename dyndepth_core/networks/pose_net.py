@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from dyndepth_core.geometry.se3 import exp_so3, make_T
 from dyndepth_core.networks.encoders import Encoder
 
-# Rotation starts near the identity warp, as published. Translation takes larger steps than the published 0.01: depth feels
-# no gradient until there is a translation, and with 0.01 that alone takes hundreds of steps.
-ROTATION_SCALE, TRANSLATION_SCALE = 0.01, 0.1
+# Paper: 0.01 for both. These make a unit of rotation and of translation move pixels about equally at the depth training
+# starts with; with less rotation, turns are explained by sideways translation, for which the best depth is infinite.
+ROTATION_SCALE, TRANSLATION_SCALE = 0.03, 0.02
 
 
 class PoseNet(nn.Module):
@@ -25,6 +25,10 @@ class PoseNet(nn.Module):
         self.conv1 = nn.Conv2d(256, 256, 3, padding=1)
         self.conv2 = nn.Conv2d(256, 256, 3, padding=1)
         self.head = nn.Conv2d(256, 6, 1)
+        # Ours: normalised per sample. Without, small batches killed every ReLU (one constant motion for all images).
+        self.norms = nn.ModuleList(nn.GroupNorm(16, 256) for _ in range(3))
+        nn.init.normal_(self.head.weight, std=1e-2)  # a random motion to begin with would drive depth to infinity
+        nn.init.zeros_(self.head.bias)
         self.intrinsics = PairIntrinsics(256) if intrinsics else None
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -33,8 +37,8 @@ class PoseNet(nn.Module):
         if self.downscale > 1:
             pair = F.avg_pool2d(pair, self.downscale)
         x = self.encoder(pair)[-1]
-        x = F.relu(self.squeeze(x))
-        x = F.relu(self.conv2(F.relu(self.conv1(x))))
+        for layer, norm in zip((self.squeeze, self.conv1, self.conv2), self.norms, strict=True):
+            x = F.relu(norm(layer(x)))
         vector = self.head(x).float().mean((2, 3))
         T = make_T(exp_so3(ROTATION_SCALE * vector[:, :3]), TRANSLATION_SCALE * vector[:, 3:])
         K = None if self.intrinsics is None else self.intrinsics(x, first.shape[-2:])
