@@ -17,29 +17,51 @@ VALIDATION_SHARE, TEST_SHARE = 0.1, 0.1  # of the clips, none where there are to
 
 def command(
     out: Annotated[Path, typer.Option("--out", help="Root folder of the recordings; must be new.")],
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Which worlds; (seed, clip) is one street.")] = 0,
-    clips: Annotated[int, typer.Option("--clips", min=1, help="Number of clips, each its own world.")] = 8,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Which worlds; (seed, clip) is one street.")
+    ] = 0,
+    clips: Annotated[
+        int, typer.Option("--clips", min=1, help="Number of clips, each its own world.")
+    ] = 8,
     frames: Annotated[int, typer.Option("--frames", min=1, help="Frames per clip, at 10 Hz.")] = 40,
-    size: Annotated[str, typer.Option("--size", help="Image height x width in pixels.")] = "128x416",
+    size: Annotated[
+        str, typer.Option("--size", help="Image height x width in pixels.")
+    ] = "128x416",
     split: Annotated[
-        str, typer.Option("--split", help="train, val or test puts all clips there; auto: 80, 10 and 10 %.")
+        str,
+        typer.Option(
+            "--split", help="train, val or test puts all clips there; auto: 80, 10 and 10 %."
+        ),
     ] = "auto",
     workers: Annotated[int, typer.Option("--workers", min=1, help="Rendering processes.")] = 2,
 ) -> None:
-    """Render clips of the synthetic driving world: images, calibration, stamps and exact ground truth.
+    """Render clips of the synthetic driving world: images, calibration, stamps and exact ground
+    truth.
 
-    The same seed gives the same bytes on the same machine. Clips that are there already are kept, so
-    an interrupted command can be given again.
+    The same seed gives the same bytes on the same machine. Clips that are there already are kept,
+    so an interrupted command can be given again.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     from dyndepth_core.data.writer import write_manifest, write_splits
 
     height, width = parse_size(size)
     if split not in ("auto", "train", "val", "test"):
         raise ValueError(f"--split {split!r}: choose auto, train, val or test")
-    info = {"tool": "dyndepth synth", "seed": seed, "clips": clips, "frames": frames, "size": [height, width]}
+    info = {
+        "tool": "dyndepth synth",
+        "seed": seed,
+        "clips": clips,
+        "frames": frames,
+        "size": [height, width],
+    }
     names = [f"synth_{seed:03d}_{clip:03d}" for clip in range(clips)]
     _check_root(out, names)
     todo = [
@@ -49,7 +71,8 @@ def command(
     ]
     out.mkdir(parents=True, exist_ok=True)
     columns = (
-        TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), TextColumn("clips"), TimeRemainingColumn(),
+        TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), TextColumn("clips"),
+        TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns) as progress:
         task = progress.add_task("", total=clips, completed=clips - len(todo))
@@ -57,7 +80,9 @@ def command(
             progress.advance(task)
     write_splits(out, _splits(names, split))
     write_manifest(out, info)
-    Console().print(f"{clips} clips of {frames} frames at {height}x{width} in {out}", highlight=False)
+    Console().print(
+        f"{clips} clips of {frames} frames at {height}x{width} in {out}", highlight=False
+    )
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -73,7 +98,9 @@ def _check_root(out: Path, names: list[str]) -> None:
     known = {*names, "splits", "manifest.json"} | {f".{n}.part" for n in names}
     strange = sorted(p.name for p in out.iterdir() if p.name not in known) if out.is_dir() else []
     if strange:
-        raise ValueError(f"{out} holds other things ({', '.join(strange[:3])}): give a new folder with --out")
+        raise ValueError(
+            f"{out} holds other things ({', '.join(strange[:3])}): give a new folder with --out"
+        )
 
 
 def _splits(names: list[str], split: str) -> dict[str, list[str]]:

@@ -15,9 +15,11 @@ DISTORTION_MODELS = ("plumb_bob", "rational_polynomial", "equidistant")
 
 @dataclass(frozen=True)
 class Calibration:
-    """Intrinsics in pixels of the stored image size; `fx` is None when they are unknown ("learn them").
+    """Intrinsics in pixels of the stored image size; `fx` is None when they are unknown ("learn
+    them").
 
-    rectified: the stored images show no lens distortion; a `distortion` beside it only says what was removed.
+    rectified: the stored images show no lens distortion; a `distortion` beside it only says what
+    was removed.
     """
 
     width: int
@@ -32,22 +34,36 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
-            raise ValueError(f"calibration: image size {self.width}x{self.height} is empty; give width and height")
+            raise ValueError(
+                f"calibration: image size {self.width}x{self.height} is empty; give width and "
+                "height"
+            )
         given = [v for v in (self.fx, self.fy, self.cx, self.cy) if v is not None]
         if len(given) not in (0, 4):
-            raise ValueError("calibration: give all of fx, fy, cx, cy or none of them (none means: learn them)")
+            raise ValueError(
+                "calibration: give all of fx, fy, cx, cy or none of them (none means: learn them)"
+            )
         if given and not all(math.isfinite(v) for v in given):
-            raise ValueError(f"calibration: fx, fy, cx, cy = {given} are not all finite numbers; calibrate the camera")
+            raise ValueError(
+                f"calibration: fx, fy, cx, cy = {given} are not all finite numbers; calibrate the "
+                "camera"
+            )
         if given and (self.fx <= 0 or self.fy <= 0):
-            raise ValueError(f"calibration: focal lengths fx={self.fx}, fy={self.fy} must be positive pixels")
+            raise ValueError(
+                f"calibration: focal lengths fx={self.fx}, fy={self.fy} must be positive pixels"
+            )
         if self.distortion is None:
             return
         if self.distortion.get("model") not in DISTORTION_MODELS:
             raise ValueError(
-                f"calibration: distortion model {self.distortion.get('model')!r} is not one of {DISTORTION_MODELS}"
+                f"calibration: distortion model {self.distortion.get('model')!r} is not one of "
+                f"{DISTORTION_MODELS}"
             )
         if not all(math.isfinite(c) for c in self.distortion.get("coeffs") or (math.nan,)):
-            raise ValueError(f"calibration: distortion {self.distortion} needs `coeffs`, a list of finite numbers")
+            raise ValueError(
+                f"calibration: distortion {self.distortion} needs `coeffs`, a list of finite "
+                "numbers"
+            )
 
     @property
     def K(self) -> np.ndarray | None:
@@ -59,7 +75,15 @@ class Calibration:
     @classmethod
     def from_K(cls, K: np.ndarray, width: int, height: int, source: str = "") -> Calibration:
         """Make the calibration of a rectified camera from its (3, 3) matrix."""
-        return cls(width, height, float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]), source=source)
+        return cls(
+            width,
+            height,
+            float(K[0, 0]),
+            float(K[1, 1]),
+            float(K[0, 2]),
+            float(K[1, 2]),
+            source=source,
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:

@@ -1,11 +1,9 @@
-"""Reading recordings: a folder with images, calib.json, frames.csv and, where known, ground truth."""
+"""Reading recordings: images, calib.json, frames.csv and, where known, ground truth."""
 
 from __future__ import annotations
 
 import copy
 import csv
-import logging
-import os
 from pathlib import Path
 
 import cv2
@@ -13,7 +11,6 @@ import numpy as np
 
 from dyndepth_core.data.calibration import Calibration
 
-log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
 ODOMETRY_KEYS = ("tx", "ty", "tz", "qx", "qy", "qz", "qw", "speed", "yaw_rate")
@@ -21,7 +18,9 @@ DEPTH_PNG_SCALE = 256.0  # 16-bit PNG holds metres x 256, 0 = none (the KITTI co
 
 
 class Recording:
-    """One image sequence on disk (or a [first, last] range of it); every accessor takes 0 <= i < len(self)."""
+    """One image sequence on disk (or a [first, last] range of it); every accessor takes 0 <= i <
+    len(self).
+    """
 
     def __init__(self, path: str | Path, first: int = 0, last: int | None = None) -> None:
         self.path = Path(path)
@@ -29,15 +28,22 @@ class Recording:
         folder = self.path / "images" if (self.path / "images").is_dir() else self.path
         files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         if not files:
-            raise ValueError(f"{self.path}: no images ({', '.join(IMAGE_SUFFIXES)}) in it; is this the right folder?")
+            raise ValueError(
+                f"{self.path}: no images ({', '.join(IMAGE_SUFFIXES)}) in it; is this the right "
+                "folder?"
+            )
         files, rows = _read_frames(self.path / "frames.csv", files)
         last = len(files) - 1 if last is None else last
         if not 0 <= first <= last < len(files):
-            raise ValueError(f"{self.path}: frames {first} to {last} asked for, but it has 0 to {len(files) - 1}")
+            raise ValueError(
+                f"{self.path}: frames {first} to {last} asked for, but it has 0 to {len(files) - 1}"
+            )
         self._files = files[first : last + 1]
         self._rows = rows[first : last + 1]
         self.stamps_ns = np.array([int(r["stamp_ns"]) for r in self._rows], dtype=np.int64)
-        self.keep = np.array([r.get("keep", "1") not in ("0", "False", "false") for r in self._rows])
+        self.keep = np.array(
+            [r.get("keep", "1") not in ("0", "False", "false") for r in self._rows]
+        )
         self.calib = self._read_calibration()
         self._poses = _read_poses(self.path / "poses.csv")
 
@@ -47,7 +53,9 @@ class Recording:
     def part(self, first: int, last: int) -> Recording:
         """The frames first to last (inclusive) as a recording of their own."""
         if not 0 <= first <= last < len(self):
-            raise ValueError(f"{self.path}: frames {first} to {last} asked for, but it has 0 to {len(self) - 1}")
+            raise ValueError(
+                f"{self.path}: frames {first} to {last} asked for, but it has 0 to {len(self) - 1}"
+            )
         piece, span = copy.copy(self), slice(first, last + 1)
         piece._files, piece._rows = self._files[span], self._rows[span]
         piece.stamps_ns, piece.keep = self.stamps_ns[span], self.keep[span]
@@ -68,7 +76,10 @@ class Recording:
         """Read image i as uint8 (H, W, 3) RGB; ValueError when the file cannot be decoded."""
         image = cv2.imread(str(self._files[i]), cv2.IMREAD_COLOR)
         if image is None:
-            raise ValueError(f"{self._files[i]}: cannot be decoded as an image; it is damaged, remove or re-record it")
+            raise ValueError(
+                f"{self._files[i]}: cannot be decoded as an image; it is damaged, remove or "
+                "re-record it"
+            )
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
     def _truth(self, folder: str, i: int, suffix: str = ".png") -> Path | None:
@@ -85,7 +96,9 @@ class Recording:
         return data
 
     def depth(self, i: int) -> np.ndarray | None:
-        """Ground-truth depth, float32 (H, W) in metres along z, 0 = none; None where the recording has none."""
+        """Ground-truth depth, float32 (H, W) in metres along z, 0 = none; None where the recording
+        has none.
+        """
         data = self._png("depth", i)
         return None if data is None else data.astype(np.float32) / DEPTH_PNG_SCALE
 
@@ -95,12 +108,16 @@ class Recording:
         return None if data is None else data.astype(np.int32)
 
     def dynamic(self, i: int) -> np.ndarray | None:
-        """Mask, bool (H, W), of what moves at 1 m/s or more relative to the ground; None where unknown."""
+        """Mask, bool (H, W), of what moves at 1 m/s or more relative to the ground; None where
+        unknown.
+        """
         data = self._png("dynamic", i)
         return None if data is None else data > 127
 
     def velocity(self, i: int) -> np.ndarray | None:
-        """Velocity relative to the ground, float32 (H, W, 3) in m/s, optical axes of frame i; None where unknown."""
+        """Velocity relative to the ground, float32 (H, W, 3) in m/s, optical axes of frame i; None
+        where unknown.
+        """
         path = self._truth("velocity", i, ".npz")
         if path is None:
             return None
@@ -118,87 +135,14 @@ class Recording:
         return found or None
 
 
-class VideoRecording(Recording):
-    """A video file read as a recording without calibration; frames are decoded on demand, in order when possible."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.name = self.path.stem
-        self._capture = cv2.VideoCapture(str(self.path))
-        count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        if not self._capture.isOpened() or count < 1:
-            raise ValueError(f"{self.path}: cannot be opened as a video; convert it, e.g. ffmpeg -i IN -c:v libx264 OUT.mp4")
-        whole = _whole_frames(self.path, count)
-        if whole < 1:
-            raise ValueError(f"{self.path}: no frame of it can be decoded; the video is damaged, copy or convert it again")
-        if whole < count:
-            log.warning("%s: only the first %d of %d frames can be decoded; is it cut off?", self.path, whole, count)
-        count = whole
-        rate = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
-        self._next, self._count, self._owner = 0, count, os.getpid()
-        self.stamps_ns = (np.arange(count) * (1e9 / rate)).astype(np.int64)
-        self.keep = np.ones(count, bool)
-        self._poses = {}
-        self._rows = [{"index": str(i)} for i in range(count)]
-        self._files = [Path(f"{i:06d}") for i in range(count)]
-        sidecar = self.path.with_suffix(".calib.json")
-        width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-        height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-        self.calib = Calibration.load(sidecar) if sidecar.exists() else Calibration(width, height, source="video file")
-
-    def part(self, first: int, last: int) -> Recording:
-        """The frames first to last (inclusive) as a recording of their own, with its own decoder."""
-        piece = super().part(first, last)
-        piece._owner = -1
-        return piece
-
-    def image(self, i: int) -> np.ndarray:
-        """Decode frame i as uint8 (H, W, 3) RGB; ValueError when the stream is damaged there."""
-        i = int(self._rows[i]["index"])
-        if self._owner != os.getpid():  # a forked data worker must not share the file position of its parent
-            self._reopen()
-        good, image = self._decode(i)
-        if not good:  # after the last frame of some files, seeking fails
-            self._reopen()
-            good, image = self._decode(i)
-        if not good:
-            raise ValueError(f"{self.path}: frame {i} of {self._count} cannot be decoded; the video is damaged or shorter")
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-    def _reopen(self) -> None:
-        self._capture, self._next, self._owner = cv2.VideoCapture(str(self.path)), 0, os.getpid()
-
-    def _decode(self, i: int) -> tuple[bool, np.ndarray | None]:
-        if i != self._next:
-            self._capture.set(cv2.CAP_PROP_POS_FRAMES, i)
-        self._next = i + 1
-        return self._capture.read()
-
-    def _truth(self, folder: str, i: int, suffix: str = ".png") -> Path | None:
-        return None
-
-
-def _whole_frames(path: Path, count: int) -> int:
-    """How many frames decode: `count` as the container says, or fewer where the file was cut off behind its header."""
-
-    def decodes(i: int) -> bool:
-        capture = cv2.VideoCapture(str(path))  # one that met the end does not always find back
-        capture.set(cv2.CAP_PROP_POS_FRAMES, i)
-        return capture.grab()
-
-    if decodes(count - 1):
-        return count
-    whole, beyond = 0, count - 1
-    while whole < beyond:
-        middle = (whole + beyond) // 2
-        whole, beyond = (middle + 1, beyond) if decodes(middle) else (whole, middle)
-    return whole
-
-
 def _read_frames(path: Path, files: list[Path]) -> tuple[list[Path], list[dict[str, str]]]:
-    """Images and their rows of frames.csv: by index where the images are numbered, so that one may be deleted, else in order."""
-    if not path.exists():  # a plain folder of images: nominal 10 Hz, so that nothing divides by zero
-        return files, [{"index": str(i), "stamp_ns": str(i * 100_000_000)} for i in range(len(files))]
+    """Images and their rows of frames.csv: by index where the images are numbered, so that one may
+    be deleted, else in order.
+    """
+    if not path.exists():  # a folder of images: nominal 10 Hz, so that nothing divides by zero
+        return files, [
+            {"index": str(i), "stamp_ns": str(i * 100_000_000)} for i in range(len(files))
+        ]
     with path.open(newline="") as file:
         rows = [r for r in csv.DictReader(file) if r.get("index") not in (None, "")]
     if rows and None in rows[-1].values():  # a kill or a full disk cut the last line short
@@ -207,15 +151,24 @@ def _read_frames(path: Path, files: list[Path]) -> tuple[list[Path], list[dict[s
         by_index = {int(r["index"]): r for r in rows}
         [int(r["stamp_ns"]) for r in rows]
     except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{path}: every row needs an integer index and stamp_ns ({error})") from error
+        raise ValueError(
+            f"{path}: every row needs an integer index and stamp_ns ({error})"
+        ) from error
     if all(f.stem.isdecimal() for f in files):
         paired = [(f, by_index[int(f.stem)]) for f in files if int(f.stem) in by_index]
     elif len(rows) <= len(files):
         paired = list(zip(files, rows, strict=False))
     else:
-        raise ValueError(f"{path}: {len(rows)} rows for {len(files)} images; name the images by their index, e.g. 000007.jpg")
-    if len(paired) < max(len(files) - 1, 1):  # the image of a killed writer's last frame may lack its row
-        raise ValueError(f"{path}: rows for {len(paired)} of {len(files)} images; the recording is incomplete, collect it again")
+        raise ValueError(
+            f"{path}: {len(rows)} rows for {len(files)} images; name the images by their index, "
+            "e.g. 000007.jpg"
+        )
+    # The image of a killed writer's last frame may lack its row.
+    if len(paired) < max(len(files) - 1, 1):
+        raise ValueError(
+            f"{path}: rows for {len(paired)} of {len(files)} images; the recording is incomplete, "
+            "collect it again"
+        )
     return [f for f, _ in paired], [r for _, r in paired]
 
 
@@ -229,7 +182,9 @@ def _read_poses(path: Path) -> dict[int, np.ndarray]:
     try:
         table = np.array(lines, dtype=np.float64).reshape(-1, 13)
     except ValueError as error:
-        raise ValueError(f"{path}: expected 13 numbers a row, index and T00..T23, rows of T_world_cam ({error})") from error
+        raise ValueError(
+            f"{path}: expected 13 numbers a row, index and T00..T23, rows of T_world_cam ({error})"
+        ) from error
     bottom = np.array([[0.0, 0.0, 0.0, 1.0]])
     return {int(row[0]): np.concatenate([row[1:].reshape(3, 4), bottom]) for row in table}
 
@@ -237,23 +192,40 @@ def _read_poses(path: Path) -> dict[int, np.ndarray]:
 def open_recordings(path: str | Path, split: str | None = None) -> list[Recording]:
     """Open what `--data` names: a root of sequences, one sequence, an image folder or a video file.
 
-    split: train, val or test: only the sequences (and frame ranges) listed in `<root>/splits/<split>.txt`;
-    ignored when the root has no `splits` folder. Raises FileNotFoundError or ValueError that says what is missing.
+    split: train, val or test: only the sequences (and frame ranges) listed in
+    `<root>/splits/<split>.txt`; ignored when the root has no `splits` folder. Raises
+    FileNotFoundError or ValueError that says what is missing.
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder; give a recording, a root of recordings or a video")
+        raise FileNotFoundError(
+            f"{path}: no such file or folder; give a recording, a root of recordings or a video"
+        )
     if path.is_file():
         if path.suffix.lower() not in VIDEO_SUFFIXES:
-            raise ValueError(f"{path}: not a video ({', '.join(VIDEO_SUFFIXES)}); give a folder of images or a video")
+            raise ValueError(
+                f"{path}: not a video ({', '.join(VIDEO_SUFFIXES)}); give a folder of images or a "
+                "video"
+            )
+        from dyndepth_core.data.video import VideoRecording  # here, because it builds on Recording
+
         return [VideoRecording(path)]
     listing = path / "splits" / f"{split}.txt"
     if split is not None and (path / "splits").is_dir():
         if not listing.exists():
-            raise ValueError(f"{listing}: no such split; the root has {sorted(p.stem for p in listing.parent.glob('*.txt'))}")
-        found = [_open_split_line(path, line) for line in listing.read_text().splitlines() if line.strip()]
+            raise ValueError(
+                f"{listing}: no such split; the root has "
+                f"{sorted(p.stem for p in listing.parent.glob('*.txt'))}"
+            )
+        found = [
+            _open_split_line(path, line)
+            for line in listing.read_text().splitlines()
+            if line.strip()
+        ]
         if not found:
-            raise ValueError(f"{listing}: names no sequence; write one name a line, or `name first last`")
+            raise ValueError(
+                f"{listing}: names no sequence; write one name a line, or `name first last`"
+            )
     elif (path / "images").is_dir():
         found = [Recording(path)]
     else:  # a root of sequences may hold a picture of its own, so sequences come first
@@ -261,12 +233,22 @@ def open_recordings(path: str | Path, split: str | None = None) -> list[Recordin
         if not found and any(p.suffix.lower() in IMAGE_SUFFIXES for p in path.iterdir()):
             found = [Recording(path)]
     if not found:
-        raise ValueError(f"{path}: empty; expected images, or sequences with an images/ folder (see README, recordings)")
+        raise ValueError(
+            f"{path}: empty; expected images, or sequences with an images/ folder (see README, "
+            "recordings)"
+        )
     return found
 
 
 def _open_split_line(root: Path, line: str) -> Recording:
     name, *span = line.split()
-    if len(span) not in (0, 2) or not all(v.isdecimal() for v in span) or not (root / name).is_dir():
-        raise ValueError(f"{root}/splits: line {line!r} must be `sequence [first last]` and name an existing folder")
+    if (
+        len(span) not in (0, 2)
+        or not all(v.isdecimal() for v in span)
+        or not (root / name).is_dir()
+    ):
+        raise ValueError(
+            f"{root}/splits: line {line!r} must be `sequence [first last]` and name an existing "
+            "folder"
+        )
     return Recording(root / name, *(int(v) for v in span))

@@ -1,4 +1,6 @@
-"""The batch type and its source: sample i is a pure function of (seed, step), of images, stamps and calibration only."""
+"""The batch type and its source: sample i is a pure function of (seed, step), of images, stamps and
+calibration only.
+"""
 
 from __future__ import annotations
 
@@ -21,35 +23,57 @@ class DataConfig(BaseModel):
     """How recordings become training samples."""
 
     model_config = ConfigDict(extra="forbid")
-    size: tuple[int, int] = Field((128, 416), description="network input height and width in pixels, multiples of 32")
-    source_offsets: tuple[int, ...] = Field((-1, 1), description="source frames relative to the target, in strides")
-    target_rate_hz: float = Field(10.0, gt=0, description="frames are taken at about this rate, by stamp (Hz)")
-    intrinsics: Literal["given", "pair", "video"] = Field("given", description="K from calib.json, or learned")
+    size: tuple[int, int] = Field(
+        (128, 416), description="network input height and width in pixels, multiples of 32"
+    )
+    source_offsets: tuple[int, ...] = Field(
+        (-1, 1), description="source frames relative to the target, in strides"
+    )
+    target_rate_hz: float = Field(
+        10.0, gt=0, description="frames are taken at about this rate, by stamp (Hz)"
+    )
+    intrinsics: Literal["given", "pair", "video"] = Field(
+        "given", description="K from calib.json, or learned"
+    )
     flip: float = Field(0.5, ge=0, le=1, description="share of samples mirrored")
-    jitter: float = Field(0.5, ge=0, le=1, description="share of samples with changed colours for the networks")
+    jitter: float = Field(
+        0.5, ge=0, le=1, description="share of samples with changed colours for the networks"
+    )
     grey: float = Field(0.15, ge=0, le=1, description="share of the jittered samples turned grey")
     zoom: float = Field(1.3, ge=1, le=4, description="largest random zoom into the image")
     zoom_share: float = Field(0.5, ge=0, le=1, description="share of samples zoomed")
-    cache_mb: int = Field(3000, ge=0, description="memory for decoded, resized frames, of all data workers together (MB)")
+    cache_mb: int = Field(
+        3000,
+        ge=0,
+        description="memory for decoded, resized frames, of all data workers together (MB)",
+    )
 
     @field_validator("size")
     @classmethod
     def _size(cls, size: tuple[int, int]) -> tuple[int, int]:
-        if size[0] % 32 or size[1] % 32 or min(size) < 64:  # below, 1/32 of it is too small to pad by reflection
-            raise ValueError(f"size {size}: height and width must be multiples of 32, at least 64, e.g. 128,416 or 192,640")
+        # Below 64, 1/32 of it is too small to pad by reflection.
+        if size[0] % 32 or size[1] % 32 or min(size) < 64:
+            raise ValueError(
+                f"size {size}: height and width must be multiples of 32, at least 64, e.g. 128,416 "
+                "or 192,640"
+            )
         return size
 
     @field_validator("source_offsets")
     @classmethod
     def _offsets(cls, offsets: tuple[int, ...]) -> tuple[int, ...]:
         if not offsets or 0 in offsets or len(set(offsets)) != len(offsets):
-            raise ValueError(f"source_offsets {offsets}: give distinct non-zero frame offsets, e.g. -1,1")
+            raise ValueError(
+                f"source_offsets {offsets}: give distinct non-zero frame offsets, e.g. -1,1"
+            )
         return offsets
 
 
 @dataclass
 class Sample:
-    """A batch. Images are float32 RGB in [0, 1]; `*_net` are colour-jittered copies for the networks, never for the loss."""
+    """A batch. Images are float32 RGB in [0, 1]; `*_net` are colour-jittered copies for the
+    networks, never for the loss.
+    """
 
     tgt: Tensor  # (B, 3, H, W)
     src: Tensor  # (B, S, 3, H, W)
@@ -75,32 +99,55 @@ class Sample:
 
     def channels_last(self) -> Sample:
         """Lay image batches out channels-last, which the convolutions prefer on CPU and GPU."""
-        return self._map(lambda t: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t)
+        return self._map(
+            lambda t: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
+        )
 
 
 class SampleSource:
-    """Draws batches from recordings; `batch(step)` depends on nothing but (seed, step) and the images."""
+    """Draws batches from recordings; `batch(step)` depends on nothing but (seed, step) and the
+    images.
+    """
 
     def __init__(
-        self, recordings: list[Recording], config: DataConfig, batch_size: int, seed: int, train: bool = True
+        self,
+        recordings: list[Recording],
+        config: DataConfig,
+        batch_size: int,
+        seed: int,
+        train: bool = True,
     ) -> None:
         if not recordings:
             raise ValueError("no recordings to sample from; give at least one with --data")
-        self.recordings, self.config, self.batch_size, self.seed, self.train = recordings, config, batch_size, seed, train
+        self.recordings, self.config, self.batch_size, self.seed, self.train = (
+            recordings,
+            config,
+            batch_size,
+            seed,
+            train,
+        )
         self.names = [r.name for r in recordings]
         self._lenses = [_lens(r.calib) for r in recordings]
-        self._cameras = [lens.calib if lens else r.calib for lens, r in zip(self._lenses, recordings, strict=True)]
+        self._cameras = [
+            lens.calib if lens else r.calib
+            for lens, r in zip(self._lenses, recordings, strict=True)
+        ]
         self._fits = [plan_fit((c.height, c.width), config.size, c.K) for c in self._cameras]
         self._targets = [(v, *t) for v, r in enumerate(recordings) for t in _targets(r, config)]
         if not self._targets:
             spans = [len(r) for r in recordings]
             raise ValueError(
-                f"no target frame has all its sources {config.source_offsets} at about {config.target_rate_hz:g} Hz in "
-                f"recordings of {spans} frames; give longer recordings or another data.target_rate_hz"
+                f"no target frame has all its sources {config.source_offsets} at about "
+                f"{config.target_rate_hz:g} Hz in "
+                f"recordings of {spans} frames; give longer recordings or another "
+                "data.target_rate_hz"
             )
         for r in recordings:
             if config.intrinsics == "given" and r.calib.K is None:
-                raise ValueError(f"{r.path}: intrinsics unknown; add fx, fy, cx, cy to calib.json or use --intrinsics video")
+                raise ValueError(
+                    f"{r.path}: intrinsics unknown; add fx, fy, cx, cy to calib.json or use "
+                    "--intrinsics video"
+                )
         self._cache: dict[tuple[int, int], np.ndarray] = {}
         self._room = config.cache_mb * 1_000_000 // (config.size[0] * config.size[1] * 3)
 
@@ -116,8 +163,10 @@ class SampleSource:
             image = recording.image(i)
             if image.shape[:2] != fit.in_size:
                 raise ValueError(
-                    f"{recording.image_path(i)}: {image.shape[1]}x{image.shape[0]} pixels, but its camera has {fit.in_size[1]}x"
-                    f"{fit.in_size[0]}; split the recording where the size changes, or correct calib.json"
+                    f"{recording.image_path(i)}: {image.shape[1]}x{image.shape[0]} pixels, but its "
+                    f"camera has {fit.in_size[1]}x"
+                    f"{fit.in_size[0]}; split the recording where the size changes, or correct "
+                    "calib.json"
                 )
             image = fit.image(lens.image(image) if lens else image)
             worker = get_worker_info()  # each data worker has a cache of its own
@@ -126,7 +175,9 @@ class SampleSource:
         return image
 
     def K(self, video: int) -> np.ndarray:
-        """(3, 3) intrinsics at network size; unknown: a field of view of about 53 degrees along the mean side, centred."""
+        """(3, 3) intrinsics at network size; unknown: a field of view of about 53 degrees along the
+        mean side, centred.
+        """
         K, (height, width) = self._cameras[video].K, self.config.size
         if K is not None and self.config.intrinsics == "given":
             return self._fits[video].K(K)
@@ -134,11 +185,15 @@ class SampleSource:
         return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
 
     def mean_focal(self) -> float:
-        """Mean fx over the targets at network size (pixels): the natural canonical focal length of a model."""
+        """Mean fx over the targets at network size (pixels): the natural canonical focal length of
+        a model.
+        """
         return float(np.mean([self.K(v)[0, 0] for v, *_ in self._targets]))
 
     def _draw(self, step: int) -> list[int]:
-        """Targets of a step: walk through seeded permutations, so that each frame is seen once per epoch."""
+        """Targets of a step: walk through seeded permutations, so that each frame is seen once per
+        epoch.
+        """
         count, first = len(self._targets), step * self.batch_size
         if not self.train:
             return [(first + j) % count for j in range(min(self.batch_size, max(count - first, 1)))]
@@ -155,10 +210,25 @@ class SampleSource:
         """
         drawn = list(enumerate(self._draw(step)))[rank::world]
         rows = [self._one(t, step, slot) for slot, t in drawn]
-        images = torch.from_numpy(np.stack([r[0] for r in rows])).permute(0, 1, 4, 2, 3).float().div_(255)
-        coloured = torch.from_numpy(np.stack([r[1] for r in rows])).permute(0, 1, 4, 2, 3).float().div_(255)
+        images = (
+            torch.from_numpy(np.stack([r[0] for r in rows]))
+            .permute(0, 1, 4, 2, 3)
+            .float()
+            .div_(255)
+        )
+        coloured = (
+            torch.from_numpy(np.stack([r[1] for r in rows]))
+            .permute(0, 1, 4, 2, 3)
+            .float()
+            .div_(255)
+        )
         videos = torch.tensor([r[4] for r in rows])
-        known = torch.tensor([self.recordings[v].calib.K is not None and self.config.intrinsics == "given" for v in videos])
+        known = torch.tensor(
+            [
+                self.recordings[v].calib.K is not None and self.config.intrinsics == "given"
+                for v in videos
+            ]
+        )
         return Sample(
             tgt=images[:, 0], src=images[:, 1:], tgt_net=coloured[:, 0], src_net=coloured[:, 1:],
             K=torch.tensor(np.stack([r[2] for r in rows]), dtype=torch.float32), K_known=known,
@@ -189,12 +259,20 @@ class SampleSource:
 
 
 def _lens(calib: Calibration) -> Rectifier | None:
-    """Removes the lens distortion of a recording that still shows it; a pinhole camera is all that warping knows."""
-    return Rectifier(calib) if calib.K is not None and calib.distortion and not calib.rectified else None
+    """Removes the lens distortion of a recording that still shows it; a pinhole camera is all that
+    warping knows.
+    """
+    return (
+        Rectifier(calib)
+        if calib.K is not None and calib.distortion and not calib.rectified
+        else None
+    )
 
 
 def _targets(recording: Recording, config: DataConfig) -> list[tuple[int, tuple[int, ...]]]:
-    """Targets and their sources: a stride that comes nearest to target_rate_hz, and no source across a gap in time."""
+    """Targets and their sources: a stride that comes nearest to target_rate_hz, and no source
+    across a gap in time.
+    """
     stamps = recording.stamps_ns.astype(np.float64) / 1e9
     if len(stamps) < 2:
         return []
@@ -207,7 +285,10 @@ def _targets(recording: Recording, config: DataConfig) -> list[tuple[int, tuple[
         sources = tuple(int(i + o * stride) for o in config.source_offsets)
         if min(sources) < 0 or max(sources) >= len(recording):
             continue
-        gaps = [(stamps[s] - stamps[i]) / (o * stride * period) for s, o in zip(sources, config.source_offsets, strict=True)]
+        gaps = [
+            (stamps[s] - stamps[i]) / (o * stride * period)
+            for s, o in zip(sources, config.source_offsets, strict=True)
+        ]
         if all(0.5 < g < 2 for g in gaps):
             found.append((int(i), sources))
     return found

@@ -1,4 +1,6 @@
-"""Image transforms that carry K with them; the same code prepares images for training and on the vehicle."""
+"""Image transforms that carry K with them; the same code prepares images for training and on the
+vehicle.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ MAX_SIDE_CROP = 0.1
 
 @dataclass(frozen=True)
 class Fit:
-    """Crop (input pixels), then resize, then pad (output pixels): how an image fills a network input without stretching."""
+    """Crop (input pixels), then resize, then pad (output pixels): how an image fills a network
+    input without stretching.
+    """
 
     in_size: tuple[int, int]
     out_size: tuple[int, int]
@@ -37,16 +41,26 @@ class Fit:
         return self.resized[1] / self.crop[3], self.resized[0] / self.crop[2]
 
     def image(self, image: np.ndarray, interpolation: int = cv2.INTER_AREA) -> np.ndarray:
-        """Transform (H, W) or (H, W, C); resize first and on integers, floats come later (20 times cheaper at 1080p)."""
+        """Transform (H, W) or (H, W, C); resize first and on integers, floats come later (20 times
+        cheaper at 1080p).
+        """
         if image.shape[:2] != self.in_size:
-            raise ValueError(f"image of {image.shape[:2]} given to a fit planned for {self.in_size}; plan it again")
+            raise ValueError(
+                f"image of {image.shape[:2]} given to a fit planned for {self.in_size}; plan it "
+                "again"
+            )
         top, left, height, width = self.crop
         out = image[top : top + height, left : left + width]
         if (height, width) != self.resized:
             if interpolation == cv2.INTER_AREA and self.scale[0] > 1:
                 interpolation = cv2.INTER_LINEAR
-            if interpolation == cv2.INTER_AREA and max(self.scale) <= 0.5 and height % 2 == width % 2 == 0:
-                # Halving is vectorised, other ratios are not: in two steps 1080p takes 1.1 ms, not 2.7.
+            if (
+                interpolation == cv2.INTER_AREA
+                and max(self.scale) <= 0.5
+                and height % 2 == width % 2 == 0
+            ):
+                # Halving is vectorised, other ratios are not: in two steps 1080p takes 1.1 ms, not
+                # 2.7.
                 out = cv2.resize(out, (width // 2, height // 2), interpolation=interpolation)
             out = cv2.resize(out, self.resized[::-1], interpolation=interpolation)
         if self.resized != self.out_size:
@@ -68,16 +82,23 @@ class Fit:
         return crop_K(out, -self.crop[1], -self.crop[0])
 
 
-def plan_fit(in_size: tuple[int, int], out_size: tuple[int, int], K: np.ndarray | None = None) -> Fit:
-    """Plan how images of in_size (H, W) fill out_size (h, w): same width, rows cropped around the principal point.
+def plan_fit(
+    in_size: tuple[int, int], out_size: tuple[int, int], K: np.ndarray | None = None
+) -> Fit:
+    """Plan how images of in_size (H, W) fill out_size (h, w): same width, rows cropped around the
+    principal point.
 
-    Where the input is wider than the output, up to 10 % of the columns are cropped, beyond that rows are padded.
+    Where the input is wider than the output, up to 10 % of the columns are cropped, beyond that
+    rows are padded.
     """
     (rows, cols), (h, w) = in_size, out_size
     if min(rows, cols, h, w) < 1:
-        raise ValueError(f"image of {rows}x{cols} to {h}x{w}: an image size is zero; check the camera driver")
+        raise ValueError(
+            f"image of {rows}x{cols} to {h}x{w}: an image size is zero; check the camera driver"
+        )
     cx, cy = (K[0, 2], K[1, 2]) if K is not None else ((cols - 1) / 2, (rows - 1) / 2)
-    step = 2 if rows >= 2 * h and cols >= 2 * w else 1  # even crops, so that Fit.image can halve them first
+    # Even crops, so that Fit.image can halve them first.
+    step = 2 if rows >= 2 * h and cols >= 2 * w else 1
     if rows * w >= h * cols:  # taller than the output: crop rows
         width = cols - cols % step
         height = min(rows - rows % step, max(step, step * round(h * width / w / step)))
@@ -95,7 +116,9 @@ def plan_fit(in_size: tuple[int, int], out_size: tuple[int, int], K: np.ndarray 
 def zoom_crop(
     images: list[np.ndarray], K: np.ndarray, zoom: float, shift_x: float, shift_y: float
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Zoom into equally sized images by `zoom` >= 1 and resize back; shifts in [0, 1] place the window. K follows."""
+    """Zoom into equally sized images by `zoom` >= 1 and resize back; shifts in [0, 1] place the
+    window. K follows.
+    """
     rows, cols = images[0].shape[:2]
     height, width = min(rows, round(rows / zoom)), min(cols, round(cols / zoom))
     top, left = round(shift_y * (rows - height)), round(shift_x * (cols - width))
@@ -106,8 +129,8 @@ def zoom_crop(
 def image_tensor(image: np.ndarray) -> Tensor:
     """uint8 (H, W, 3) RGB to float32 (1, 3, H, W) in [0, 1], channels_last by strides alone.
 
-    In numpy, on one thread: torch's threads wait for each other on a busy CPU, which took 40 ms where
-    the work takes 0.06.
+    In numpy, on one thread: torch's threads wait for each other on a busy CPU, which took 40 ms
+    where the work takes 0.06.
     """
     scaled = np.multiply(image, np.float32(1 / 255), dtype=np.float32)
     return torch.from_numpy(np.ascontiguousarray(scaled)).permute(2, 0, 1)[None]
@@ -120,7 +143,9 @@ def flip_horizontal(images: list[np.ndarray], K: np.ndarray) -> tuple[list[np.nd
 
 @dataclass(frozen=True)
 class ColourJitter:
-    """One draw of a colour change, applied alike to every frame of a sample so that brightness constancy survives."""
+    """One draw of a colour change, applied alike to every frame of a sample so that brightness
+    constancy survives.
+    """
 
     brightness: float = 1.0
     contrast: float = 1.0
@@ -129,10 +154,22 @@ class ColourJitter:
     grey: bool = False
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, strength: float = 0.2, hue: float = 0.1, grey_share: float = 0.1) -> ColourJitter:
-        """Draw brightness, contrast and saturation in 1 +- strength, hue in +- hue turns, grey with grey_share."""
+    def draw(
+        cls,
+        rng: np.random.Generator,
+        strength: float = 0.2,
+        hue: float = 0.1,
+        grey_share: float = 0.1,
+    ) -> ColourJitter:
+        """Draw brightness, contrast and saturation in 1 +- strength, hue in +- hue turns, grey with
+        grey_share.
+        """
         factors = rng.uniform(1 - strength, 1 + strength, 3)
-        return cls(*(float(f) for f in factors), float(rng.uniform(-hue, hue)), bool(rng.random() < grey_share))
+        return cls(
+            *(float(f) for f in factors),
+            float(rng.uniform(-hue, hue)),
+            bool(rng.random() < grey_share),
+        )
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Apply to uint8 (H, W, 3) RGB; returns uint8."""

@@ -14,5 +14,7 @@ def rigid_flow(depth: Tensor, T_src_tgt: Tensor, K: Tensor) -> Tensor:
 
 
 def residual_flow(depth: Tensor, T_src_tgt: Tensor, K: Tensor, residual: Tensor) -> Tensor:
-    """What object motion adds to the rigid flow: pi(K (R X + t + residual)) - pi(K (R X + t)); 0 where residual is 0."""
+    """What object motion adds to the rigid flow: pi(K (R X + t + residual)) - pi(K (R X + t)); 0
+    where residual is 0.
+    """
     return correspond(depth, T_src_tgt, K, residual).pixels - correspond(depth, T_src_tgt, K).pixels

@@ -1,4 +1,4 @@
-"""Rigid motions. `T_a_b` is (B, 4, 4) and maps coordinates in b to coordinates in a: X_a = T_a_b X_b."""
+"""Rigid motions. `T_a_b` is (B, 4, 4), maps coordinates in b to those in a: X_a = T_a_b X_b."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ def skew(v: Tensor) -> Tensor:
 def exp_so3(axis_angle: Tensor) -> Tensor:
     """Rotation matrices (B, 3, 3) from axis-angle vectors (B, 3) in radians.
 
-    Rodrigues: R = I + sin(a)/a [v]_x + (1 - cos a)/a^2 [v]_x^2, [v]_x^2 = v v^T - a^2 I. Near a = 0 the factors come from
-    their series and 1 - cos a = 2 sin^2(a/2), so that value and gradient are exact near the identity, where a pose network
-    starts. No matrix product: under autocast it would round to half precision.
+    Rodrigues: R = I + sin(a)/a [v]_x + (1 - cos a)/a^2 [v]_x^2, [v]_x^2 = v v^T - a^2 I. Near a = 0
+    the factors come from their series and 1 - cos a = 2 sin^2(a/2), so that value and gradient are
+    exact near the identity, where a pose network starts. No matrix product: under autocast it would
+    round to half precision.
     """
     square = (axis_angle * axis_angle).sum(-1, keepdim=True)
     small = square < 1e-8
@@ -54,7 +55,8 @@ def make_T(R: Tensor, t: Tensor) -> Tensor:
 def invert_T(T: Tensor) -> Tensor:
     """Inverse of rigid (B, 4, 4): [R^T | -R^T t]."""
     R, t = T[..., :3, :3], T[..., :3, 3:]
-    return make_T(R.transpose(-1, -2), -(R * t).sum(-2))  # a sum, because autocast rounds matrix products
+    # A sum, because autocast rounds matrix products.
+    return make_T(R.transpose(-1, -2), -(R * t).sum(-2))
 
 
 def transform(T: Tensor, points: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""Inverse warping (sample src at where tgt's points fall) and forward splatting (push tgt's pixels into src).
+"""Inverse warping (sample src at where tgt's points fall) and forward splatting (push tgt's pixels
+into src).
 
-One pixel convention: coordinates are pixels with centres at integers, normalised by (W - 1, H - 1) and sampled with
-align_corners=True, so that the identity warp returns the image exactly. (Well-known reference codes mix this with
-align_corners=False and are off by up to half a pixel.)
+One pixel convention: coordinates are pixels with centres at integers, normalised by (W - 1, H - 1)
+and sampled with align_corners=True, so that the identity warp returns the image exactly.
+(Well-known reference codes mix this with align_corners=False and are off by up to half a pixel.)
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ MIN_Z = 1e-3
 
 @dataclass
 class Correspondence:
-    """Where the pixels of tgt fall in src: pixels (B, 2, H, W), z_src (B, 1, H, W) along src's axis, valid (B, 1, H, W) bool."""
+    """Where the pixels of tgt fall in src: pixels (B, 2, H, W), z_src (B, 1, H, W) along src's
+    axis, valid (B, 1, H, W) bool.
+    """
 
     pixels: Tensor
     z_src: Tensor
@@ -29,11 +32,17 @@ class Correspondence:
 
 
 def correspond(
-    depth: Tensor, T_src_tgt: Tensor, K: Tensor, residual: Tensor | None = None, K_src: Tensor | None = None
+    depth: Tensor,
+    T_src_tgt: Tensor,
+    K: Tensor,
+    residual: Tensor | None = None,
+    K_src: Tensor | None = None,
 ) -> Correspondence:
-    """Project every pixel of tgt into src: X_src = R (depth K^-1 p) + t + residual, p' = pi(K_src X_src).
+    """Project every pixel of tgt into src: X_src = R (depth K^-1 p) + t + residual, p' = pi(K_src
+    X_src).
 
-    depth (B, 1, H, W), T_src_tgt (B, 4, 4), K (B, 3, 3), residual (B, 3, H, W) in the src frame. valid: inside the image
+    depth (B, 1, H, W), T_src_tgt (B, 4, 4), K (B, 3, 3), residual (B, 3, H, W) in the src frame.
+    valid: inside the image
     and in front of the camera (z > 1e-3).
     """
     points = transform(T_src_tgt, backproject(depth, K))
@@ -42,33 +51,45 @@ def correspond(
     pixels, z = project(points, K if K_src is None else K_src, MIN_Z)
     height, width = depth.shape[-2:]
     u, v = pixels[:, :1], pixels[:, 1:]
-    # Half a thousandth of a pixel of slack, so that float error does not drop the border of an identity warp.
+    # Half a thousandth of a pixel of slack, so that float error does not drop the border of an
+    # identity warp.
     slack = 5e-4
     inside = (u >= -slack) & (u <= width - 1 + slack) & (v >= -slack) & (v <= height - 1 + slack)
     return Correspondence(pixels, z, inside & (z > MIN_Z))
 
 
-def sample(image: Tensor, pixels: Tensor, padding: str = "border", mode: str = "bilinear") -> Tensor:
-    """Sample image (B, C, H, W) at pixels (B, 2, h, w); gradients flow to both. padding: border or zeros."""
+def sample(
+    image: Tensor, pixels: Tensor, padding: str = "border", mode: str = "bilinear"
+) -> Tensor:
+    """Sample image (B, C, H, W) at pixels (B, 2, h, w); gradients flow to both. padding: border or
+    zeros.
+    """
     height, width = image.shape[-2:]
     scale = pixels.new_tensor((2 / max(width - 1, 1), 2 / max(height - 1, 1))).view(1, 2, 1, 1)
     grid = (pixels * scale - 1).permute(0, 2, 3, 1)
-    return F.grid_sample(image, grid.to(image.dtype), mode=mode, padding_mode=padding, align_corners=True)
+    return F.grid_sample(
+        image, grid.to(image.dtype), mode=mode, padding_mode=padding, align_corners=True
+    )
 
 
 def inverse_warp(
     image_src: Tensor, depth: Tensor, T_src_tgt: Tensor, K: Tensor, residual: Tensor | None = None
 ) -> tuple[Tensor, Correspondence]:
-    """Synthesise tgt from image_src (B, C, H, W); see `correspond` for the rest. Returns the image and the correspondence."""
+    """Synthesise tgt from image_src (B, C, H, W); see `correspond` for the rest. Returns the image
+    and the correspondence.
+    """
     found = correspond(depth, T_src_tgt, K, residual)
     return sample(image_src, found.pixels), found
 
 
-def forward_splat(values: Tensor, found: Correspondence, fill: float = float("nan")) -> tuple[Tensor, Tensor]:
-    """Push values (B, C, H, W) of tgt to the nearest src pixel; the nearest surface wins (z-buffer).
+def forward_splat(
+    values: Tensor, found: Correspondence, fill: float = float("nan")
+) -> tuple[Tensor, Tensor]:
+    """Push values (B, C, H, W) of tgt to the nearest src pixel; the nearest surface wins
+    (z-buffer).
 
-    Returns the splatted values and z (B, 1, H, W) in src; pixels nothing falls on hold `fill` and z = +inf. Not
-    differentiable in the positions.
+    Returns the splatted values and z (B, 1, H, W) in src; pixels nothing falls on hold `fill` and z
+    = +inf. Not differentiable in the positions.
     """
     batch, channels, height, width = values.shape
     target = found.pixels.detach().round().long()
@@ -77,7 +98,9 @@ def forward_splat(values: Tensor, found: Correspondence, fill: float = float("na
     # A dump slot behind the image takes what falls outside, so that no index needs filtering.
     flat = torch.where(inside, v * width + u, height * width).flatten(1)
     z = found.z_src.detach().flatten(1)
-    buffer = z.new_full((batch, height * width + 1), float("inf")).scatter_reduce(1, flat, z, "amin")
+    buffer = z.new_full((batch, height * width + 1), float("inf")).scatter_reduce(
+        1, flat, z, "amin"
+    )
     wins = (z <= buffer.gather(1, flat)) & inside.flatten(1)
     flat = torch.where(wins, flat, height * width)
     out = values.new_full((batch, channels, height * width + 1), fill)

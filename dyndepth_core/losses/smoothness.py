@@ -7,10 +7,11 @@ from torch import Tensor
 
 
 def edge_aware_smoothness(disp: Tensor, image: Tensor) -> Tensor:
-    """mean |dx d*| e^{-mean_c |dx I|} + mean |dy d*| e^{-mean_c |dy I|}, d* = d / mean(d) per image (Godard et al. 2019).
+    """mean |dx d*| e^{-mean_c |dx I|} + mean |dy d*| e^{-mean_c |dy I|}, d* = d / mean(d) per image
+    (Godard et al. 2019).
 
-    disp (B, 1, H, W) (disp or inverse depth), image (B, 3, H, W) of the same size in [0, 1]. 0 for constant disp; unchanged by
-    scaling disp, so that shrinking the scene does not lower it.
+    disp (B, 1, H, W) (disp or inverse depth), image (B, 3, H, W) of the same size in [0, 1]. 0 for
+    constant disp; unchanged by scaling disp, so that shrinking the scene does not lower it.
     """
     normalised = disp / (disp.mean((2, 3), keepdim=True) + 1e-7)
     grad_x = (normalised[..., :, 1:] - normalised[..., :, :-1]).abs()

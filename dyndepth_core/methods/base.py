@@ -1,4 +1,6 @@
-"""The contracts that hold every method: Objective (training), InferenceGraph (vehicle), MethodInfo (registry)."""
+"""The contracts that hold every method: Objective (training), InferenceGraph (vehicle), MethodInfo
+(registry).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from dyndepth_core.data.sample import Sample
 class Predictions:
     """What the networks say about a sample; a method subclasses it.
 
-    disps: {scale: (B, 1, H / 2^s, W / 2^s)} in (0, 1); T_src_tgt (B, S, 4, 4); K (B, 3, 3) in pixels at network size;
+    disps: {scale: (B, 1, H / 2^s, W / 2^s)} in (0, 1); T_src_tgt (B, S, 4, 4); K (B, 3, 3) in
+    pixels at network size;
     depth_scale (B,): depth at the camera's focal length over depth at the canonical one, f / f0.
     """
 
@@ -29,9 +32,11 @@ class Predictions:
 
 @dataclass
 class LossTerms:
-    """A scalar to minimise, its named parts (scalars, already weighted) and maps for pictures and health checks.
+    """A scalar to minimise, its named parts (scalars, already weighted) and maps for pictures and
+    health checks.
 
-    maps: depth (B, 1, H, W), warped (B, 3, H, W), error (B, 1, H, W), automask (B, 1, H, W) in {0, 1}.
+    maps: depth (B, 1, H, W), warped (B, 3, H, W), error (B, 1, H, W), automask (B, 1, H, W) in {0,
+    1}.
     """
 
     total: Tensor
@@ -40,7 +45,9 @@ class LossTerms:
 
 
 class Objective(nn.Module):
-    """Sample and networks -> predictions and named loss terms; the networks are submodules, the loop knows neither."""
+    """Sample and networks -> predictions and named loss terms; the networks are submodules, the
+    loop knows neither.
+    """
 
     def predict(self, sample: Sample, progress: float) -> Predictions:
         """Run the networks; progress in [0, 1] is the share of the training done."""
@@ -51,7 +58,9 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def validation(self, sample: Sample) -> Tensor:
-        """Score without ground truth that chooses the best checkpoint: 0-dim, lower is better, noise-free."""
+        """Score without ground truth that chooses the best checkpoint: 0-dim, lower is better,
+        noise-free.
+        """
         raise NotImplementedError
 
     def inference_graph(self) -> InferenceGraph:
@@ -74,9 +83,11 @@ class InferenceGraph(nn.Module):
     def forward(
         self, image: Tensor, previous_image: Tensor | None, K: Tensor, state: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        """image, previous_image (B, 3, H, W) in [0, 1], K (B, 3, 3) of that image size, state of the last call.
+        """image, previous_image (B, 3, H, W) in [0, 1], K (B, 3, 3) of that image size, state of
+        the last call.
 
-        Returns depth (B, 1, H, W), residual (B, 3, H, W) or None, T_src_tgt (B, 4, 4) (src: previous_image) or None, state.
+        Returns depth (B, 1, H, W), residual (B, 3, H, W) or None, T_src_tgt (B, 4, 4) (src:
+        previous_image) or None, state.
         """
         raise NotImplementedError
 
@@ -106,12 +117,19 @@ def get_method(name: str) -> MethodInfo:
 
 
 def build_graph(architecture: dict[str, Any]) -> InferenceGraph:
-    """Rebuild an InferenceGraph (fresh weights) from its architecture; ValueError when it is not one of ours."""
+    """Rebuild an InferenceGraph (fresh weights) from its architecture; ValueError when it is not
+    one of ours.
+    """
     if not isinstance(architecture, dict) or "method" not in architecture:
-        raise ValueError("model file: its architecture names no method; it was not written by dyndepth, or is damaged")
+        raise ValueError(
+            "model file: its architecture names no method; it was not written by dyndepth, or is "
+            "damaged"
+        )
     graph_class = get_method(architecture["method"]).graph_class
     arguments = {k: v for k, v in architecture.items() if k != "method"}
     try:
         return graph_class(**arguments)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise ValueError(f"model file: architecture {arguments} does not fit {architecture['method']}: {error}") from error
+        raise ValueError(
+            f"model file: architecture {arguments} does not fit {architecture['method']}: {error}"
+        ) from error

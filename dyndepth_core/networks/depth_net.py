@@ -14,25 +14,45 @@ class NetworkConfig(BaseModel):
     """Networks of a method."""
 
     model_config = ConfigDict(extra="forbid")
-    encoder: str = Field("efficientnet_lite0", description="depth encoder: efficientnet_lite0 or resnet18")
-    pose_encoder: str = Field("efficientnet_lite0", description="pose encoder: efficientnet_lite0 or resnet18")
-    pose_downscale: int = Field(1, ge=1, le=4, description="the pose network sees images this many times smaller (1, 2 or 4)")
+    encoder: str = Field(
+        "efficientnet_lite0", description="depth encoder: efficientnet_lite0 or resnet18"
+    )
+    pose_encoder: str = Field(
+        "efficientnet_lite0", description="pose encoder: efficientnet_lite0 or resnet18"
+    )
+    pose_downscale: int = Field(
+        1,
+        ge=1,
+        le=4,
+        description="the pose network sees images this many times smaller (1, 2 or 4)",
+    )
     width: float = Field(1.0, gt=0, le=4, description="channel factor of ResNet encoders")
     decoder_channels: tuple[int, int, int, int, int] = Field(
         (16, 32, 64, 128, 256), description="decoder channels at 1/1, 1/2, 1/4, 1/8, 1/16"
     )
     pretrained: bool = Field(True, description="start the encoders from ImageNet weights")
-    weights: str | None = Field(None, description="ImageNet state dict of the encoders (.pth); none: the pip package")
-    min_depth: float = Field(0.1, gt=0, description="depth at disp = 1 (scene units, at the canonical focal length)")
-    max_depth: float = Field(100.0, gt=0, description="depth at disp = 0 (scene units, at the canonical focal length)")
+    weights: str | None = Field(
+        None, description="ImageNet state dict of the encoders (.pth); none: the pip package"
+    )
+    min_depth: float = Field(
+        0.1, gt=0, description="depth at disp = 1 (scene units, at the canonical focal length)"
+    )
+    max_depth: float = Field(
+        100.0, gt=0, description="depth at disp = 0 (scene units, at the canonical focal length)"
+    )
     canonical_focal: float | None = Field(
-        None, gt=0, description="focal length f0 in pixels depth is predicted at; none: mean over the training set"
+        None,
+        gt=0,
+        description="focal length f0 in pixels depth is predicted at; none: mean over the training "
+        "set",
     )
 
     @model_validator(mode="after")
     def _range(self) -> NetworkConfig:
         if self.min_depth >= self.max_depth:
-            raise ValueError(f"min_depth {self.min_depth:g} must be below max_depth {self.max_depth:g}")
+            raise ValueError(
+                f"min_depth {self.min_depth:g} must be below max_depth {self.max_depth:g}"
+            )
         return self
 
 
@@ -49,9 +69,13 @@ class ConvBlock(nn.Module):
 
 
 class DepthDecoder(nn.Module):
-    """For i = 4..0: ConvBlock -> nearest x2 -> concatenate the skip -> ConvBlock; disp_s = sigmoid(conv3x3) at 1/2^s."""
+    """For i = 4..0: ConvBlock -> nearest x2 -> concatenate the skip -> ConvBlock; disp_s =
+    sigmoid(conv3x3) at 1/2^s.
+    """
 
-    def __init__(self, encoder_channels: tuple[int, ...], channels: tuple[int, ...], scales: tuple[int, ...]) -> None:
+    def __init__(
+        self, encoder_channels: tuple[int, ...], channels: tuple[int, ...], scales: tuple[int, ...]
+    ) -> None:
         super().__init__()
         self.scales = scales
         self.reduce, self.merge = nn.ModuleList(), nn.ModuleList()  # index i = level, 0 finest
@@ -77,10 +101,16 @@ class DepthDecoder(nn.Module):
 
 
 class DepthNet(nn.Module):
-    """Image (B, 3, H, W) in [0, 1], H and W multiples of 32 -> {scale: disp (B, 1, h, w) in (0, 1)}."""
+    """Image (B, 3, H, W) in [0, 1], H and W multiples of 32 -> {scale: disp (B, 1, h, w) in (0,
+    1)}.
+    """
 
     def __init__(
-        self, encoder: str, decoder_channels: tuple[int, ...], scales: tuple[int, ...] = (0,), width: float = 1.0
+        self,
+        encoder: str,
+        decoder_channels: tuple[int, ...],
+        scales: tuple[int, ...] = (0,),
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         self.encoder = Encoder(encoder, width=width)
@@ -92,6 +122,8 @@ class DepthNet(nn.Module):
 
 
 def disp_to_depth(disp: Tensor, min_depth: float, max_depth: float) -> Tensor:
-    """depth = 1 / (1 / max + (1 / min - 1 / max) disp): disp 0 -> max_depth, disp 1 -> min_depth (Godard et al. 2019)."""
+    """depth = 1 / (1 / max + (1 / min - 1 / max) disp): disp 0 -> max_depth, disp 1 -> min_depth
+    (Godard et al. 2019).
+    """
     low = 1 / max_depth
     return 1 / (low + (1 / min_depth - low) * disp)

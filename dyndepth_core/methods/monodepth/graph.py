@@ -1,4 +1,6 @@
-"""Inference: single-image depth, and ego-motion where a previous image and a pose network are there."""
+"""Inference: single-image depth, and ego-motion where a previous image and a pose network are
+there.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from dyndepth_core.networks.pose_net import PoseNet
 
 
 class DepthPoseGraph(InferenceGraph):
-    """depth = f / f0 * disp_to_depth(DepthNet(image)); T_src_tgt from PoseNet(previous, image), src the previous image."""
+    """depth = f / f0 * disp_to_depth(DepthNet(image)); T_src_tgt from PoseNet(previous, image), src
+    the previous image.
+    """
 
     def __init__(
         self,
@@ -27,10 +31,14 @@ class DepthPoseGraph(InferenceGraph):
         super().__init__()
         self.architecture = {
             "method": "monodepth", "encoder": encoder, "decoder_channels": list(decoder_channels),
-            "canonical_focal": canonical_focal, "min_depth": min_depth, "max_depth": max_depth, "width": width,
-            "pose_encoder": pose_encoder, "pose_downscale": pose_downscale,
+            "canonical_focal": canonical_focal, "min_depth": min_depth, "max_depth": max_depth,
+            "width": width, "pose_encoder": pose_encoder, "pose_downscale": pose_downscale,
         }  # fmt: skip
-        self.canonical_focal, self.min_depth, self.max_depth = float(canonical_focal), float(min_depth), float(max_depth)
+        self.canonical_focal, self.min_depth, self.max_depth = (
+            float(canonical_focal),
+            float(min_depth),
+            float(max_depth),
+        )
         self.depth_net = DepthNet(encoder, tuple(decoder_channels), (0,), width)
         self.pose_net = PoseNet(pose_encoder, width, pose_downscale) if pose_encoder else None
 
@@ -42,6 +50,7 @@ class DepthPoseGraph(InferenceGraph):
         depth = depth * (K[:, 0, 0] / self.canonical_focal).view(-1, 1, 1, 1)
         motion = None
         if previous_image is not None and self.pose_net is not None:
-            T_tgt_src, _ = self.pose_net(previous_image, image)  # earlier image first, as in training
+            # The earlier image first, as in training.
+            T_tgt_src, _ = self.pose_net(previous_image, image)
             motion = invert_T(T_tgt_src)
         return depth, None, motion, state
