@@ -21,14 +21,18 @@ POSE_COLUMNS = ("index", *(f"T{r}{c}" for r in range(3) for c in range(4)))
 
 
 class RecordingWriter:
-    """Writes one sequence frame by frame; a row of frames.csv appears only after its image is whole on disk."""
+    """Writes one sequence frame by frame; a row of frames.csv appears only after its image is whole
+    on disk.
+    """
 
     def __init__(self, path: str | Path, calib: Calibration, image_format: str = "jpg") -> None:
         if image_format not in ("jpg", "png"):
             raise ValueError(f"image_format {image_format!r}: use jpg or png")
         self.path, self.calib, self._format = Path(path), calib, image_format
         if (self.path / "frames.csv").exists():
-            raise ValueError(f"{self.path}: holds a recording already; choose another folder or remove it first")
+            raise ValueError(
+                f"{self.path}: holds a recording already; choose another folder or remove it first"
+            )
         (self.path / "images").mkdir(parents=True, exist_ok=True)
         calib.save(self.path / "calib.json")
         self._frames = (self.path / "frames.csv").open("w", newline="", buffering=1)
@@ -40,7 +44,12 @@ class RecordingWriter:
     def __enter__(self) -> RecordingWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def add(
@@ -57,27 +66,37 @@ class RecordingWriter:
         keep: bool = True,
         reason: str = "",
     ) -> None:
-        """Append a frame: image uint8 (H, W, 3) RGB, depth (H, W) metres (256 and more: none), velocity (H, W, 3) m/s; rest
-        as in Recording.
+        """Append a frame: image uint8 (H, W, 3) RGB, depth (H, W) metres (256 and more: none),
+        velocity (H, W, 3) m/s; rest as in Recording.
         """
         expected = (self.calib.height, self.calib.width, 3)
         if image.shape != expected:
-            raise ValueError(f"{self.path}: image of shape {image.shape}, but the calibration says {expected}")
+            raise ValueError(
+                f"{self.path}: image of shape {image.shape}, but the calibration says {expected}"
+            )
         stem = f"{self.count:06d}"
         if depth is not None:
             coded = np.nan_to_num(depth, posinf=0, neginf=0) * DEPTH_PNG_SCALE + 0.5
-            self._png("depth", stem, np.where((coded < 1) | (coded >= 65536), 0, coded).astype(np.uint16))
+            self._png(
+                "depth", stem, np.where((coded < 1) | (coded >= 65536), 0, coded).astype(np.uint16)
+            )
         if instances is not None:
             self._png("instances", stem, instances.astype(np.uint16))
         if dynamic is not None:
             self._png("dynamic", stem, dynamic.astype(np.uint8) * 255)
         if velocity is not None:
             (self.path / "velocity").mkdir(exist_ok=True)
-            np.savez_compressed(self.path / "velocity" / f"{stem}.npz", velocity=velocity.astype(np.float16))
+            np.savez_compressed(
+                self.path / "velocity" / f"{stem}.npz", velocity=velocity.astype(np.float16)
+            )
         if T_world_cam is not None:
             self._write_pose(T_world_cam)
         options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if self._format == "jpg" else []
-        _write(self.path / "images" / f"{stem}.{self._format}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+        _write(
+            self.path / "images" / f"{stem}.{self._format}",
+            cv2.cvtColor(image, cv2.COLOR_RGB2BGR),
+            options,
+        )
         known = odometry or {}
         motion = [repr(float(known[k])) if k in known else "" for k in ODOMETRY_KEYS]
         self._rows.writerow([self.count, int(stamp_ns), *motion, int(keep), reason])
@@ -102,10 +121,14 @@ class RecordingWriter:
 
 
 def _write(path: Path, image: np.ndarray, options: list[int]) -> None:
-    """Encode and write through a temporary name, so that a kill never leaves half an image under its final name."""
+    """Encode and write through a temporary name, so that a kill never leaves half an image under
+    its final name.
+    """
     good, data = cv2.imencode(path.suffix, image, options)
     if not good:
-        raise ValueError(f"{path}: an image of shape {image.shape}, {image.dtype} cannot be encoded")
+        raise ValueError(
+            f"{path}: an image of shape {image.shape}, {image.dtype} cannot be encoded"
+        )
     partial = path.with_name(path.name + ".part")
     partial.write_bytes(data.tobytes())
     partial.replace(path)
@@ -128,13 +151,23 @@ def write_manifest(root: str | Path, info: dict) -> None:
 
 
 def manifest_hash(root: str | Path) -> str:
-    """SHA-256 that names a data set: of its images, stamps and calibration only, so that ground truth does not change it."""
+    """SHA-256 that names a data set: of its images, stamps and calibration only, so that ground
+    truth does not change it.
+    """
     root, digest = Path(root), hashlib.sha256()
     if root.is_file():
         return hashlib.sha256(root.read_bytes()).hexdigest()
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        if path.parent.name == "images" or path.name in ("calib.json", "frames.csv") or path.parent.name == "splits":
-            digest.update(str(path.relative_to(root)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        if (
+            path.parent.name == "images"
+            or path.name in ("calib.json", "frames.csv")
+            or path.parent.name == "splits"
+        ):
+            digest.update(
+                str(path.relative_to(root)).encode()
+                + b"\0"
+                + hashlib.sha256(path.read_bytes()).digest()
+            )
     return digest.hexdigest()
 
 

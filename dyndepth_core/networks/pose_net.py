@@ -1,4 +1,6 @@
-"""Pose network: two images in temporal order -> relative camera motion (Godard et al. 2019), and learned intrinsics."""
+"""Pose network: two images in temporal order -> relative camera motion (Godard et al. 2019), and
+learned intrinsics.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,20 @@ from torch import Tensor, nn
 from dyndepth_core.geometry.se3 import exp_so3, make_T
 from dyndepth_core.networks.encoders import Encoder
 
-# Paper: 0.01 for both. These make a unit of rotation and of translation move pixels about equally at the depth training
-# starts with; with less rotation, turns are explained by sideways translation, for which the best depth is infinite.
+# Paper: 0.01 for both. These make a unit of rotation and of translation move pixels about equally
+# at the depth training starts with; with less rotation, turns are explained by sideways
+# translation, for which the best depth is infinite.
 ROTATION_SCALE, TRANSLATION_SCALE = 0.03, 0.02
 
 
 class PoseNet(nn.Module):
-    """Encoder of both images -> 1x1 squeeze -> 3x3, 3x3 (256, ReLU) -> 1x1 to 6 -> spatial mean -> scaled."""
+    """Encoder of both images -> 1x1 squeeze -> 3x3, 3x3 (256, ReLU) -> 1x1 to 6 -> spatial mean ->
+    scaled.
+    """
 
-    def __init__(self, encoder: str, width: float = 1.0, downscale: int = 1, intrinsics: bool = False) -> None:
+    def __init__(
+        self, encoder: str, width: float = 1.0, downscale: int = 1, intrinsics: bool = False
+    ) -> None:
         super().__init__()
         self.downscale = downscale  # motion needs less resolution than depth: 2 costs a quarter
         self.encoder = Encoder(encoder, frames=2, width=width)
@@ -25,14 +32,18 @@ class PoseNet(nn.Module):
         self.conv1 = nn.Conv2d(256, 256, 3, padding=1)
         self.conv2 = nn.Conv2d(256, 256, 3, padding=1)
         self.head = nn.Conv2d(256, 6, 1)
-        # Ours: normalised per sample. Without, small batches killed every ReLU (one constant motion for all images).
+        # Ours: normalised per sample. Without, small batches killed every ReLU (one constant motion
+        # for all images).
         self.norms = nn.ModuleList(nn.GroupNorm(16, 256) for _ in range(3))
-        nn.init.normal_(self.head.weight, std=1e-2)  # a random motion to begin with would drive depth to infinity
+        # A random motion to begin with would drive depth to infinity.
+        nn.init.normal_(self.head.weight, std=1e-2)
         nn.init.zeros_(self.head.bias)
         self.intrinsics = PairIntrinsics(256) if intrinsics else None
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images (B, 3, H, W) of an earlier and a later time -> (T_second_first (B, 4, 4), K (B, 3, 3) in pixels or None)."""
+        """Images (B, 3, H, W) of an earlier and a later time -> (T_second_first (B, 4, 4), K (B, 3,
+        3) in pixels or None).
+        """
         pair = torch.cat((first, second), 1)
         if self.downscale > 1:
             pair = F.avg_pool2d(pair, self.downscale)
@@ -46,9 +57,11 @@ class PoseNet(nn.Module):
 
 
 class PairIntrinsics(nn.Module):
-    """Intrinsics per image pair from the pose features (Gordon et al. 2019; Li et al. 2020, section on intrinsics).
+    """Intrinsics per image pair from the pose features (Gordon et al. 2019; Li et al. 2020, section
+    on intrinsics).
 
-    fx = softplus(.) W, fy = softplus(.) H, cx = (. + 0.5) W, cy = (. + 0.5) H; then to pixel centres at integers (-0.5).
+    fx = softplus(.) W, fy = softplus(.) H, cx = (. + 0.5) W, cy = (. + 0.5) H; then to pixel
+    centres at integers (-0.5).
     """
 
     def __init__(self, channels: int) -> None:
@@ -60,7 +73,9 @@ class PairIntrinsics(nn.Module):
         nn.init.normal_(self.centre.weight, std=1e-3)
 
     def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        """features (B, C, h, w), image size (H, W) -> K (B, 3, 3); in float32 also under autocast, where a pixel is lost."""
+        """features (B, C, h, w), image size (H, W) -> K (B, 3, 3); in float32 also under autocast,
+        where a pixel is lost.
+        """
         with torch.autocast(features.device.type, enabled=False):
             mean = features.float().mean((2, 3), keepdim=True)
             extent = mean.new_tensor((size[1], size[0]))
@@ -70,9 +85,11 @@ class PairIntrinsics(nn.Module):
 
 
 class VideoIntrinsics(nn.Module):
-    """Four trainable numbers per video: fx = a (H + W) / 2, fy = b (H + W) / 2, cx = c W - 0.5, cy = d H - 0.5.
+    """Four trainable numbers per video: fx = a (H + W) / 2, fy = b (H + W) / 2, cx = c W - 0.5, cy
+    = d H - 0.5.
 
-    Start: a = b = 1, c = d = 0.5 (Li et al. 2020). They are kept in units of their start value so that one learning rate fits.
+    Start: a = b = 1, c = d = 0.5 (Li et al. 2020). They are kept in units of their start value so
+    that one learning rate fits.
     """
 
     def __init__(self, videos: int, size: tuple[int, int]) -> None:
@@ -82,7 +99,9 @@ class VideoIntrinsics(nn.Module):
         self.centre = nn.Parameter(torch.zeros(videos, 2))
 
     def forward(self, video: Tensor, flipped: Tensor) -> Tensor:
-        """video (B,) index, flipped (B,) bool -> K (B, 3, 3) in pixels of the (possibly mirrored) image."""
+        """video (B,) index, flipped (B,) bool -> K (B, 3, 3) in pixels of the (possibly mirrored)
+        image.
+        """
         height, width = self.size
         focal = self.log_focal[video].exp() * (0.5 * (height + width))
         extent = focal.new_tensor((width, height))

@@ -1,4 +1,6 @@
-"""Training objective: minimum reprojection with automask, edge-aware smoothness, full-resolution multi-scale."""
+"""Training objective: minimum reprojection with automask, edge-aware smoothness, full-resolution
+multi-scale.
+"""
 
 from __future__ import annotations
 
@@ -33,29 +35,47 @@ class MonodepthConfig(BaseModel):
     """Loss of the monodepth method."""
 
     model_config = ConfigDict(extra="forbid")
-    scales: tuple[int, ...] = Field((0,), description="decoder scales the loss looks at; the paper uses 0,1,2,3 (slower)")
-    smoothness: float = Field(1e-3, ge=0, description="weight of edge-aware smoothness at full resolution")
-    ssim_weight: float = Field(0.85, ge=0, le=1, description="share of SSIM in the photometric error")
-    pyramid: int = Field(4, ge=1, le=5, description="image levels (1/1, 1/2, ...) that judge the finest disp early on")
-    pyramid_until: float = Field(0.5, ge=0, le=1, description="progress at which only the full resolution is left")
+    scales: tuple[int, ...] = Field(
+        (0,), description="decoder scales the loss looks at; the paper uses 0,1,2,3 (slower)"
+    )
+    smoothness: float = Field(
+        1e-3, ge=0, description="weight of edge-aware smoothness at full resolution"
+    )
+    ssim_weight: float = Field(
+        0.85, ge=0, le=1, description="share of SSIM in the photometric error"
+    )
+    pyramid: int = Field(
+        4,
+        ge=1,
+        le=5,
+        description="image levels (1/1, 1/2, ...) that judge the finest disp early on",
+    )
+    pyramid_until: float = Field(
+        0.5, ge=0, le=1, description="progress at which only the full resolution is left"
+    )
     automask: bool = Field(True, description="drop pixels the unwarped source explains better")
 
     @field_validator("scales")
     @classmethod
     def _scales(cls, scales: tuple[int, ...]) -> tuple[int, ...]:
         if 0 not in scales or len(set(scales)) != len(scales) or not set(scales) <= set(range(5)):
-            raise ValueError(f"scales {scales}: give distinct numbers of 0 to 4, 0 among them, e.g. 0 or 0,1,2,3")
+            raise ValueError(
+                f"scales {scales}: give distinct numbers of 0 to 4, 0 among them, e.g. 0 or 0,1,2,3"
+            )
         return scales
 
 
 class MonodepthObjective(Objective):
-    """L = mean_s [ mean_px min(pe(warp_-1), pe(warp_+1), pe(src_-1), pe(src_+1)) + w / 2^s smooth_s ] (Godard et al. 2019).
+    """L = mean_s [ mean_px min(pe(warp_-1), pe(warp_+1), pe(src_-1), pe(src_+1)) + w / 2^s smooth_s
+    ] (Godard et al. 2019).
 
-    Ours beside the paper: early on the finest disp is also judged on a pyramid of smaller images (weight 1, falling to 0 at
-    `pyramid_until`). A 3x3 SSIM feels errors of a pixel or two, but near ground is off by five before anything is learned;
-    with small batches and few steps the paper's loss stays long on the plateau of a constant depth.
+    Ours beside the paper: early on the finest disp is also judged on a pyramid of smaller images
+    (weight 1, falling to 0 at `pyramid_until`). A 3x3 SSIM feels errors of a pixel or two, but near
+    ground is off by five before anything is learned; with small batches and few steps the paper's
+    loss stays long on the plateau of a constant depth.
 
-    config: the whole config tree (data, network, objective); videos: names of the recordings, for intrinsics per video;
+    config: the whole config tree (data, network, objective); videos: names of the recordings, for
+    intrinsics per video;
     canonical_focal: f0 in pixels at network size.
     """
 
@@ -64,9 +84,15 @@ class MonodepthObjective(Objective):
         self.config: MonodepthConfig = config.objective
         self.network, self.canonical_focal = config.network, float(canonical_focal)
         network, intrinsics = config.network, config.data.intrinsics
-        self.depth_net = DepthNet(network.encoder, network.decoder_channels, self.config.scales, network.width)
-        self.pose_net = PoseNet(network.pose_encoder, network.width, network.pose_downscale, intrinsics == "pair")
-        self.intrinsics = VideoIntrinsics(len(videos), config.data.size) if intrinsics == "video" else None
+        self.depth_net = DepthNet(
+            network.encoder, network.decoder_channels, self.config.scales, network.width
+        )
+        self.pose_net = PoseNet(
+            network.pose_encoder, network.width, network.pose_downscale, intrinsics == "pair"
+        )
+        self.intrinsics = (
+            VideoIntrinsics(len(videos), config.data.size) if intrinsics == "video" else None
+        )
         if network.pretrained:
             self.depth_net.encoder.load_imagenet(network.weights)
             self.pose_net.encoder.load_imagenet(network.weights)
@@ -80,29 +106,46 @@ class MonodepthObjective(Objective):
         # Pairs go in temporal order, so that the network only ever sees time run forwards.
         past = (sample.dt < 0).flatten()
         swap = past.view(-1, 1, 1, 1)
-        T_second_first, K_pair = self.pose_net(torch.where(swap, src, tgt), torch.where(swap, tgt, src))
+        T_second_first, K_pair = self.pose_net(
+            torch.where(swap, src, tgt), torch.where(swap, tgt, src)
+        )
         T_src_tgt = torch.where(past.view(-1, 1, 1), invert_T(T_second_first), T_second_first)
         K = sample.K
         if self.intrinsics is not None:
-            K = torch.where(sample.K_known.view(-1, 1, 1), K, self.intrinsics(sample.video, sample.flipped))
+            K = torch.where(
+                sample.K_known.view(-1, 1, 1), K, self.intrinsics(sample.video, sample.flipped)
+            )
         elif K_pair is not None:
             learned = K_pair.unflatten(0, (batch, sources)).mean(1)
             K = torch.where(sample.K_known.view(-1, 1, 1), K, learned)
-        # An unknown camera defines the canonical one: its own focal length is only known once it is learned.
-        scale = torch.where(sample.K_known, sample.K[:, 0, 0] / self.canonical_focal, torch.ones_like(K[:, 0, 0]))
+        # An unknown camera defines the canonical one: its own focal length is only known once it is
+        # learned.
+        scale = torch.where(
+            sample.K_known, sample.K[:, 0, 0] / self.canonical_focal, torch.ones_like(K[:, 0, 0])
+        )
         return Predictions(disps, T_src_tgt.unflatten(0, (batch, sources)), K, scale)
 
     def depth(self, disp: Tensor, scale: Tensor) -> Tensor:
         """Depth (B, 1, H, W) at the camera's focal length."""
-        return disp_to_depth(disp, self.network.min_depth, self.network.max_depth) * scale.view(-1, 1, 1, 1)
+        return disp_to_depth(disp, self.network.min_depth, self.network.max_depth) * scale.view(
+            -1, 1, 1, 1
+        )
 
     def losses(self, sample: Sample, predictions: Predictions, progress: float = 1.0) -> LossTerms:
-        """See the class. In float32 also under autocast: SSIM's variances and the warp do not survive half precision."""
+        """See the class. In float32 also under autocast: SSIM's variances and the warp do not
+        survive half precision.
+        """
         with torch.autocast(sample.tgt.device.type, enabled=False):
-            coarse = max(0.0, 1 - progress / self.config.pyramid_until) if self.config.pyramid_until else 0.0
+            coarse = (
+                max(0.0, 1 - progress / self.config.pyramid_until)
+                if self.config.pyramid_until
+                else 0.0
+            )
             return self._losses(sample, predictions, self.training, coarse)
 
-    def _losses(self, sample: Sample, predictions: Predictions, noise: bool, coarse: float = 0.0) -> LossTerms:
+    def _losses(
+        self, sample: Sample, predictions: Predictions, noise: bool, coarse: float = 0.0
+    ) -> LossTerms:
         view = _View.of(sample, predictions.K, 0, self.config.ssim_weight, noise)
         finest = min(predictions.disps)
         photometric, smoothness, maps = [], [], {}
@@ -110,12 +153,15 @@ class MonodepthObjective(Objective):
             image = sample.tgt if s == 0 else F.avg_pool2d(sample.tgt, 2**s)
             smoothness.append(edge_aware_smoothness(disp, image) / 2**s)
             if s > 0:
-                disp = F.interpolate(disp, view.src.shape[-2:], mode="bilinear", align_corners=False)
+                disp = F.interpolate(
+                    disp, view.src.shape[-2:], mode="bilinear", align_corners=False
+                )
             error, depth, warped = self._score(view, disp, predictions)
             photometric.append(self._explained(error, view))
             if s == finest:
                 maps = {
-                    "depth": depth.detach(), "error": error.detach(), "automask": automask(error, view.identity),
+                    "depth": depth.detach(), "error": error.detach(), "automask": automask(error,
+                    view.identity),
                     "warped": warped.detach(),
                 }  # fmt: skip
         terms = {
@@ -126,24 +172,34 @@ class MonodepthObjective(Objective):
             levels = []
             for level in range(1, self.config.pyramid):
                 view = _View.of(sample, predictions.K, level, self.config.ssim_weight, noise)
-                error, *_ = self._score(view, F.avg_pool2d(predictions.disps[finest], 2**level), predictions)
+                error, *_ = self._score(
+                    view, F.avg_pool2d(predictions.disps[finest], 2**level), predictions
+                )
                 levels.append(self._explained(error, view))
             terms["pyramid"] = coarse * torch.stack(levels).mean()
         return LossTerms(sum(terms.values()), terms, maps)
 
-    def _score(self, view: _View, disp: Tensor, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
-        """Minimum reprojection error and depth (B, 1, h, w) of disp at the view's size, and the last source's warp."""
+    def _score(
+        self, view: _View, disp: Tensor, predictions: Predictions
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Minimum reprojection error and depth (B, 1, h, w) of disp at the view's size, and the
+        last source's warp.
+        """
         depth = self.depth(disp, predictions.depth_scale)
         error, warped = view.reproject(depth, predictions.T_src_tgt, self.config.ssim_weight)
         return error, depth, warped
 
     def _explained(self, error: Tensor, view: _View) -> Tensor:
-        """Mean over pixels of min(warps, sources): where a source itself wins, the minimum has no gradient (automask)."""
+        """Mean over pixels of min(warps, sources): where a source itself wins, the minimum has no
+        gradient (automask).
+        """
         return (torch.minimum(error, view.identity) if self.config.automask else error).mean()
 
     @torch.no_grad()
     def validation(self, sample: Sample) -> Tensor:
-        """mean_px min(pe(warps), pe(sources)): falls with better depth and motion and cannot be lowered by masking pixels."""
+        """mean_px min(pe(warps), pe(sources)): falls with better depth and motion and cannot be
+        lowered by masking pixels.
+        """
         predictions = self.predict(sample)
         finest = min(predictions.disps)
         predictions.disps = {finest: predictions.disps[finest]}
@@ -152,14 +208,23 @@ class MonodepthObjective(Objective):
 
     @torch.no_grad()
     def inference_graph(self) -> DepthPoseGraph:
-        """Depth at scale 0 and motion; the learned focal length becomes the canonical one where the camera was unknown."""
+        """Depth at scale 0 and motion; the learned focal length becomes the canonical one where the
+        camera was unknown.
+        """
         focal = self.canonical_focal
         if self.intrinsics is not None:
             height, width = self.intrinsics.size
             focal = float((self.intrinsics.log_focal[:, 0].exp() * 0.5 * (height + width)).mean())
         n = self.network
         graph = DepthPoseGraph(
-            n.encoder, n.decoder_channels, focal, n.min_depth, n.max_depth, n.width, n.pose_encoder, n.pose_downscale
+            n.encoder,
+            n.decoder_channels,
+            focal,
+            n.min_depth,
+            n.max_depth,
+            n.width,
+            n.pose_encoder,
+            n.pose_downscale,
         )
         _copy_weights(self.depth_net, graph.depth_net)
         _copy_weights(self.pose_net, graph.pose_net)
@@ -167,14 +232,18 @@ class MonodepthObjective(Objective):
 
 
 def _copy_weights(source: nn.Module, target: nn.Module) -> None:
-    """Copy what the target has; the heads of coarser scales and of intrinsics stay behind in training."""
+    """Copy what the target has; the heads of coarser scales and of intrinsics stay behind in
+    training.
+    """
     state = source.state_dict()
     target.load_state_dict({k: state[k].cpu() for k in target.state_dict()})
 
 
 @dataclass
 class _View:
-    """A sample at one resolution: sources, statistics of tgt (computed once) and the error of not warping at all."""
+    """A sample at one resolution: sources, statistics of tgt (computed once) and the error of not
+    warping at all.
+    """
 
     src: Tensor  # (B * S, 3, h, w)
     target: ImageStats  # of tgt, repeated for each source
@@ -189,7 +258,9 @@ class _View:
         if level:
             src, tgt = F.avg_pool2d(src, 2**level), F.avg_pool2d(tgt, 2**level)
         stats = image_stats(tgt)
-        target = ImageStats(*(t.repeat_interleave(sources, 0) for t in (stats.image, stats.mean, stats.square)))
+        target = ImageStats(
+            *(t.repeat_interleave(sources, 0) for t in (stats.image, stats.mean, stats.square))
+        )
         with torch.no_grad():
             errors = photometric_error(src, target, ssim_weight)
             identity = min_reprojection(errors.unflatten(0, (-1, sources)).squeeze(2))
@@ -198,8 +269,12 @@ class _View:
         K = resize_K(K.float(), 0.5**level, 0.5**level).repeat_interleave(sources, 0)
         return cls(src, target, identity, K)
 
-    def reproject(self, depth: Tensor, T_src_tgt: Tensor, ssim_weight: float) -> tuple[Tensor, Tensor]:
-        """Minimum reprojection error (B, 1, h, w) of depth (B, 1, h, w), and tgt (B, 3, h, w) as the last source shows it."""
+    def reproject(
+        self, depth: Tensor, T_src_tgt: Tensor, ssim_weight: float
+    ) -> tuple[Tensor, Tensor]:
+        """Minimum reprojection error (B, 1, h, w) of depth (B, 1, h, w), and tgt (B, 3, h, w) as
+        the last source shows it.
+        """
         sources = T_src_tgt.shape[1]
         depth, T = depth.repeat_interleave(sources, 0), T_src_tgt.flatten(0, 1).float()
         warped, _ = inverse_warp(self.src, depth, T, self.K)
