@@ -160,10 +160,11 @@ class MonodepthObjective(Objective):
             photometric.append(self._explained(error, view))
             if s == finest:
                 maps = {
-                    "depth": depth.detach(), "error": error.detach(), "automask": automask(error,
-                    view.identity),
+                    "depth": depth.detach(),
+                    "error": error.detach(),
+                    "automask": automask(error, view.identity),
                     "warped": warped.detach(),
-                }  # fmt: skip
+                }
         terms = {
             "photometric": torch.stack(photometric).mean(),
             "smoothness": self.config.smoothness * torch.stack(smoothness).mean(),
