@@ -35,6 +35,8 @@ class Actors:
     def __init__(self, ids: dict[str, int], cars: list[models.CarModel], network: Network,
                  traffic: Traffic, rng: np.random.Generator):
         self.cars, self.network, self.traffic = cars, network, traffic
+        # by serial number, or every first car of every world would have the same colour
+        self._paint = rng.integers(len(models.PAINTS), size=4096)
         self.people = [models.pedestrian_parts(ids, rng) for _ in range(8)]
         self._empty = cars[0].faces.take(np.zeros(0, int))
 
@@ -100,7 +102,7 @@ class Actors:
                 size = (0.22, 0.25)
             else:
                 model = self.cars[agent.model]
-                paint = models.PAINTS[(agent.ident * 7919) % len(models.PAINTS)]
+                paint = models.PAINTS[self._paint[agent.ident % self._paint.size]]
                 faces = model.faces.tinted(models.PAINT, paint)
                 parts.append(faces.moved(R, t).owned(agent.ident, len(rows)))
                 rows.append((linear, angular, t, moves))

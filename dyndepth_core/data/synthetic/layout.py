@@ -85,10 +85,10 @@ class Layout:
         return b, a, float(np.pi / 2 - heading)
 
     def _clear(self, x: float, y: float, yaw: float, w: float, h: float) -> float:
-        """Least distance of a w x h footprint to a kerb."""
+        """Least distance of a w x h footprint to a kerb, probed every 3 m so that no road fits between."""
         c, s = np.cos(yaw), np.sin(yaw)
-        a = np.array([-1, 0, 1, -1, 1, -1, 0, 1, 0]) * w / 2
-        b = np.array([-1, -1, -1, 0, 0, 1, 1, 1, 0]) * h / 2
+        a, b = np.meshgrid(np.linspace(-w / 2, w / 2, int(w / 3) + 2),
+                           np.linspace(-h / 2, h / 2, int(h / 3) + 2))
         return float(kerb_distance(self._near, x + c * a - s * b, y + s * a + c * b).min())
 
     def _free(self, x: float, y: float, w: float, h: float, yaw: float) -> bool:
@@ -178,7 +178,7 @@ class Layout:
             return
         t = lo
         while t < hi:
-            k = int(rng.choice(len(self.assets.cars), p=_CAR_SHARE))
+            k = int(rng.choice(len(self.assets.cars), p=models.CAR_SHARE))
             length = self.assets.cars[k].length
             x, y, yaw = self._at(street, t + length / 2, side * (street.half - 1.08))
             away = kerb_distance(others, np.array([x]), np.array([y]))[0] if others else 99.0
@@ -252,9 +252,6 @@ class Layout:
                 if self._built[stamp][1] is not None:
                     out.append(self._built[stamp])
         return out
-
-
-_CAR_SHARE = np.array([0.2, 0.17, 0.15, 0.14, 0.14, 0.1, 0.07, 0.03])
 
 
 def ground_pose(network: Network, x: float, y: float, yaw: float) -> tuple[np.ndarray, float]:

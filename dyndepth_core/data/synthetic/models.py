@@ -102,6 +102,9 @@ def _car(build: Builder, rng: np.random.Generator, kind: str) -> CarModel:
     return CarModel(build.faces(), length, width, height)
 
 
+CAR_SHARE = (0.2, 0.17, 0.15, 0.14, 0.14, 0.1, 0.07, 0.03)  # parked and moving alike
+
+
 def car_models(ids: dict[str, int], rng: np.random.Generator) -> list[CarModel]:
     """The cars of a world; parked and moving ones are drawn from the same list."""
     kinds = ["hatch", "sedan", "estate", "suv", "hatch", "sedan", "van", "truck"]

@@ -97,7 +97,7 @@ class Profile:
         slope = np.convolve(np.cumsum(walk), np.ones(3) / 3, "same")
         period = 2 * limit + 1e-9  # fold the walk into +-limit
         slope = np.abs((slope + limit) % (2 * period) - period) - limit
-        self.wish = slope
+        self.wish = np.clip(1.5 * slope, -limit, limit)
         self._build()
 
     def flatten(self, centre: float, width: float = 24.0) -> None:

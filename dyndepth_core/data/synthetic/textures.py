@@ -279,8 +279,8 @@ def car_tiles(rng: np.random.Generator, tiles: dict, alphas: dict) -> None:
     for _ in range(5):
         x = int(rng.integers(0, n))
         cv2.line(glass, (x, 0), (x - 90, n), (0.42, 0.46, 0.5), int(rng.integers(3, 18)), cv2.LINE_AA)
-    cv2.rectangle(glass, (70, 120), (100, 255), (0.05, 0.05, 0.05), -1)
-    cv2.rectangle(glass, (160, 120), (190, 255), (0.05, 0.05, 0.05), -1)
+    cv2.rectangle(glass, (70, 140), (100, 255), (0.10, 0.10, 0.11), -1)
+    cv2.rectangle(glass, (160, 140), (190, 255), (0.10, 0.10, 0.11), -1)
     frame = glass.copy()
     tiles["glass"] = _u8(glass)
     for x in (0, 118, 240):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .models import CAR_SHARE
 from .streets import STEP, Network
 
 FIRST_AGENT = 30001
@@ -62,7 +63,7 @@ class Traffic:
         self.serial = 0
         self.time = 0.0
         lane = self.lanes[int(rng.integers(style.lanes))]
-        cruise = float(np.clip(rng.normal(8.5, 2.2), 4.0, 14.0))
+        cruise = float(np.clip(rng.normal(9.3, 2.3), 4.5, 15.0))
         start = self._start(cruise)
         v = 0.0 if scenario == "stand" else cruise
         self.ego = Agent(0, "ego", start, lane, v, cruise, d_wish=lane)
@@ -105,9 +106,7 @@ class Traffic:
 
     def _new(self, kind: str, s: float, d: float, v: float, wish: float, **more) -> Agent:  # noqa: ANN003
         self.serial += 1
-        model = int(self.rng.integers(len(self.lengths)))
-        if kind != "pedestrian" and model == len(self.lengths) - 1 and self.rng.random() < 0.5:
-            model = 0  # fewer trucks
+        model = int(self.rng.choice(len(self.lengths), p=CAR_SHARE))
         agent = Agent(FIRST_AGENT + self.serial % 30000, kind, s, d, v, wish, model=model,
                       length=self.lengths[model] if kind != "pedestrian" else 0.5, d_wish=d, **more)
         self.agents.append(agent)
@@ -266,7 +265,7 @@ class Traffic:
     def _red(self, k: int) -> bool:
         if k not in self.lights:
             near = self.network.crossings[k]["s"] - self.ego.s
-            chance = 0.16 if near > 60.0 else 0.0
+            chance = 0.06 if near > 60.0 else 0.0
             self.lights[k] = [bool(self.rng.random() < chance), float(self.rng.uniform(4.0, 8.0))]
         return self.lights[k][0]
 
@@ -346,9 +345,9 @@ class Traffic:
                     self._spawn_crosser(True)
                 self.next["cross"] = now + 0.8
         if now > self.next["jay"]:
-            self.next["jay"] = now + float(rng.exponential(3.5)) + 0.5
+            self.next["jay"] = now + float(rng.exponential(6.0)) + 0.5
             walkers = [a for a in self.agents if a.kind == "pedestrian" and a.v > 0 and not a.v_d
-                       and 18.0 + ego.v < a.s - ego.s < 60.0]
+                       and 14.0 + 2.4 * ego.v < a.s - ego.s < 65.0]
             if walkers:
                 person = walkers[int(rng.integers(len(walkers)))]
                 person.v_d = -math.copysign(float(rng.uniform(1.1, 1.8)), person.d)

@@ -58,7 +58,7 @@ class World:
         self.seed, self.clip, self.size, self.frames, self.rate_hz = seed, clip, size, frames, rate_hz
         rng = np.random.default_rng((seed, clip, 1))
         self.style = draw_style(rng)
-        self.scenario = str(rng.choice(["drive", "turn", "stop", "stand"], p=[0.69, 0.14, 0.09, 0.08]))
+        self.scenario = str(rng.choice(["drive", "turn", "stop", "stand"], p=[0.70, 0.14, 0.07, 0.09]))
         self.grade = float(rng.choice([0.0, 1.0], p=[0.15, 0.85]) * rng.uniform(0.01, 0.058))
         first = float(rng.uniform(130, 190)) if self.scenario == "turn" else float(rng.uniform(280, 450))
         self.network = Network(np.random.default_rng((seed, clip, 2)), self.style, first, self.grade)
