@@ -1,5 +1,6 @@
 """However a training is interrupted, going on gives the very weights of the uninterrupted one."""
 
+import contextlib
 import os
 import re
 import signal
@@ -124,32 +125,40 @@ def test_a_kill_between_writing_and_renaming_leaves_the_old_checkpoint(
     assert not list(tmp_path.glob(".last.ckpt*"))
 
 
+@contextlib.contextmanager
 def command(root, out, *more):
-    options = [text for item in REAL for text in ("--set", item)]
-    arguments = ["train", "--data", str(root), "--out", str(out), *options, *more]
-    return subprocess.Popen(
+    """`dyndepth train` as a process of its own; none of its group is left afterwards."""
+    options = [text for item in (*REAL, *more) for text in ("--set", item)]
+    arguments = ["train", "--data", str(root), "--out", str(out), *options]
+    process = subprocess.Popen(
         [sys.executable, "-m", "dyndepth_core.cli", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+        process.stdout.close()
 
 
 def wait_for_checkpoint(process, out):
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 240
     while not (out / "stages" / "train" / "last.ckpt").exists():
         assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "no checkpoint within three minutes"
+        assert time.monotonic() < deadline, "no checkpoint within four minutes"
         time.sleep(0.02)
 
 
 def test_sigkill_then_resume_gives_the_weights_of_the_uninterrupted_run(tmp_path, root, whole_real):
-    process = command(root, tmp_path / "run")
-    wait_for_checkpoint(process, tmp_path / "run")
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
-    process.stdout.close()
+    with command(root, tmp_path / "run") as process:
+        wait_for_checkpoint(process, tmp_path / "run")
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
     killed_at = checkpoint.load(tmp_path / "run" / "stages" / "train" / "last.ckpt")["step"]
     assert killed_at < 40
     assert not (tmp_path / "run" / "model.safetensors").exists()
@@ -164,27 +173,19 @@ def test_sigkill_then_resume_gives_the_weights_of_the_uninterrupted_run(tmp_path
 
 
 def test_ctrl_c_twice_ends_the_command_cleanly_and_resumably(tmp_path, root):
-    process = command(
-        root, tmp_path / "run", "--set", "train.steps=4000", "--set", "train.workers=1"
-    )
-    wait_for_checkpoint(process, tmp_path / "run")
-    os.killpg(process.pid, signal.SIGINT)
-    time.sleep(0.05)
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 130, output
-    assert "Traceback" not in output
-    assert "stopped" in output
-    with pytest.raises(ProcessLookupError):  # no data worker is left behind
-        os.killpg(process.pid, 0)
+    with command(root, tmp_path / "run", "train.steps=4000", "train.workers=1") as process:
+        wait_for_checkpoint(process, tmp_path / "run")
+        for _ in range(2):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.05)
+        output, _ = process.communicate(timeout=120)  # ends when no data worker holds the pipe
+        assert process.returncode == 130, output
+        assert "Traceback" not in output and "stopped: " in output
     step = checkpoint.load(tmp_path / "run" / "stages" / "train" / "last.ckpt")["step"]
     assert step >= 4
     data, start = resumed_request(tmp_path / "run")
     assert data == [root] and start is None
-    (tmp_path / "stop").touch()
-    again = load(tmp_path / "run" / "config.yaml")
-    assert again.train.steps == 4000
+    assert load(tmp_path / "run" / "config.yaml").train.steps == 4000
 
 
 def test_a_finished_run_is_not_run_again(root, whole_real):
