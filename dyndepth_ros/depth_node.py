@@ -107,7 +107,8 @@ class DepthNode(LifecycleNode):
             self._outputs = Outputs(self, self._on_mismatch)
             predictor = loading.result()
         except (ValueError, OSError, RuntimeError, CancelledError) as error:
-            self.get_logger().error(f"cannot configure: {error}")
+            if self.context.ok():  # else Ctrl-C took the context away: nothing to complain about
+                self.get_logger().error(f"cannot configure: {error}")
             self._release()
             return TransitionCallbackReturn.FAILURE
         calibrator = Calibrator(

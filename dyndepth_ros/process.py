@@ -35,7 +35,7 @@ def _run(name: str, make_node: Callable[[], Any], args: list[str] | None) -> int
         stage = "start"
         node = make_node()
         if hasattr(node, "start") and not node.start():
-            code = BAD_START
+            code = BAD_START if rclpy.ok() else 0  # 0: Ctrl-C while it was starting
         else:
             stage = "spin"
             rclpy.spin(node)

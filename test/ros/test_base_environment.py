@@ -103,7 +103,7 @@ def test_the_node_runs_and_ends_cleanly(bare, model_file, tmp_path, domain_id):
             command, env=clean_environment(), cwd=tmp_path, stdout=stream, stderr=stream
         )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150
         while "images from" not in log.read_text() and node.poll() is None:
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)

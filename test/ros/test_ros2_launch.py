@@ -81,7 +81,7 @@ def test_ctrl_c_ends_the_launch_and_its_nodes_cleanly(environment, model_file, d
         )
     group = launch.pid
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150
         while "images from /car/image" not in log.read_text() and time.monotonic() < deadline:
             time.sleep(0.2)
         os.killpg(group, signal.SIGINT)
