@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import models
+from . import models, vehicles
+from .agents import Agent
 from .faces import Faces, join, yaw_matrix
-from .layout import KERB, ground_pose
 from .streets import Network, kerb_distance
-from .traffic import Agent, Traffic
+from .terrain import KERB, ground_pose
+from .traffic import Traffic
+from .vehicles import CarModel
 
 _STRIDE = 1.45  # metres per two steps
 
@@ -32,11 +34,17 @@ class Moving:
 class Actors:
     """Geometry of everything that can move by itself in one world."""
 
-    def __init__(self, ids: dict[str, int], cars: list[models.CarModel], network: Network,
-                 traffic: Traffic, rng: np.random.Generator):
+    def __init__(
+        self,
+        ids: dict[str, int],
+        cars: list[CarModel],
+        network: Network,
+        traffic: Traffic,
+        rng: np.random.Generator,
+    ):
         self.cars, self.network, self.traffic = cars, network, traffic
         # by serial number, or every first car of every world would have the same colour
-        self._paint = rng.integers(len(models.PAINTS), size=4096)
+        self._paint = rng.integers(len(vehicles.PAINTS), size=4096)
         self.people = [models.pedestrian_parts(ids, rng) for _ in range(8)]
         self._empty = cars[0].faces.take(np.zeros(0, int))
 
@@ -56,14 +64,17 @@ class Actors:
                 heading += math.pi
             return x, y, heading
         along = max(agent.v, 1.0) * agent.direction
-        heading += math.atan2(agent.v_d, along) if agent.direction > 0 else \
-            math.pi - math.atan2(agent.v_d, -along)
+        heading += (
+            math.atan2(agent.v_d, along)
+            if agent.direction > 0
+            else math.pi - math.atan2(agent.v_d, -along)
+        )
         return x, y, heading
 
     def _placed(self, agent: Agent) -> tuple[np.ndarray, np.ndarray]:
         x, y, heading = self.pose(agent)
         if agent.kind != "pedestrian":
-            R, z = ground_pose(self.network, x, y, heading)
+            R, z = ground_pose(self.network.height, x, y, heading)
             return R, np.array([x, y, z])
         streets = self.network.near(x, y, agent.s, 20.0)
         dist = float(kerb_distance(streets, np.array([x]), np.array([y]))[0]) if streets else 1.0
@@ -102,8 +113,8 @@ class Actors:
                 size = (0.22, 0.25)
             else:
                 model = self.cars[agent.model]
-                paint = models.PAINTS[self._paint[agent.ident % self._paint.size]]
-                faces = model.faces.tinted(models.PAINT, paint)
+                paint = vehicles.PAINTS[self._paint[agent.ident % self._paint.size]]
+                faces = model.faces.tinted(vehicles.PAINT, paint)
                 parts.append(faces.moved(R, t).owned(agent.ident, len(rows)))
                 rows.append((linear, angular, t, moves))
                 size = (model.length / 2, model.width / 2)
@@ -117,8 +128,13 @@ class Actors:
         phase = 2 * math.pi * (agent.walked / _STRIDE + (agent.ident % 17) / 17)
         rate = 2 * math.pi * speed / _STRIDE
         for name in models.LIMBS:
-            swing = {"body": 0.0, "leg_left": 0.42, "leg_right": -0.42,
-                     "arm_left": -0.32, "arm_right": 0.32}[name]
+            swing = {
+                "body": 0.0,
+                "leg_left": 0.42,
+                "leg_right": -0.42,
+                "arm_left": -0.32,
+                "arm_right": 0.32,
+            }[name]
             if speed == 0.0:
                 swing *= 0.12
             angle = swing * math.sin(phase)

@@ -1,4 +1,4 @@
-"""Texture atlas: every tile with all its mip levels in one image, sampled for many pixels at once."""
+"""Texture atlas: all tiles and mip levels in one image, sampled for many pixels at once."""
 
 from __future__ import annotations
 
@@ -63,9 +63,7 @@ class Atlas:
         if rows * _ROW != count:
             x = np.concatenate([x, np.zeros(rows * _ROW - count, np.float32)])
             y = np.concatenate([y, np.zeros(rows * _ROW - count, np.float32)])
-        out = cv2.remap(
-            self.image, x.reshape(rows, _ROW), y.reshape(rows, _ROW), cv2.INTER_LINEAR
-        )
+        out = cv2.remap(self.image, x.reshape(rows, _ROW), y.reshape(rows, _ROW), cv2.INTER_LINEAR)
         return out.reshape(-1, 3)[:count]
 
     def sample(

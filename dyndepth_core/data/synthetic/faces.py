@@ -41,7 +41,14 @@ class Faces:
         u, v = self.u @ R.T, self.v @ R.T
         uv0 = self.uv0 - np.stack([u @ t, v @ t], 1)
         return Faces(
-            self.verts @ R.T + t, self.tile, u, v, uv0, self.tint, self.flags, self.instance,
+            self.verts @ R.T + t,
+            self.tile,
+            u,
+            v,
+            uv0,
+            self.tint,
+            self.flags,
+            self.instance,
             self.mover,
         )
 
@@ -54,17 +61,20 @@ class Faces:
     def owned(self, instance: int, mover: int = 0) -> Faces:
         """The same faces belonging to an object."""
         n = len(self)
-        return Faces(**{
-            **self.__dict__, "instance": np.full(n, instance, np.int32),
-            "mover": np.full(n, mover, np.int32),
-        })
+        return Faces(
+            **{
+                **self.__dict__,
+                "instance": np.full(n, instance, np.int32),
+                "mover": np.full(n, mover, np.int32),
+            }
+        )
 
 
 def join(parts: list[Faces]) -> Faces:
     """All faces of several sets."""
-    return Faces(**{
-        f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Faces)
-    })
+    return Faces(
+        **{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Faces)}
+    )
 
 
 class Builder:
@@ -75,11 +85,18 @@ class Builder:
         self.rows: list[tuple] = []
 
     def quad(
-        self, p0, p1, p2, p3, tile: str, tint: Color = (1.0, 1.0, 1.0),  # noqa: ANN001
-        repeat: tuple[float, float] = (1.0, 1.0), at: tuple[float, float] = (0.0, 0.0),
+        self,
+        p0,
+        p1,
+        p2,
+        p3,
+        tile: str,
+        tint: Color = (1.0, 1.0, 1.0),  # noqa: ANN001
+        repeat: tuple[float, float] = (1.0, 1.0),
+        at: tuple[float, float] = (0.0, 0.0),
         flags: int = 0,
     ) -> None:
-        """Corners top left, top right, bottom right, bottom left; `repeat` tiles along the edges."""
+        """Corners top left, top right, bottom right, bottom left; `repeat` counts tiles."""
         self.rows.append((p0, p1, p2, p3, self.ids[tile], tint, repeat, at, flags))
 
     def faces(self) -> Faces:
@@ -99,14 +116,19 @@ class Builder:
         uv0 = at - np.stack([(u * verts[:, 0]).sum(1), (v * verts[:, 0]).sum(1)], 1)
         n = len(rows)
         return Faces(
-            verts, np.array([row[4] for row in rows], np.int32), u, v, uv0,
+            verts,
+            np.array([row[4] for row in rows], np.int32),
+            u,
+            v,
+            uv0,
             np.array([row[5] for row in rows], np.float32),
             np.array([row[8] for row in rows], np.uint8),
-            np.zeros(n, np.int32), np.zeros(n, np.int32),
+            np.zeros(n, np.int32),
+            np.zeros(n, np.int32),
         )
 
     def ring(self, bottom, top, tiles, tints, repeat=None, at=(0.0, 0.0), flags=0) -> None:  # noqa: ANN001
-        """The four sides between two quads of corners front-left, front-right, rear-right, rear-left.
+        """The four sides between two quads; corners go front-left, -right, rear-right, -left.
 
         tiles, tints: one for all or four (front, right, rear, left); None leaves a side out.
         repeat: metres per repeat (u, v), or None for one repeat per side.
@@ -127,8 +149,20 @@ class Builder:
             self.quad(p0, p1, p2, p3, tile, tint, rep, at, flags)
 
     def box(
-        self, x0, x1, y0, y1, z0, z1, tile="plain", tint=(1.0, 1.0, 1.0), top="plain",  # noqa: ANN001
-        top_tint=None, repeat=None, at=(0.0, 0.0), flags=0,  # noqa: ANN001
+        self,
+        x0,
+        x1,
+        y0,
+        y1,
+        z0,
+        z1,
+        tile="plain",
+        tint=(1.0, 1.0, 1.0),
+        top="plain",  # noqa: ANN001
+        top_tint=None,
+        repeat=None,
+        at=(0.0, 0.0),
+        flags=0,  # noqa: ANN001
     ) -> None:
         """An axis-aligned box without its underside."""
         low, high = _corners(x0, x1, y0, y1, z0), _corners(x0, x1, y0, y1, z1)

@@ -1,4 +1,4 @@
-"""The ground: graded planes per cell, kerbs, and what lies on them (asphalt, markings, slabs, grass)."""
+"""The ground: graded planes, kerbs, and what lies on them (asphalt, markings, slabs, grass)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .atlas import Atlas
-from .layout import KERB
 from .raster import Grid, rasterise
 from .streets import Network, Street, kerb_distance
+from .terrain import KERB
 
 REACH = 260.0
 
@@ -48,9 +48,15 @@ class Ground:
     side: np.ndarray  # bool: the upright face of a kerb
 
 
-def visible(network: Network, streets: list[Street], grid: Grid, R: np.ndarray, t: np.ndarray,
-            objects: np.ndarray) -> Ground:
-    """Cast the ground: R, t the world pose of the camera, objects (Hs, Ws) 1/z of everything else."""
+def visible(
+    network: Network,
+    streets: list[Street],
+    grid: Grid,
+    R: np.ndarray,
+    t: np.ndarray,
+    objects: np.ndarray,
+) -> Ground:
+    """Cast the ground; R, t is the camera in the world, objects (Hs, Ws) 1/z of all else."""
     quads = cells(network, t[0], t[1])
     flat = np.zeros(len(quads), bool)
     rays = (R / np.array([grid.f, grid.f, 1.0])[None]).astype(np.float32)
@@ -80,7 +86,9 @@ def visible(network: Network, streets: list[Street], grid: Grid, R: np.ndarray, 
         zb = zl[below]
         dist_low = kerb_distance(streets, tx + dx[below] * zb, ty + dy[below] * zb)
         kerb = dist_low > 0
-        share = np.where(kerb, dist_high[below] / np.minimum(dist_high[below] - dist_low, -1e-6), 1.0)
+        share = np.where(
+            kerb, dist_high[below] / np.minimum(dist_high[below] - dist_low, -1e-6), 1.0
+        )
         depth = zh.copy()
         depth[below] = zh[below] + share * (zb - zh[below])
         dist[below] = np.where(kerb, 0.0, dist_low)
@@ -92,8 +100,16 @@ def visible(network: Network, streets: list[Street], grid: Grid, R: np.ndarray, 
     good = (inv > objects.ravel()[index]) & (depth < 1e5)
     k = np.flatnonzero(good)
     depth = depth[k]
-    return Ground(index[k], inv[k], chosen[k], tx + dx[k] * depth, ty + dy[k] * depth,
-                  np.float32(t[2]) + dz[k] * depth, dist[k], side[k])
+    return Ground(
+        index[k],
+        inv[k],
+        chosen[k],
+        tx + dx[k] * depth,
+        ty + dy[k] * depth,
+        np.float32(t[2]) + dz[k] * depth,
+        dist[k],
+        side[k],
+    )
 
 
 @dataclass(frozen=True)
@@ -111,13 +127,27 @@ class Paint:
 
 def draw_paint(rng: np.random.Generator) -> Paint:
     """Markings of one world."""
-    return Paint(str(rng.choice(["dashed", "dashed", "solid", "double", "none"])),
-                 bool(rng.random() < 0.5), float(rng.uniform(0, 1)), bool(rng.random() < 0.5),
-                 float(rng.uniform(0.62, 0.88)), bool(rng.random() < 0.2), float(rng.uniform(0, 0.6)))
+    return Paint(
+        str(rng.choice(["dashed", "dashed", "solid", "double", "none"])),
+        bool(rng.random() < 0.5),
+        float(rng.uniform(0, 1)),
+        bool(rng.random() < 0.5),
+        float(rng.uniform(0.62, 0.88)),
+        bool(rng.random() < 0.2),
+        float(rng.uniform(0, 0.6)),
+    )
 
 
-def albedo(ground: Ground, network: Network, streets: list[Street], atlas: Atlas, paint: Paint,
-           grid: Grid, R: np.ndarray, shade: tuple[float, ...]) -> np.ndarray:
+def albedo(
+    ground: Ground,
+    network: Network,
+    streets: list[Street],
+    atlas: Atlas,
+    paint: Paint,
+    grid: Grid,
+    R: np.ndarray,
+    shade: tuple[float, ...],
+) -> np.ndarray:
     """Colours (N, 3) in 0..1; footprints come from the exact derivatives of x and y per sample."""
     z = 1.0 / ground.inv_z
     rays = (R / np.array([grid.f, grid.f, 1.0])[None]).astype(np.float32)
@@ -146,13 +176,18 @@ def albedo(ground: Ground, network: Network, streets: list[Street], atlas: Atlas
         shift = (k - (taps - 1) / 2) / taps / period
         color = color + atlas.sample(tile, u + shift * ax, v + shift * ay, rho)
     color = color * (1.0 / (taps * 255.0))
-    macro = atlas.sample(np.full(z.shape, atlas.ids["macro"]), ground.x / 37.0, ground.y / 37.0,
-                         np.maximum(minor, 0.5 * major) / 37.0)[:, 0]
+    macro = atlas.sample(
+        np.full(z.shape, atlas.ids["macro"]),
+        ground.x / 37.0,
+        ground.y / 37.0,
+        np.maximum(minor, 0.5 * major) / 37.0,
+    )[:, 0]
     color *= (macro * (2 / 255.0) * 0.6 + 0.4)[:, None]
     on_road = np.flatnonzero(ground.dist < 0)
     if on_road.size:
-        color[on_road] = _road(ground, on_road, color[on_road], streets, atlas, paint, foot, major,
-                               minor, shade)
+        color[on_road] = _road(
+            ground, on_road, color[on_road], streets, atlas, paint, foot, major, minor, shade
+        )
     kerb = (ground.dist >= 0) & (ground.dist < 0.16)
     color[kerb] = color[kerb] * 0.4 + 0.34
     color[ground.side] *= 0.72
@@ -183,8 +218,12 @@ def _road(ground, k, color, streets, atlas, paint, foot, major, minor, shade):  
         t, d, owner = np.where(mine, ts, t), np.where(mine, ds, d), np.where(mine, n, owner)
     away[owner, np.arange(k.size)] = 1e3
     other = away.min(0)
-    wear = atlas.sample(np.full(k.size, atlas.ids["wear"]), t / 24.0, d / 24.0 + 0.5,
-                        np.maximum(minor[k], 0.4 * major[k]) / 24.0)[:, 0] * (2 / 255.0)
+    wear = atlas.sample(
+        np.full(k.size, atlas.ids["wear"]),
+        t / 24.0,
+        d / 24.0 + 0.5,
+        np.maximum(minor[k], 0.4 * major[k]) / 24.0,
+    )[:, 0] * (2 / 255.0)
     half = np.array([s.half for s in streets], np.float32)[owner]
     lane = np.array([s.lane for s in streets], np.float32)[owner]
     lanes = np.array([s.lanes for s in streets], np.float32)[owner]
@@ -215,8 +254,9 @@ def _road(ground, k, color, streets, atlas, paint, foot, major, minor, shade):  
         lines = band(d, 0.0, 0.14, fd)
     elif paint.center == "double":
         lines = band(np.abs(d), 0.16, 0.13, fd)
-    lines = np.maximum(lines, np.where(lanes > 1, band(np.abs(d), lane, 0.13, fd)
-                                       * dashes(t, 9.0, 3.0, ft), 0.0))
+    lines = np.maximum(
+        lines, np.where(lanes > 1, band(np.abs(d), lane, 0.13, fd) * dashes(t, 9.0, 3.0, ft), 0.0)
+    )
     edge = lanes * lane
     if paint.edges:
         lines = np.maximum(lines, band(np.abs(d), edge - 0.05, 0.12, fd))

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from . import models
+from . import vehicles
 from .buildings import fence, house
 from .faces import Faces, join, yaw_matrix
 from .streets import Network, Street, kerb_distance
+from .terrain import KERB, ground_pose
+from .textures import FACADES
 
-KERB = 0.12  # metres the pavement is above the road
 _CELL = 40.0
 
 
@@ -40,7 +41,6 @@ class Assets:
     cars: list
     trees: list[Faces]
     furniture: dict[str, list[Faces]]
-    facades: int
 
 
 @dataclass
@@ -85,11 +85,14 @@ class Layout:
         return b, a, float(np.pi / 2 - heading)
 
     def _clear(self, x: float, y: float, yaw: float, w: float, h: float) -> float:
-        """Least distance of a w x h footprint to a kerb, probed every 3 m so that no road fits between."""
+        """Least distance of a w x h footprint to a kerb; no road fits between the probes."""
         c, s = np.cos(yaw), np.sin(yaw)
-        a, b = np.meshgrid(np.linspace(-w / 2, w / 2, int(w / 3) + 2),
-                           np.linspace(-h / 2, h / 2, int(h / 3) + 2))
-        return float(kerb_distance(self._near, x + c * a - s * b, y + s * a + c * b).min())
+        a, b = np.meshgrid(
+            np.linspace(-w / 2, w / 2, int(w / 3) + 2), np.linspace(-h / 2, h / 2, int(h / 3) + 2)
+        )
+        size = 0.5 * (w + h) + 60.0  # farther kerbs decide nothing
+        near = [street for street in self._near if street.within(x, y, size)]
+        return float(kerb_distance(near, x + c * a - s * b, y + s * a + c * b).min())
 
     def _free(self, x: float, y: float, w: float, h: float, yaw: float) -> bool:
         """Whether a footprint touches no earlier building; remembers it if so."""
@@ -109,7 +112,9 @@ class Layout:
             density = rng.uniform(0.5, 1.0)
             t = lo
             while t < hi:  # buildings
-                width = float(rng.uniform(8, 20)) if style.storeys[1] > 2 else float(rng.uniform(7, 14))
+                width = (
+                    float(rng.uniform(8, 20)) if style.storeys[1] > 2 else float(rng.uniform(7, 14))
+                )
                 if style.name == "works":
                     width *= 2.0
                 deep = float(rng.uniform(8, 14))
@@ -117,8 +122,11 @@ class Layout:
                 d = side * (walk + back + deep / 2)
                 x, y, yaw = self._at(street, t + width / 2, d)
                 yaw += np.pi if left else 0.0
-                if rng.random() < 0.93 and self._clear(x, y, yaw, width, deep) > \
-                        style.pavement + min(back, 1.0) * 0.6 and self._free(x, y, width, deep, yaw):
+                if (
+                    rng.random() < 0.93
+                    and self._clear(x, y, yaw, width, deep) > style.pavement + min(back, 1.0) * 0.6
+                    and self._free(x, y, width, deep, yaw)
+                ):
                     storeys = int(rng.integers(style.storeys[0], style.storeys[1] + 1))
                     self._add(rng, "house", x, y, yaw, birth, size=(width, deep, storeys))
                 t += width + float(rng.uniform(*style.gap))
@@ -126,7 +134,10 @@ class Layout:
             while t < hi and style.setback[1] > 2.0:  # garden walls, fences, hedges
                 length = float(rng.uniform(5, 16))
                 x, y, yaw = self._at(street, t + length / 2, side * (walk + 0.3))
-                if rng.random() < 0.55 and self._clear(x, y, yaw, length, 0.6) > style.pavement * 0.8:
+                if (
+                    rng.random() < 0.55
+                    and self._clear(x, y, yaw, length, 0.6) > style.pavement * 0.8
+                ):
                     self._add(rng, "fence", x, y, yaw, birth, size=(length,))
                 t += length + float(rng.choice([0.0, 0.0, 3.0, 8.0]))
             for _ in range(int((hi - lo) / 10.0 * style.trees)):
@@ -140,14 +151,19 @@ class Layout:
             t = lo + float(rng.uniform(0, 20))
             while t < hi:  # posts and boxes at the kerb
                 kind = str(rng.choice(["lamp", "sign", "bin", "lamp", "sign", "shelter"]))
-                x, y, yaw = self._at(street, t, side * (street.half + (0.5 if kind != "shelter" else
-                                                                        street.pavement - 0.8)))
+                x, y, yaw = self._at(
+                    street,
+                    t,
+                    side * (street.half + (0.5 if kind != "shelter" else street.pavement - 0.8)),
+                )
                 if kind == "lamp" or kind == "shelter":
                     yaw += np.pi if left else 0.0
                 elif left:
                     yaw += np.pi
                 room = 0.35 if kind != "shelter" else 0.6
-                if self._clear(x, y, yaw, 0.3, 0.3) > room and (kind != "shelter" or rng.random() < 0.4):
+                if self._clear(x, y, yaw, 0.3, 0.3) > room and (
+                    kind != "shelter" or rng.random() < 0.4
+                ):
                     self._add(rng, kind, x, y, yaw, birth)
                 t += float(rng.uniform(7, 26))
             if style.parking > 0 or not main:
@@ -169,8 +185,10 @@ class Layout:
         return out
 
     def _inside(self, x: float, y: float, room: float) -> bool:
-        return any(x0 - room < x < x1 + room and y0 - room < y < y1 + room
-                   for x0, x1, y0, y1 in self._boxes)
+        return any(
+            x0 - room < x < x1 + room and y0 - room < y < y1 + room
+            for x0, x1, y0, y1 in self._boxes
+        )
 
     def _parking(self, rng, street, lo, hi, side, left, density, birth) -> None:  # noqa: ANN001
         others = [s for s in self._near if s is not street]
@@ -178,7 +196,7 @@ class Layout:
             return
         t = lo
         while t < hi:
-            k = int(rng.choice(len(self.assets.cars), p=models.CAR_SHARE))
+            k = int(rng.choice(len(self.assets.cars), p=vehicles.CAR_SHARE))
             length = self.assets.cars[k].length
             x, y, yaw = self._at(street, t + length / 2, side * (street.half - 1.08))
             away = kerb_distance(others, np.array([x]), np.array([y]))[0] if others else 99.0
@@ -186,8 +204,17 @@ class Layout:
                 if left != (rng.random() < 0.12):
                     yaw += np.pi
                 self._serial += 1
-                self._add(rng, "car", x, y, yaw + float(rng.normal(0, 0.015)), birth, size=(k,),
-                          instance=1 + self._serial % 30000, raised=False)
+                self._add(
+                    rng,
+                    "car",
+                    x,
+                    y,
+                    yaw + float(rng.normal(0, 0.015)),
+                    birth,
+                    size=(k,),
+                    instance=1 + self._serial % 30000,
+                    raised=False,
+                )
                 t += length + float(rng.uniform(0.6, 1.6))
             else:
                 t += float(rng.uniform(1.5, 9.0))
@@ -200,10 +227,19 @@ class Layout:
                 x, y, yaw = self._at(street, float(t + rng.uniform(0, 22)), d)
                 if rng.random() < 0.45:
                     width, deep = (float(v) for v in rng.uniform(12, 26, 2))
-                    if self._clear(x, y, yaw, width, deep) > 8.0 and self._free(x, y, width, deep, yaw):
+                    if self._clear(x, y, yaw, width, deep) > 8.0 and self._free(
+                        x, y, width, deep, yaw
+                    ):
                         top = 14 if self.network.style.storeys[1] > 3 else 5
-                        self._add(rng, "house", x, y, yaw, birth,
-                                  size=(width, deep, int(rng.integers(2, top))))
+                        self._add(
+                            rng,
+                            "house",
+                            x,
+                            y,
+                            yaw,
+                            birth,
+                            size=(width, deep, int(rng.integers(2, top))),
+                        )
                 elif self._clear(x, y, yaw, 30.0, 2.0) > 8.0:
                     self._add(rng, "treeline", x, y, yaw + float(rng.normal(0, 0.3)), birth)
 
@@ -216,29 +252,38 @@ class Layout:
             z = float(self.network.height(item.x, item.y)) + (KERB if item.raised else 0.0)
             R = yaw_matrix(item.yaw)
             if item.kind == "car":
-                R, z = ground_pose(self.network, item.x, item.y, item.yaw)
-            parts.append(faces.moved(R, np.array([item.x, item.y, z]) - origin).owned(item.instance))
+                R, z = ground_pose(self.network.height, item.x, item.y, item.yaw)
+            parts.append(
+                faces.moved(R, np.array([item.x, item.y, z]) - origin).owned(item.instance)
+            )
         return origin, join(parts) if parts else None
 
     def _make(self, item: Item, rng: np.random.Generator) -> Faces:
         assets = self.assets
         if item.kind == "car":
-            paint = models.PAINTS[int(rng.integers(len(models.PAINTS)))]
-            return assets.cars[item.size[0]].faces.tinted(models.PAINT, paint)
+            paint = vehicles.PAINTS[int(rng.integers(len(vehicles.PAINTS)))]
+            return assets.cars[item.size[0]].faces.tinted(vehicles.PAINT, paint)
         if item.kind == "tree":
             tree = assets.trees[int(rng.integers(len(assets.trees)))]
             scale = float(rng.uniform(0.7, 1.15))
-            return Faces(**{**tree.__dict__, "verts": tree.verts * scale, "u": tree.u / scale,
-                            "v": tree.v / scale, "tint": tree.tint * np.float32(rng.uniform(0.85, 1.1))})
+            return Faces(
+                **{
+                    **tree.__dict__,
+                    "verts": tree.verts * scale,
+                    "u": tree.u / scale,
+                    "v": tree.v / scale,
+                    "tint": tree.tint * np.float32(rng.uniform(0.85, 1.1)),
+                }
+            )
         if item.kind == "house":
-            return house(assets.ids, rng, *item.size, assets.facades, self.network.style.name)
+            return house(assets.ids, rng, *item.size, FACADES, self.network.style.name)
         if item.kind in ("fence", "treeline"):
             return fence(assets.ids, rng, item.kind, *item.size)
         options = assets.furniture[item.kind]
         return options[int(rng.integers(len(options)))]
 
     def visible(self, x: float, y: float, s: float, reach: float = 250.0) -> list:
-        """(origin, Faces) of every cell within reach that exists for a viewer at route position s."""
+        """(origin, Faces) of every cell within reach for a viewer at route position s."""
         self.plan()
         out = []
         cx, cy, r = int(x // _CELL), int(y // _CELL), int(reach // _CELL) + 1
@@ -252,16 +297,3 @@ class Layout:
                 if self._built[stamp][1] is not None:
                     out.append(self._built[stamp])
         return out
-
-
-def ground_pose(network: Network, x: float, y: float, yaw: float) -> tuple[np.ndarray, float]:
-    """Rotation and height of a car whose wheels stand on the road at x, y."""
-    c, s = np.cos(yaw), np.sin(yaw)
-    dx, dy = np.array([1.4, -1.4, 0, 0]), np.array([0, 0, 0.8, -0.8])
-    h = network.height(x + c * dx - s * dy, y + s * dx + c * dy)
-    forward = np.array([c, s, (h[0] - h[1]) / 2.8])
-    left = np.array([-s, c, (h[2] - h[3]) / 1.6])
-    forward /= np.linalg.norm(forward)
-    up = np.cross(forward, left)
-    up /= np.linalg.norm(up)
-    return np.stack([forward, np.cross(up, forward), up], 1), float((h[0] + h[1]) / 2)

@@ -34,20 +34,34 @@ class Weather:
 def draw_weather(rng: np.random.Generator) -> Weather:
     """Clear, fair or overcast, at any hour of the day."""
     azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(16, 62))
-    sun = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation),
-                    np.sin(elevation)])
+    sun = np.array(
+        [
+            np.cos(azimuth) * np.cos(elevation),
+            np.sin(azimuth) * np.cos(elevation),
+            np.sin(elevation),
+        ]
+    )
     overcast = rng.random() < 0.3
     warm = np.array([1.06, 1.0, 0.90]) if elevation < 0.6 else np.array([1.02, 1.0, 0.96])
     strength = rng.uniform(0.05, 0.25) if overcast else rng.uniform(0.75, 1.05)
-    ambient = np.array([0.96, 1.0, 1.06]) * (rng.uniform(0.75, 0.95) if overcast else
-                                             rng.uniform(0.38, 0.55))
+    ambient = np.array([0.96, 1.0, 1.06]) * (
+        rng.uniform(0.75, 0.95) if overcast else rng.uniform(0.38, 0.55)
+    )
     horizon = np.array([0.80, 0.84, 0.88]) * rng.uniform(0.92, 1.1)
     zenith = np.array([0.66, 0.69, 0.73]) if overcast else np.array([0.30, 0.48, 0.78])
-    return Weather(sun, strength * warm, ambient, horizon, zenith * rng.uniform(0.9, 1.1),
-                   float(rng.uniform(0.5, 1.0) if overcast else rng.uniform(0.1, 0.8)),
-                   float(np.exp(rng.uniform(np.log(350), np.log(2500)))),
-                   float(rng.uniform(0.88, 1.12)), float(rng.uniform(0.0, 0.07)),
-                   float(rng.uniform(0.003, 0.014)), rng.uniform(0, 1, 2))
+    return Weather(
+        sun,
+        strength * warm,
+        ambient,
+        horizon,
+        zenith * rng.uniform(0.9, 1.1),
+        float(rng.uniform(0.5, 1.0) if overcast else rng.uniform(0.1, 0.8)),
+        float(np.exp(rng.uniform(np.log(350), np.log(2500)))),
+        float(rng.uniform(0.88, 1.12)),
+        float(rng.uniform(0.0, 0.07)),
+        float(rng.uniform(0.003, 0.014)),
+        rng.uniform(0, 1, 2),
+    )
 
 
 def sky(weather: Weather, atlas: Atlas, direction: np.ndarray) -> np.ndarray:
@@ -110,7 +124,8 @@ class ShadowMap:
         e1, e2 = ab[:, 1] - ab[:, 0], ab[:, 2] - ab[:, 0]
         e3 = ab[:, 3] - ab[:, 0]
         use2 = np.abs(e1[:, 0] * e3[:, 1] - e1[:, 1] * e3[:, 0]) < np.abs(
-            e1[:, 0] * e2[:, 1] - e1[:, 1] * e2[:, 0])
+            e1[:, 0] * e2[:, 1] - e1[:, 1] * e2[:, 0]
+        )
         f = np.where(use2[:, None], e2, e3)
         dz1 = verts[:, 1, 2] - verts[:, 0, 2]
         dzf = np.where(use2, verts[:, 2, 2], verts[:, 3, 2]) - verts[:, 0, 2]
@@ -130,8 +145,7 @@ class ShadowMap:
             x1, y1 = min(high[k, 0], _SIDE), min(high[k, 1], _SIDE)
             part = slice(y0 - low[k, 1], y1 - low[k, 1]), slice(x0 - low[k, 0], x1 - low[k, 0])
             target = self.map[y0:y1, x0:x1]
-            np.maximum(target, np.minimum(plane[part], top), out=target,
-                       where=mask[part] > 0)
+            np.maximum(target, np.minimum(plane[part], top), out=target, where=mask[part] > 0)
 
     def contact(self, outlines: list[np.ndarray]) -> None:
         """Darken the ground below cars and people: outlines (4, 2) in world x, y at road level."""
@@ -150,14 +164,24 @@ class ShadowMap:
         pad = rows * 512 - count
         if pad:
             x, y = np.pad(x, (0, pad)), np.pad(y, (0, pad))
-        out = cv2.remap(image, x.reshape(rows, 512), y.reshape(rows, 512), mode,
-                        borderMode=cv2.BORDER_CONSTANT, borderValue=border)
+        out = cv2.remap(
+            image,
+            x.reshape(rows, 512),
+            y.reshape(rows, 512),
+            mode,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=border,
+        )
         return out.reshape(-1)[:count]
 
     def lit(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Share of the sun (N,) at world points, softened over about two texels."""
-        a = ((x - z * np.float32(self.slope[0]) - np.float32(self.corner[0])) / _TEXEL).astype(np.float32)
-        b = ((y - z * np.float32(self.slope[1]) - np.float32(self.corner[1])) / _TEXEL).astype(np.float32)
+        a = ((x - z * np.float32(self.slope[0]) - np.float32(self.corner[0])) / _TEXEL).astype(
+            np.float32
+        )
+        b = ((y - z * np.float32(self.slope[1]) - np.float32(self.corner[1])) / _TEXEL).astype(
+            np.float32
+        )
         out = np.zeros(x.shape, np.float32)
         for da, db in ((-0.6, -0.25), (0.25, -0.6), (0.6, 0.25), (-0.25, 0.6)):
             out += self._fetch(self.map, a + da, b + db, -1e4, cv2.INTER_NEAREST) <= z
@@ -167,7 +191,9 @@ class ShadowMap:
         """Share of the sky (N,) seen from the ground at x, y."""
         a = ((x - np.float32(self.corner[0])) / _TEXEL).astype(np.float32)
         b = ((y - np.float32(self.corner[1])) / _TEXEL).astype(np.float32)
-        return 1.0 - self._fetch(self.dark, a, b, 0, cv2.INTER_LINEAR).astype(np.float32) * (0.75 / 255)
+        return 1.0 - self._fetch(self.dark, a, b, 0, cv2.INTER_LINEAR).astype(np.float32) * (
+            0.75 / 255
+        )
 
 
 def expose(

@@ -26,9 +26,7 @@ class Grid:
     @staticmethod
     def of(K: np.ndarray, size: tuple[int, int]) -> Grid:
         """K (3, 3) in pixels with square pixels, size (H, W)."""
-        return Grid(
-            2 * size[1] + 1, 2 * size[0] + 1, 2 * K[0, 0], 2 * K[0, 2] + 1, 2 * K[1, 2] + 1
-        )
+        return Grid(2 * size[1] + 1, 2 * size[0] + 1, 2 * K[0, 0], 2 * K[0, 2] + 1, 2 * K[1, 2] + 1)
 
     def linear(self, n: np.ndarray) -> np.ndarray:
         """Vectors n (..., 3) to coefficients (a, b, c): n . ray(i, j) = a j + b i + c."""
@@ -67,8 +65,10 @@ def _bounds(verts: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.n
     y = points[..., 1] * inv * grid.f + grid.cy
     big = 1e9
     return (
-        np.where(ok, x, big).min(1), np.where(ok, x, -big).max(1),
-        np.where(ok, y, big).min(1), np.where(ok, y, -big).max(1),
+        np.where(ok, x, big).min(1),
+        np.where(ok, x, -big).max(1),
+        np.where(ok, y, big).min(1),
+        np.where(ok, y, -big).max(1),
     )
 
 

@@ -48,8 +48,12 @@ def gather(sets: list[tuple[np.ndarray, Faces]], view: View) -> Faces:
         near = np.maximum(z, 1.0)
         wide_x = (max(grid.cx, grid.width - grid.cx) / grid.f) * near
         wide_y = (max(grid.cy, grid.height - grid.cy) / grid.f) * near
-        keep = (z > -radius) & (np.abs(cam[:, 0]) < wide_x + 1.5 * radius) & (
-            np.abs(cam[:, 1]) < wide_y + 1.5 * radius) & (radius * grid.f > 0.6 * near)
+        keep = (
+            (z > -radius)
+            & (np.abs(cam[:, 0]) < wide_x + 1.5 * radius)
+            & (np.abs(cam[:, 1]) < wide_y + 1.5 * radius)
+            & (radius * grid.f > 0.6 * near)
+        )
         index = np.flatnonzero(keep)
         if index.size:
             part = faces.take(index)
@@ -105,8 +109,9 @@ def face_light(hits: Hits, weather: Weather) -> tuple[np.ndarray, np.ndarray]:
     return ambient.astype(np.float32), direct.astype(np.float32)
 
 
-def object_colors(hits: Hits, index: np.ndarray, view: View, atlas: Atlas, weather: Weather,
-                  shadow: ShadowMap) -> np.ndarray:
+def object_colors(
+    hits: Hits, index: np.ndarray, view: View, atlas: Atlas, weather: Weather, shadow: ShadowMap
+) -> np.ndarray:
     """Colours (N, 3) in 0..1 of the object samples at flat indices."""
     grid = view.grid
     f = hits.face.ravel()[index]
@@ -136,7 +141,9 @@ def object_colors(hits: Hits, index: np.ndarray, view: View, atlas: Atlas, weath
     lift = np.float32(0.22)
     for axis in range(3):
         ray = rays[axis, 0] * j + rays[axis, 1] * i + np.float32(off[axis])
-        point.append(ray * z + np.float32(view.t[axis]) + lift * np.ascontiguousarray(normal[:, axis])[f])
+        point.append(
+            ray * z + np.float32(view.t[axis]) + lift * np.ascontiguousarray(normal[:, axis])[f]
+        )
     ambient, direct = face_light(hits, weather)
     lit = shadow.lit(*point)
     tint = hits.faces.tint.astype(np.float32) / 510.0

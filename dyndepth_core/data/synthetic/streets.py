@@ -10,51 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .style import Style
+from .terrain import Profile
+
 STEP = 0.5  # metres between samples of the reference line
-CELL = 16.0  # metres between breaks of the height profiles
-
-
-@dataclass(frozen=True)
-class Style:
-    """What one clip's streets look like."""
-
-    name: str
-    lanes: int  # per direction
-    lane: float  # width, m
-    parking: float  # width of the parking strip on each side, 0 = none
-    pavement: float
-    half: float  # centre line to kerb
-    setback: tuple[float, float]  # pavement to facade
-    storeys: tuple[int, int]
-    gap: tuple[float, float]  # between buildings
-    trees: float  # per 10 m and side
-    verge: str  # tile behind the pavement
-
-
-def draw_style(rng: np.random.Generator) -> Style:
-    """Canyon, town, suburb, boulevard, open road or industrial."""
-    name = str(rng.choice(["canyon", "town", "suburb", "boulevard", "open", "works"],
-                          p=[0.2, 0.24, 0.2, 0.14, 0.1, 0.12]))
-    lanes = 2 if name == "boulevard" or rng.random() < 0.2 else 1
-    lane = rng.uniform(2.9, 3.6)
-    parking = 2.1 if name in ("canyon", "town", "suburb") or rng.random() < 0.4 else 0.0
-    setback, storeys, gap, tree = {
-        "canyon": ((0.0, 0.4), (4, 7), (0.0, 0.3), 0.15),
-        "town": ((0.0, 3.0), (2, 5), (0.0, 7.0), 0.45),
-        "suburb": ((3.5, 9.0), (1, 2), (3.0, 12.0), 0.8),
-        "boulevard": ((1.0, 8.0), (3, 7), (2.0, 14.0), 1.0),
-        "open": ((10.0, 45.0), (1, 3), (20.0, 60.0), 0.7),
-        "works": ((3.0, 18.0), (1, 3), (4.0, 25.0), 0.3),
-    }[name]
-    pavement = rng.uniform(1.6, 4.2)
-    verge = "slab" if name == "canyon" else str(rng.choice(["grass", "grass", "gravel", "slab"]))
-    return Style(name, lanes, lane, parking, pavement, lanes * lane + parking + 0.25, setback,
-                 storeys, gap, tree, verge)
 
 
 @dataclass(frozen=True)
 class Street:
-    """A street along one world axis between lo and hi; `bends` are S-curves (start, length, shift)."""
+    """A street along a world axis from lo to hi; `bends` are S-curves (start, length, shift)."""
 
     axis: int
     offset: float
@@ -67,6 +31,10 @@ class Street:
     lanes: int
     lane: float
 
+    def __post_init__(self) -> None:
+        for name in ("offset", "lo", "hi", "birth"):  # a numpy scalar would make samples float64
+            object.__setattr__(self, name, float(getattr(self, name)))
+
     def line(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lateral position of the centre line at t along the axis, and its slope."""
         t = np.asarray(t)
@@ -77,6 +45,14 @@ class Street:
             slope = slope + shift / length * (30 * q * q * (1 - q) * (1 - q))
         return pos, slope
 
+    def within(self, x: float, y: float, reach: float) -> bool:
+        """Whether its centre line passes within about reach of a point."""
+        t, w = (x, y) if self.axis == 0 else (y, x)
+        if not self.lo - reach < t < self.hi + reach:
+            return False
+        swing = sum(abs(bend[2]) for bend in self.bends)
+        return abs(w - self.offset) < reach + swing
+
     def local(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """World x, y to (t along the axis, lateral distance from the centre line)."""
         t, w = (x, y) if self.axis == 0 else (y, x)
@@ -84,43 +60,6 @@ class Street:
             return t, w - np.asarray(self.offset, t.dtype)
         pos, slope = self.line(t)
         return t, (w - pos) / np.sqrt(1.0 + slope * slope)
-
-
-class Profile:
-    """Piecewise linear height along one axis, extended on demand; slopes from a seeded walk."""
-
-    def __init__(self, rng: np.random.Generator, limit: float):
-        self.rng, self.limit = rng, limit
-        self.flat: list[tuple[float, float]] = []
-        self.knots = np.arange(-400, 400) * CELL
-        walk = rng.normal(0, 0.5, self.knots.size) * max(limit, 1e-3)
-        slope = np.convolve(np.cumsum(walk), np.ones(3) / 3, "same")
-        period = 2 * limit + 1e-9  # fold the walk into +-limit
-        slope = np.abs((slope + limit) % (2 * period) - period) - limit
-        self.wish = np.clip(1.5 * slope, -limit, limit)
-        self._build()
-
-    def flatten(self, centre: float, width: float = 24.0) -> None:
-        """Make the profile level around a corner or along a parallel street."""
-        self.flat.append((centre, width))
-        self._build()
-
-    def _build(self) -> None:
-        mid = self.knots + CELL / 2
-        slope = self.wish.copy()
-        for centre, width in self.flat:
-            room = np.maximum(np.abs(mid - centre) - width, 0.0) / CELL
-            slope = np.clip(slope, -0.013 * room, 0.013 * room)
-        for _ in range(2):  # limit the change of grade per cell
-            for k in range(1, slope.size):
-                slope[k] = np.clip(slope[k], slope[k - 1] - 0.013, slope[k - 1] + 0.013)
-            slope = slope[::-1]
-        self.slope = slope
-        height = np.concatenate([[0.0], np.cumsum(slope[:-1] * CELL)])
-        self.height = height - np.interp(0.0, self.knots, height)
-
-    def __call__(self, t: np.ndarray) -> np.ndarray:
-        return np.interp(t, self.knots, self.height)
 
 
 class Network:
@@ -168,8 +107,18 @@ class Network:
         bends = [tuple(float(v) for v in bend) for bend in bends]  # a numpy scalar makes float64
         lo, hi = sorted((turn * (t0 - 250.0), turn * (t0 + length + 250.0)))
         s0 = self.legs[-1]["s1"] if self.legs else 0.0
-        street = Street(axis, float(offset), tuple(bends), style.half, style.pavement, lo, hi,
-                        s0, style.lanes, style.lane)
+        street = Street(
+            axis,
+            float(offset),
+            tuple(bends),
+            style.half,
+            style.pavement,
+            lo,
+            hi,
+            s0,
+            style.lanes,
+            style.lane,
+        )
         end = start + u * length
         end[other] = street.line(np.array(end[axis]))[0]
         self.profiles[other].flatten(float(start[other]), 30.0)
@@ -191,8 +140,11 @@ class Network:
         # the corner: an arc of the reference radius from this leg's axis to the next one's
         u, w = self.direction(leg["index"]), self.direction(leg["index"] + 1)
         angle = np.arange(0.0, np.pi / 2, 0.05 / self.radius)
-        arc = end - self.radius * u + self.radius * (
-            np.sin(angle)[:, None] * u + (1 - np.cos(angle))[:, None] * w)
+        arc = (
+            end
+            - self.radius * u
+            + self.radius * (np.sin(angle)[:, None] * u + (1 - np.cos(angle))[:, None] * w)
+        )
         xy = np.concatenate([xy, arc])
         if len(self.ref):
             xy = np.concatenate([self.ref[-1:, :2], xy])
@@ -225,11 +177,28 @@ class Network:
             half = lanes * style.lane + float(rng.choice([0.3, 1.2, 2.2]))
             at = leg["turn"] * place
             centre = float(leg["street"].line(np.array(at))[0])
-            street = Street(1 - axis, at, (), half, style.pavement, centre - 230.0,
-                            centre + 230.0, leg["s0"], lanes, style.lane)
+            street = Street(
+                1 - axis,
+                at,
+                (),
+                half,
+                style.pavement,
+                centre - 230.0,
+                centre + 230.0,
+                leg["s0"],
+                lanes,
+                style.lane,
+            )
             self.streets.append(street)
-            self.crossings.append({"s": self.s_at(leg, place), "street": street, "leg": leg,
-                                   "centre": centre, "t": place})
+            self.crossings.append(
+                {
+                    "s": self.s_at(leg, place),
+                    "street": street,
+                    "leg": leg,
+                    "centre": centre,
+                    "t": place,
+                }
+            )
 
     def s_at(self, leg: dict, t: float) -> float:
         """Route s where a leg passes t (along its direction of travel)."""
@@ -258,10 +227,7 @@ class Network:
         """Streets within reach of a point that exist for a viewer at route position s."""
         out = []
         for street in self.streets:
-            t, w = (x, y) if street.axis == 0 else (y, x)
-            lateral = abs(w - float(street.line(np.array(float(t)))[0]))
-            if street.birth <= s + 400.0 and street.lo - reach < t < street.hi + reach \
-                    and lateral < reach:
+            if street.birth <= s + 400.0 and street.within(x, y, reach):
                 out.append(street)
         return out
 

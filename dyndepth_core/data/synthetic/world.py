@@ -1,9 +1,10 @@
-"""A clip of the synthetic driving world: a seeded street, its traffic and a camera driving through."""
+"""A clip of the synthetic driving world: a seeded street, its traffic, a camera driving through."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -11,15 +12,19 @@ from dyndepth_core.data.calibration import Calibration
 
 from . import models
 from .actors import Actors
-from .ground import albedo, draw_paint, visible
-from .layout import Assets, Layout, ground_pose
-from .light import ShadowMap, draw_weather, expose, sky
+from .atlas import Atlas
 from .faces import CASTER
+from .ground import albedo, draw_paint, visible
+from .layout import Assets, Layout
+from .light import ShadowMap, draw_weather, expose, sky
 from .raster import Grid
 from .render import View, gather, object_colors, trace
-from .streets import Network, draw_style
-from .textures import make_atlas
+from .streets import Network
+from .style import draw_style
+from .terrain import ground_pose
+from .textures import TILE_IDS, make_atlas
 from .traffic import Traffic
+from .vehicles import car_models
 
 MAX_DEPTH = 250.0  # metres; what is farther counts as sky (16-bit depth files end at 256 m)
 
@@ -48,60 +53,100 @@ class Frame:
 class World:
     """Everything about one clip follows from (seed, clip); frames may be asked for in any order."""
 
-    def __init__(self, seed: int, clip: int, size: tuple[int, int] = (128, 416),
-                 frames: int | None = None, rate_hz: float = 10.0):
+    def __init__(
+        self,
+        seed: int,
+        clip: int,
+        size: tuple[int, int] = (128, 416),
+        frames: int | None = None,
+        rate_hz: float = 10.0,
+    ):
         height, width = size
         if height < 16 or width < 16:
             raise ValueError(f"size {height}x{width} is too small, give at least 16x16 pixels")
         if rate_hz <= 0:
             raise ValueError(f"rate_hz is {rate_hz}, it must be above 0")
-        self.seed, self.clip, self.size, self.frames, self.rate_hz = seed, clip, size, frames, rate_hz
+        self.seed, self.clip, self.size, self.frames, self.rate_hz = (
+            seed,
+            clip,
+            size,
+            frames,
+            rate_hz,
+        )
         rng = np.random.default_rng((seed, clip, 1))
         self.style = draw_style(rng)
-        self.scenario = str(rng.choice(["drive", "turn", "stop", "stand"], p=[0.70, 0.14, 0.07, 0.09]))
+        self.scenario = str(
+            rng.choice(["drive", "turn", "stop", "stand"], p=[0.70, 0.14, 0.07, 0.09])
+        )
         self.grade = float(rng.choice([0.0, 1.0], p=[0.15, 0.85]) * rng.uniform(0.01, 0.058))
-        first = float(rng.uniform(130, 190)) if self.scenario == "turn" else float(rng.uniform(280, 450))
-        self.network = Network(np.random.default_rng((seed, clip, 2)), self.style, first, self.grade)
+        first = (
+            float(rng.uniform(130, 190))
+            if self.scenario == "turn"
+            else float(rng.uniform(280, 450))
+        )
+        self.network = Network(
+            np.random.default_rng((seed, clip, 2)), self.style, first, self.grade
+        )
         self._camera(np.random.default_rng((seed, clip, 3)))
         self.weather = draw_weather(np.random.default_rng((seed, clip, 4)))
-        self.atlas = make_atlas(np.random.default_rng((seed, clip, 5)))
         rng = np.random.default_rng((seed, clip, 6))
-        ids = self.atlas.ids
-        cars = models.car_models(ids, rng)
-        self.assets = Assets(ids, cars, models.trees(ids, rng), models.furniture(ids, rng), 7)
-        self.layout = Layout(self.network, self.assets, int(np.random.default_rng((seed, clip, 7)).integers(1 << 31)))
+        ids = TILE_IDS
+        cars = car_models(ids, rng)
+        self.assets = Assets(ids, cars, models.trees(ids, rng), models.furniture(ids, rng))
+        self.layout = Layout(
+            self.network, self.assets, int(np.random.default_rng((seed, clip, 7)).integers(1 << 31))
+        )
         self.paint = draw_paint(rng)
         self.shade = (float(rng.uniform(0.62, 1.2)),)
-        people = int(rng.choice([2, 5, 9, 14]) * (0.4 if self.style.name in ("open", "works") else 1))
-        self.traffic = Traffic(np.random.default_rng((seed, clip, 8)), self.network, self.scenario,
-                               1.0 / rate_hz, [car.length for car in cars], people)
+        people = int(
+            rng.choice([2, 5, 9, 14]) * (0.4 if self.style.name in ("open", "works") else 1)
+        )
+        self.traffic = Traffic(
+            np.random.default_rng((seed, clip, 8)),
+            self.network,
+            self.scenario,
+            1.0 / rate_hz,
+            [car.length for car in cars],
+            people,
+        )
         self.actors = Actors(ids, cars, self.network, self.traffic, rng)
         self.shadow = ShadowMap(self.weather.sun)
+
+    @cached_property
+    def atlas(self) -> Atlas:
+        """The textures; most of the time a new world takes, so drawn with the first frame."""
+        return make_atlas(np.random.default_rng((self.seed, self.clip, 5)))
 
     def _camera(self, rng: np.random.Generator) -> None:
         h, w = self.size
         f = w * float(rng.uniform(0.52, 0.92))
         cx = (w - 1) / 2 + w * float(rng.uniform(-0.02, 0.02))
         cy = (h - 1) / 2 + h * float(rng.uniform(-0.07, 0.07))
-        self.calib = Calibration(fx=f, fy=f, cx=cx, cy=cy, width=w, height=h,
-                                 source="synthetic world")
+        self.calib = Calibration(
+            fx=f, fy=f, cx=cx, cy=cy, width=w, height=h, source="synthetic world"
+        )
         self.grid = Grid.of(self.calib.K, self.size)
         self.camera_height = float(rng.uniform(1.25, 2.15))
         self.camera_pitch = math.radians(float(rng.uniform(-1.7, 1.7)))  # down is positive
-        self._mount = (float(rng.uniform(-0.25, 0.25)), math.radians(float(rng.uniform(-1.2, 1.2))),
-                       math.radians(float(rng.normal(0, 0.35))))
+        self._mount = (
+            float(rng.uniform(-0.25, 0.25)),
+            math.radians(float(rng.uniform(-1.2, 1.2))),
+            math.radians(float(rng.normal(0, 0.35))),
+        )
         self._shake = rng.uniform(0, 2 * np.pi, 6), rng.uniform(0.3, 1.0, 3)
 
     def camera_pose(self, i: int) -> np.ndarray:
-        """T_world_cam (4, 4) at frame i: mounted on a car that follows the road, with a little shake."""
+        """T_world_cam (4, 4) at frame i: on a car that follows the road and shakes a bit."""
         self.network.extend(self.traffic.at(i)[2].agents[0].s + 450.0)
         ego = self.traffic.at(i)[1].agents[0]
         x, y, heading, _ = self.network.place(ego.s, ego.d)
-        R_car, z = ground_pose(self.network, x, y, heading)
+        R_car, z = ground_pose(self.network.height, x, y, heading)
         phase, size = self._shake
         t = i / self.rate_hz
         share = min(ego.v / 6.0, 1.0)
-        wave = [math.sin(f * t + p) for f, p in zip((7.9, 11.7, 6.3, 4.1, 9.0, 3.3), phase, strict=True)]
+        wave = [
+            math.sin(f * t + p) for f, p in zip((7.9, 11.7, 6.3, 4.1, 9.0, 3.3), phase, strict=True)
+        ]
         side, yaw, roll = self._mount
         pitch = self.camera_pitch + math.radians(0.11 * size[0] * share * (wave[0] + 0.6 * wave[1]))
         pitch -= math.radians(0.05) * float(np.clip(ego.accel, -3, 2))
@@ -152,11 +197,15 @@ class World:
         color = np.zeros((grid.height * grid.width, 3), np.float32)
         inv = hits.inv_z.ravel().copy()
         face = hits.face.ravel().copy()
-        base = albedo(ground, self.network, streets, self.atlas, self.paint, grid, view.R, self.shade)
+        base = albedo(
+            ground, self.network, streets, self.atlas, self.paint, grid, view.R, self.shade
+        )
         lit = self.shadow.lit(ground.x, ground.y, ground.z + 0.03)
         sky_share = self.shadow.open(ground.x, ground.y) * np.where(ground.side, 0.8, 1.0)
-        light = (sky_share[:, None] * weather.ambient + (lit * max(weather.sun[2], 0.0))[:, None]
-                 * weather.sun_color).astype(np.float32)
+        light = (
+            sky_share[:, None] * weather.ambient
+            + (lit * max(weather.sun[2], 0.0))[:, None] * weather.sun_color
+        ).astype(np.float32)
         color[ground.index] = base * light
         inv[ground.index] = ground.inv_z
         face[ground.index] = -1
@@ -173,8 +222,16 @@ class World:
         shape = (grid.height, grid.width)
         noise = np.random.default_rng((self.seed, self.clip, 9, i))
         image = expose(color.reshape(*shape, 3), weather, i / self.rate_hz, self.size, noise)
-        return self._frame(i, image, T, inv.reshape(shape)[1::2, 1::2], face.reshape(shape)[1::2, 1::2],
-                           hits, ground, moving)
+        return self._frame(
+            i,
+            image,
+            T,
+            inv.reshape(shape)[1::2, 1::2],
+            face.reshape(shape)[1::2, 1::2],
+            hits,
+            ground,
+            moving,
+        )
 
     def _frame(self, i, image, T, inv, face, hits, ground, moving) -> Frame:  # noqa: ANN001
         h, w = self.size
@@ -192,21 +249,40 @@ class World:
         moved = moving.linear[m] + np.cross(moving.angular[m], points - moving.centre[m])
         velocity[v, u] = moved @ T[:3, :3]
         road = np.zeros(self.grid.width * self.grid.height, bool)
-        road[ground.index] = (ground.dist < 0)
+        road[ground.index] = ground.dist < 0
         road = road.reshape(self.grid.height, -1)[1::2, 1::2] & (depth > 0)
-        return Frame(image, depth, instances, dynamic, velocity, T, self._odometry(i),
-                     int(round(i * 1e9 / self.rate_hz)), road)
+        return Frame(
+            image,
+            depth,
+            instances,
+            dynamic,
+            velocity,
+            T,
+            self._odometry(i),
+            int(round(i * 1e9 / self.rate_hz)),
+            road,
+        )
 
     def _odometry(self, i: int) -> dict[str, float]:
         """Wheel odometry of the vehicle at frame i in the world frame."""
         ego = self.traffic.at(i)[1].agents[0]
         x, y, heading, curvature = self.network.place(ego.s, ego.d)
-        R, z = ground_pose(self.network, x, y, heading)
+        R, z = ground_pose(self.network.height, x, y, heading)
         w = math.sqrt(max(1.0 + R[0, 0] + R[1, 1] + R[2, 2], 1e-12)) / 2
         if w > 1e-3:
-            q = [(R[2, 1] - R[1, 2]) / (4 * w), (R[0, 2] - R[2, 0]) / (4 * w), (R[1, 0] - R[0, 1]) / (4 * w), w]
+            q = [
+                (R[2, 1] - R[1, 2]) / (4 * w),
+                (R[0, 2] - R[2, 0]) / (4 * w),
+                (R[1, 0] - R[0, 1]) / (4 * w),
+                w,
+            ]
         else:
             q = [0.0, 0.0, 1.0, 0.0]
         rate = ego.v * curvature / max(1.0 - ego.d * curvature, 0.3)
-        return dict(zip(("tx", "ty", "tz", "qx", "qy", "qz", "qw", "speed", "yaw_rate"),
-                        map(float, (x, y, z, *q, ego.v, rate)), strict=True))
+        return dict(
+            zip(
+                ("tx", "ty", "tz", "qx", "qy", "qz", "qw", "speed", "yaw_rate"),
+                map(float, (x, y, z, *q, ego.v, rate)),
+                strict=True,
+            )
+        )

@@ -11,7 +11,9 @@ from .world import World
 
 
 def write_clip(
-    path: str | Path, world: World, frames: int | None = None,
+    path: str | Path,
+    world: World,
+    frames: int | None = None,
     on_frame: Callable[[int], None] | None = None,
 ) -> None:
     """Render `frames` frames (default: the world's own number) into a recording at `path`.
@@ -26,8 +28,13 @@ def write_clip(
         for i in range(count):
             frame = world.render(i)
             writer.add(
-                frame.image, frame.stamp_ns, depth=frame.depth, instances=frame.instances,
-                dynamic=frame.dynamic, velocity=frame.velocity, T_world_cam=frame.T_world_cam,
+                frame.image,
+                frame.stamp_ns,
+                depth=frame.depth,
+                instances=frame.instances,
+                dynamic=frame.dynamic,
+                velocity=frame.velocity,
+                T_world_cam=frame.T_world_cam,
                 odometry=frame.odometry,
             )
             if on_frame is not None:
