@@ -3,6 +3,7 @@
 import configparser
 import importlib.metadata as metadata
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def bare(tmp_path_factory) -> Path:
                 link(venv / real.relative_to(sys.prefix), real)
     for package in ("dyndepth_core", "dyndepth_ros"):
         link(site / package, ROOT / package)
-    link(venv / "lib/dyndepth", ROOT / "dyndepth_ros/executables")
+    shutil.copytree(ROOT / "dyndepth_ros/executables", venv / "lib/dyndepth")
     return venv
 
 
@@ -78,10 +79,11 @@ def link(path: Path, target: Path) -> None:
 
 
 def clean_environment() -> dict[str, str]:
-    """As in a new shell: nothing of this environment leads into ours."""
+    """As in a new shell: nothing leads into the environment that runs the tests."""
     ours = {"_ROS_WHEELS_BOOTSTRAP_COMPLETE", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH"}
     hidden = ours if has_wheels() else {"VIRTUAL_ENV"}
-    return {name: value for name, value in os.environ.items() if name not in hidden}
+    kept = {name: value for name, value in os.environ.items() if name not in hidden}
+    return {**kept, "PATH": "/usr/bin:/bin"}
 
 
 def test_the_environment_is_bare(bare):
