@@ -8,12 +8,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rosbags")
+from dyndepth_core.data import bag_topics as topics  # noqa: E402
 from dyndepth_core.data.bag import Bag, is_bag  # noqa: E402
-from dyndepth_core.data.bag_topics import (  # noqa: E402
-    choose_image_topic,
-    find_calibration,
-    find_odometry,
-)
 from dyndepth_core.data.bag_writer import STORAGES, bag_from_recording  # noqa: E402
 from dyndepth_core.data.calibration import Calibration  # noqa: E402
 from dyndepth_core.data.recording import Recording  # noqa: E402
@@ -68,11 +64,11 @@ def test_round_trip(bag_path, recording):
             (CAMERA, INFO, ODOM), FRAMES
         )
         assert good_frames(bag, recording) == FRAMES
-        topic = choose_image_topic(bag)
+        topic = topics.choose_image_topic(bag)
         assert (topic.name, topic.size, topic.encoding) == (CAMERA, (64, 96), "rgb8")
-        calib = find_calibration(bag, topic)
+        calib = topics.find_calibration(bag, topic)
         assert (calib.K == recording.calib.K).all()
-        name, track = find_odometry(bag)
+        name, track = topics.find_odometry(bag)
         assert name == ODOM and track.at(START + STEP) == recording.odometry(1)
         span = list(bag.messages([INFO], START + 3 * STEP, START + 6 * STEP))
         assert [m.bag_ns for m in span] == [START + k * STEP for k in (3, 4, 5)]
@@ -84,8 +80,8 @@ def test_compressed_images(recording, tmp_path):
     with Bag(path) as bag:
         frames = list(bag.frames(f"{CAMERA}/compressed"))
         assert len(frames) == FRAMES and frames[0].image().shape == (64, 96, 3)
-        topic = choose_image_topic(bag)
-        assert find_calibration(bag, topic).fx == 80
+        topic = topics.choose_image_topic(bag)
+        assert topics.find_calibration(bag, topic).fx == 80
 
 
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.15])
@@ -285,20 +281,20 @@ def test_what_is_no_bag_at_all(tmp_path, name, content, error, reason):
 def test_topics_are_chosen_or_listed(recording, tmp_path):
     path = bag_from_recording(recording.part(0, 3), tmp_path / "one", namespace="/front")
     with Bag(path) as bag:
-        assert choose_image_topic(bag).name == "/front/image_raw"
+        assert topics.choose_image_topic(bag).name == "/front/image_raw"
         with pytest.raises(ValueError, match="/rear/image_raw is not in the bag.*\n  /front/image"):
-            choose_image_topic(bag, "/rear/image_raw")
+            topics.choose_image_topic(bag, "/rear/image_raw")
         with pytest.raises(ValueError, match="holds sensor_msgs/msg/CameraInfo"):
-            choose_image_topic(bag, "/front/camera_info")
+            topics.choose_image_topic(bag, "/front/camera_info")
         with pytest.raises(ValueError, match="no odometry on /wheels; it has /odom"):
-            find_odometry(bag, "/wheels")
+            topics.find_odometry(bag, "/wheels")
         with pytest.raises(ValueError, match="no topic '/x'"):
             next(bag.frames("/x"))
     other = bag_from_recording(recording.part(0, 3), tmp_path / "two", namespace="/rear")
     for file in other.glob("*.mcap"):  # two cameras in one folder, as a split bag
         shutil.copy(file, path)
     with Bag(path) as bag, pytest.raises(ValueError) as error:
-        choose_image_topic(bag)
+        topics.choose_image_topic(bag)
     assert "--image-topic" in str(error.value)
     assert "/front/image_raw (4 messages, rgb8, 96x64)" in str(error.value)
     assert "/rear/image_raw" in str(error.value)
