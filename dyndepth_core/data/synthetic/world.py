@@ -258,12 +258,12 @@ class World:
             dynamic,
             velocity,
             T,
-            self._odometry(i),
+            self.odometry(i),
             int(round(i * 1e9 / self.rate_hz)),
             road,
         )
 
-    def _odometry(self, i: int) -> dict[str, float]:
+    def odometry(self, i: int) -> dict[str, float]:
         """Wheel odometry of the vehicle at frame i in the world frame."""
         ego = self.traffic.at(i)[1].agents[0]
         x, y, heading, curvature = self.network.place(ego.s, ego.d)

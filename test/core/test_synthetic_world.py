@@ -1,0 +1,179 @@
+"""Laws of whole frames: truth explains the pictures, seeds decide everything, ranges are kept."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+from dyndepth_core.data.synthetic import Frame, World
+from dyndepth_core.data.synthetic.faces import ALPHA
+
+SIZE = (64, 208)
+DT = 0.1
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[tuple[World, Frame, Frame]]:
+    """Consecutive frames of a few clips."""
+    worlds = [World(0, clip, SIZE) for clip in (0, 1, 3, 7)]
+    return [(world, world.render(10), world.render(11)) for world in worlds]
+
+
+def warp(world: World, a: Frame, b: Frame, velocity: bool) -> tuple[np.ndarray, ...]:
+    """Frame b seen from a by a's depth, the poses and maybe velocity: image, ok, z error."""
+    K, (h, w) = world.calib.K, world.size
+    v, u = np.mgrid[:h, :w].astype(float)
+    rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones((h, w))], -1)
+    points = rays * a.depth[..., None].astype(float)
+    if velocity:
+        points = points + a.velocity * DT
+    T = np.linalg.inv(b.T_world_cam) @ a.T_world_cam
+    moved = points @ T[:3, :3].T + T[:3, 3]
+    z = np.maximum(moved[..., 2], 1e-3)
+    x = (moved[..., 0] / z * K[0, 0] + K[0, 2]).astype(np.float32)
+    y = (moved[..., 1] / z * K[1, 1] + K[1, 2]).astype(np.float32)
+    image = cv2.remap(b.image, x, y, cv2.INTER_LINEAR)
+    seen = cv2.remap(b.depth, x, y, cv2.INTER_NEAREST)
+    inside = (a.depth > 0) & (x > 1) & (x < w - 2) & (y > 1) & (y < h - 2) & (moved[..., 2] > 0.5)
+    return image, inside, np.abs(seen - moved[..., 2]) / z
+
+
+def error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.abs(a.astype(float) - b.astype(float)).mean(-1)
+
+
+def test_a_frame_keeps_its_contract(pairs):
+    for world, frame, _ in pairs:
+        h, w = SIZE
+        assert frame.image.shape == (h, w, 3) and frame.image.dtype == np.uint8
+        assert frame.image.std() > 20 and frame.depth.dtype == np.float32
+        assert frame.depth.min() >= 0 and 0.5 < frame.depth[frame.depth > 0].min()
+        assert frame.depth.max() <= 250.0
+        assert frame.instances.dtype == np.int32 and frame.instances.max() < 65536
+        assert frame.velocity.shape == (h, w, 3) and frame.dynamic.dtype == bool
+        assert (frame.instances[frame.dynamic] > 0).all()
+        assert (frame.velocity[frame.instances == 0] == 0).all()
+        assert (frame.depth[frame.instances > 0] > 0).all()
+        assert 0.05 < frame.road.mean() < 0.7 and not (frame.road & (frame.instances > 0)).any()
+        assert frame.stamp_ns == 1_000_000_000
+        T = frame.T_world_cam
+        np.testing.assert_allclose(T[:3, :3] @ T[:3, :3].T, np.eye(3), atol=1e-9)
+        assert np.linalg.det(T[:3, :3]) == pytest.approx(1.0)
+        assert set(frame.odometry) == set("tx ty tz qx qy qz qw speed yaw_rate".split())
+        assert world.calib.width == w and world.calib.height == h
+
+
+def test_true_depth_and_pose_explain_what_is_static(pairs):
+    for world, a, b in pairs:
+        image, inside, dz = warp(world, a, b, velocity=False)
+        static = inside & ~a.dynamic & (dz < 0.05)
+        assert static.sum() > 0.6 * (a.depth > 0).sum()
+        ours, still = error(image, a.image)[static], error(b.image, a.image)[static]
+        assert ours.mean() < 0.55 * still.mean()
+        assert np.median(ours) < 4.0  # of 255, and noise is some 2 of it
+
+
+def test_true_velocity_explains_what_moves(pairs):
+    with_velocity, without, count = 0.0, 0.0, 0
+    for world, a, b in pairs:
+        image, inside, dz = warp(world, a, b, velocity=True)
+        moving = inside & a.dynamic
+        if moving.sum() < 30:
+            continue
+        assert np.mean(dz[moving] < 0.04) > 0.75  # its surface is where the velocity says
+        still, _, _ = warp(world, a, b, velocity=False)
+        with_velocity += error(image, a.image)[moving].sum()
+        without += error(still, a.image)[moving].sum()
+        count += int(moving.sum())
+    assert count > 300
+    assert with_velocity < 0.55 * without
+
+
+def test_velocity_is_the_motion_of_the_object_relative_to_the_ground(pairs):
+    checked = 0
+    for world, a, _ in pairs:
+        before, now, after = world.traffic.at(10)
+        position = {k.ident: np.array(world.actors.pose(k)[:2]) for k in after.agents[1:]}
+        past = {k.ident: np.array(world.actors.pose(k)[:2]) for k in before.agents[1:]}
+        for agent in now.agents[1:]:
+            mask = a.instances == agent.ident
+            if agent.kind == "pedestrian" or mask.sum() < 8 or agent.ident not in past:
+                continue
+            want = (position[agent.ident] - past[agent.ident]) / (2 * DT)
+            got = a.velocity[mask].mean(0) @ a.T_world_cam[:3, :3].T
+            np.testing.assert_allclose(got[:2], want, atol=0.8)
+            assert a.dynamic[mask].all() == (np.linalg.norm(got) >= 1.0)
+            checked += 1
+    assert checked >= 3
+
+
+def test_seed_and_clip_decide_every_bit_and_the_order_of_frames_nothing(pairs):
+    _, frame, _ = pairs[1]
+    again = World(0, 1, SIZE)
+    again.render(40)
+    other = again.render(10)
+    for name in ("image", "depth", "instances", "dynamic", "velocity", "T_world_cam", "road"):
+        np.testing.assert_array_equal(getattr(frame, name), getattr(other, name))
+    assert frame.odometry == other.odometry
+    assert (World(1, 1, SIZE).camera_pose(10) != frame.T_world_cam).any()
+    assert (pairs[0][0].camera_pose(10) != frame.T_world_cam).any()
+
+
+def test_a_camera_may_run_for_ever():
+    world = World(2, 3, (32, 64))
+    frame = world.render(1500)
+    assert np.linalg.norm(frame.T_world_cam[:3, 3] - world.camera_pose(0)[:3, 3]) > 300
+    assert frame.road.any() and (frame.depth > 0).mean() > 0.3
+
+
+def test_any_size_shows_the_same_scene():
+    small, large = World(1, 2, (48, 156)).render(3), World(1, 2, (96, 312)).render(3)
+    np.testing.assert_allclose(small.T_world_cam, large.T_world_cam)
+    both = (small.depth > 0) & (large.depth[1::2, 1::2] > 0)
+    ratio = large.depth[1::2, 1::2][both] / small.depth[both]
+    assert abs(np.median(ratio) - 1) < 0.03
+
+
+def test_cameras_and_streets_vary_within_their_ranges():
+    worlds = [World(seed, clip, SIZE) for seed in range(4) for clip in range(6)]
+    pitch = np.degrees([world.camera_pitch for world in worlds])
+    height = np.array([world.camera_height for world in worlds])
+    focal = np.array([world.calib.fx / SIZE[1] for world in worlds])
+    assert np.abs(pitch).max() <= 2.0 and np.ptp(pitch) > 2.0
+    assert height.min() >= 1.2 and height.max() <= 2.2 and np.ptp(height) > 0.6
+    assert focal.min() >= 0.5 and focal.max() <= 1.0 and np.ptp(focal) > 0.25
+    assert len({world.style.name for world in worlds}) >= 5
+    scenarios = [world.scenario for world in worlds]
+    assert {"drive", "turn"} <= set(scenarios) and len(set(scenarios)) >= 3
+    for world in worlds[::3]:  # the camera is where it should be, above and along the road
+        T = world.camera_pose(5)
+        above = T[2, 3] - float(world.network.height(T[0, 3], T[1, 3]))
+        assert above == pytest.approx(world.camera_height, abs=0.12)
+        car = world.odometry(5)
+        heading = math.atan2(
+            2 * (car["qw"] * car["qz"] + car["qx"] * car["qy"]),
+            1 - 2 * (car["qy"] ** 2 + car["qz"] ** 2),
+        )
+        forward = T[:3, 2]
+        assert math.cos(math.atan2(forward[1], forward[0]) - heading) > 0.995
+        assert T[2, 1] < -0.9  # down in the image is down in the world
+
+
+def test_tyres_touch_the_road_and_moving_cars_wear_all_colours():
+    paints = set()
+    for clip in range(10):
+        world = World(6, clip, SIZE)
+        _, now, _ = world.traffic.at(0)
+        moving = world.actors.at(0)
+        for agent in now.agents[1:]:
+            faces = moving.faces.take(np.flatnonzero(moving.faces.instance == agent.ident))
+            if agent.kind == "pedestrian" or len(faces) == 0:
+                continue
+            solid = faces.verts[(faces.flags & ALPHA) == 0].reshape(-1, 3)
+            ground = world.network.height(solid[:, 0], solid[:, 1])
+            assert np.min(solid[:, 2] - ground) == pytest.approx(0.0, abs=0.06)
+            paints.add(tuple(faces.tint[0].round(3).tolist()))
+    assert len(paints) >= 5
