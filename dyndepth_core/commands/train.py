@@ -71,6 +71,8 @@ def command(
         )
     settings = load(config, overrides, method)
     metrics = train_run(settings, data, out, resume=resume, start=from_)
+    if not metrics:  # a process that Lightning started beside the first one, which reports
+        return
     if json_ is not None:
         import json
 

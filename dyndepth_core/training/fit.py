@@ -57,7 +57,7 @@ def fit(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = make_trainer(config, folder)
+    trainer = make_trainer(config, folder, objective.partial_gradients)
     objective.to(memory_format=torch.channels_last)
     loop = _Loop(objective, config, train, val, folder, label)
     try:
@@ -136,7 +136,7 @@ class _Loop(pl.LightningModule):
     def on_train_batch_start(self, batch: Sample, batch_idx: int) -> None:
         self._tick()
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, self.clock.progress)
+            group["lr"] = group["factor"] * learning_rate(self.config, self.clock.progress)
         # Noise is a function of (seed, step, rank): no generator's state has to survive a restart.
         seed = (self.config.seed * 1_000_003 + self.clock.step) * 4096 + self.global_rank
         torch.manual_seed(seed % (1 << 63))
@@ -227,7 +227,8 @@ class _Loop(pl.LightningModule):
             return
         progress = self.clock.progress
         row = {"seconds": self.clock.seconds(), "progress": progress, "step_ms": self.step_ms}
-        row.update(means, lr=self.optimizer.param_groups[0]["lr"])
+        group = self.optimizer.param_groups[0]
+        row.update(means, lr=group["lr"] / group["factor"])
         if validated:
             row["validation"] = self.validations[-1]["score"]
         self.monitor.row(self.clock.step, row)

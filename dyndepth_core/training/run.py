@@ -60,8 +60,7 @@ def train_run(
             for stage in stages:
                 stage.run(StageContext(out, out / "stages" / stage.name, resumed=resume))
     finally:
-        if first:
-            metrics = _write_metrics(config, out, [s.name for s in stages])
+        metrics = _write_metrics(config, out, [s.name for s in stages]) if first else {}
     return metrics
 
 

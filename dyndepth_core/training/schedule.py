@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ..methods.base import Objective
 from .settings import TrainConfig
 
 
@@ -96,19 +97,24 @@ def learning_rate(config: TrainConfig, progress: float) -> float:
     )
 
 
-def make_optimizer(objective: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW over the trainable parameters; weight decay on those with two or more
-    dimensions.
+def make_optimizer(objective: Objective, config: TrainConfig) -> torch.optim.Optimizer:
+    """Adam or AdamW over the trainable parameters; AdamW decays those with two or more dimensions.
+
+    A group's `factor` scales its learning rate: the objective's `lr_factors`, by name of submodule.
     """
-    trained = [p for p in objective.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    # Adam would add the decay to the gradients, which of a photometric loss are far smaller.
+    decay = config.weight_decay if config.optimizer == "adamw" else 0.0
+    found: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            factor = objective.lr_factors.get(name.split(".")[0], 1.0)
+            key = (factor, decay if parameter.ndim > 1 else 0.0)
+            found.setdefault(key, []).append(parameter)
+    groups = [{"params": p, "factor": f, "weight_decay": d} for (f, d), p in found.items()]
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     # fused: one pass over the weights instead of a dozen small operations per tensor
     return kind(
-        [g for g in groups if g["params"]],
+        groups,
         lr=config.lr,
         betas=(config.beta1, config.beta2),
         fused=True,

@@ -12,8 +12,12 @@ import torch
 from .settings import TrainConfig
 
 
-def make_trainer(config: TrainConfig, folder: Path) -> pl.Trainer:
-    """A Trainer for one pass over the steps; ValueError when device or precision are not there."""
+def make_trainer(config: TrainConfig, folder: Path, partial_gradients: bool) -> pl.Trainer:
+    """A Trainer for one pass over the steps; ValueError when device or precision are not there.
+
+    partial_gradients: a step may leave parameters without a gradient, which costs several devices
+    a search through the graph.
+    """
     cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
         raise ValueError(
@@ -24,12 +28,14 @@ def make_trainer(config: TrainConfig, folder: Path) -> pl.Trainer:
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    several = config.devices * config.nodes > 1
+    strategy = "auto"
+    if config.devices * config.nodes > 1:
+        strategy = "ddp_find_unused_parameters_true" if partial_gradients else "ddp"
     return pl.Trainer(
         accelerator="cuda" if cuda else "cpu",
         devices=config.devices,
         num_nodes=config.nodes,
-        strategy="ddp_find_unused_parameters_true" if several else "auto",
+        strategy=strategy,
         precision=_precision(config.precision, cuda),
         max_epochs=1,
         benchmark=cuda,
