@@ -28,7 +28,9 @@ FEATURE_STD = (6.9, 9.1, 7.9, 6.8, 2.7)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+    # The checkpoint's momentum, 0.01, lags a hundred steps behind weights that change: translations
+    # came out 20 to 35 % too long in evaluation.
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.1)
 
 
 class SameConv2d(nn.Conv2d):

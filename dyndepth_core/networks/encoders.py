@@ -26,7 +26,7 @@ class Encoder(nn.Module):
             raise ValueError(
                 "network width can only be changed for resnet18; set encoder=resnet18 or width=1"
             )
-        self.name, self.frames, self.freeze_norm = name, frames, False
+        self.name, self.frames = name, frames
         self.backbone = (
             ResNet18(3 * frames, width) if name == "resnet18" else EfficientNetLite0(3 * frames)
         )
@@ -38,17 +38,6 @@ class Encoder(nn.Module):
         self.register_buffer(
             "inv_std", 1 / torch.tensor(self.backbone.std * frames).view(shape), persistent=False
         )
-
-    def train(self, mode: bool = True) -> Encoder:
-        """Switch to training; frozen batch normalisation stays in evaluation mode (its scale and
-        shift still learn).
-        """
-        super().train(mode)
-        if self.freeze_norm:
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-        return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """images (B, 3 * frames, H, W) in [0, 1], H and W multiples of 32."""
@@ -76,11 +65,6 @@ class Encoder(nn.Module):
             self.backbone.load_state_dict(state)
         except RuntimeError as error:
             raise ValueError(f"{path}: weights are not those of {self.name}: {error}") from error
-        # Statistics of a few images are noise, and those of training misled the pose network in
-        # evaluation (translations 20 to 35 % too long); ImageNet's stand still, and make a step
-        # independent of how a batch is split.
-        self.freeze_norm = True
-        self.train(self.training)
 
 
 def _spread_stem(weight: Tensor, frames: int) -> Tensor:

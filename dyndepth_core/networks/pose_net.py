@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from dyndepth_core.geometry.se3 import exp_so3, make_T
 from dyndepth_core.networks.encoders import Encoder
 
-# Paper: 0.01 for both. These make a unit of rotation and of translation move pixels about equally
-# at the depth training starts with; with less rotation, turns are explained by sideways
-# translation, for which the best depth is infinite.
+# Paper: 0.01 for both. A unit of the head is about the motion of street video at the depth training
+# starts with.
 ROTATION_SCALE, TRANSLATION_SCALE = 0.03, 0.02
 
 
 class PoseNet(nn.Module):
-    """Encoder of both images -> 1x1 squeeze -> 3x3, 3x3 (256, ReLU) -> 1x1 to 6 -> spatial mean ->
+    """Encoder of both images -> 1x1 squeeze -> 3x3, 3x3 (256, ELU) -> 1x1 to 6 -> spatial mean ->
     scaled.
     """
 
@@ -32,9 +31,6 @@ class PoseNet(nn.Module):
         self.conv1 = nn.Conv2d(256, 256, 3, padding=1)
         self.conv2 = nn.Conv2d(256, 256, 3, padding=1)
         self.head = nn.Conv2d(256, 6, 1)
-        # Ours: normalised per sample. Without, small batches killed every ReLU (one constant motion
-        # for all images).
-        self.norms = nn.ModuleList(nn.GroupNorm(16, 256) for _ in range(3))
         # A random motion to begin with would drive depth to infinity.
         nn.init.normal_(self.head.weight, std=1e-2)
         nn.init.zeros_(self.head.bias)
@@ -48,8 +44,9 @@ class PoseNet(nn.Module):
         if self.downscale > 1:
             pair = F.avg_pool2d(pair, self.downscale)
         x = self.encoder(pair)[-1]
-        for layer, norm in zip((self.squeeze, self.conv1, self.conv2), self.norms, strict=True):
-            x = F.relu(norm(layer(x)))
+        # ELU where the paper has ReLU: in small batches all its units died, and motion was constant.
+        for layer in (self.squeeze, self.conv1, self.conv2):
+            x = F.elu(layer(x))
         vector = self.head(x).float().mean((2, 3))
         T = make_T(exp_so3(ROTATION_SCALE * vector[:, :3]), TRANSLATION_SCALE * vector[:, 3:])
         K = None if self.intrinsics is None else self.intrinsics(x, first.shape[-2:])

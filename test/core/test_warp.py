@@ -89,6 +89,11 @@ def test_what_leaves_the_image_or_passes_behind_is_invalid():
     image = torch.rand(1, 3, 16, 24, dtype=torch.float64)
     out, _ = inverse_warp(image, plane(2.0), pose(z=-3.0), K)
     assert torch.isfinite(out).all()
+    # the one point behind the camera that projects into the image: on the axis, seen in a corner
+    K[:, :2, 2] = 0
+    found = correspond(plane(2.0), pose(z=-3.0), K)
+    assert found.pixels[0, :, 0, 0].abs().max() == 0 and not found.valid.any()
+    assert forward_splat(image, found)[1].isinf().all()
 
 
 def test_warping_a_rendered_world_rebuilds_the_other_view():

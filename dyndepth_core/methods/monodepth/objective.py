@@ -53,6 +53,12 @@ class MonodepthConfig(BaseModel):
     pyramid_until: float = Field(
         0.5, ge=0, le=1, description="progress at which only the full resolution is left"
     )
+    pose_lr_factor: float = Field(
+        2.5, gt=0, description="learning rate of the pose network over that of the rest"
+    )
+    pose_first: float = Field(
+        0.08, ge=0, lt=1, description="share of the training in which only motion learns"
+    )
     automask: bool = Field(True, description="drop pixels the unwarped source explains better")
 
     @field_validator("scales")
@@ -82,6 +88,7 @@ class MonodepthObjective(Objective):
     def __init__(self, config: Any, videos: list[str], canonical_focal: float) -> None:
         super().__init__()
         self.config: MonodepthConfig = config.objective
+        self.lr_factors = {"pose_net": self.config.pose_lr_factor}
         self.network, self.canonical_focal = config.network, float(canonical_focal)
         network, intrinsics = config.network, config.data.intrinsics
         self.depth_net = DepthNet(
@@ -99,7 +106,10 @@ class MonodepthObjective(Objective):
 
     def predict(self, sample: Sample, progress: float = 1.0) -> Predictions:
         """Depth of tgt, motion to every source (one forward pass for all pairs), intrinsics."""
-        disps = self.depth_net(sample.tgt_net)
+        # While motions are wrong, the best depth is infinite: there the disp head saturates for good.
+        learns = torch.is_grad_enabled() and progress >= self.config.pose_first
+        with torch.set_grad_enabled(learns):
+            disps = self.depth_net(sample.tgt_net)
         batch, sources = sample.dt.shape
         tgt = sample.tgt_net[:, None].expand(-1, sources, -1, -1, -1).flatten(0, 1)
         src = sample.src_net.flatten(0, 1)
