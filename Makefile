@@ -13,7 +13,8 @@ VENV ?= .venv
 JOBS ?= 2
 ARGS ?=
 TORCH ?= 2.13.0
-TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+# Address of PyTorch's own index of CPU builds, for machines whose package index has none.
+TORCH_CPU_INDEX ?=
 
 # A sourced ROS brings its own rclpy; without one the wheels of the Python registry do. Never both in one process.
 ROS := $(if $(ROS_DISTRO),$(ROS_DISTRO),wheels)
@@ -63,7 +64,7 @@ $(VENV)/.python:
 	touch $@
 
 # torch first and pinned, so that nothing else chooses one. Without an NVIDIA GPU the CPU build: from the configured
-# index if it has one, then from PyTorch's own; else the registry's default build, which runs anywhere but is large.
+# index if it has one, then from TORCH_CPU_INDEX; else the registry's default build, which runs anywhere but is large.
 $(BASE): $(VENV)/.python $(VERSIONS)
 	@if compgen -G "$(VENV)/.installed-*" >/dev/null && ! compgen -G "$(VENV)/.installed-$(ROS)*" >/dev/null; then
 		echo "make: $(VENV) was made for another ROS than '$(ROS)'; run make clean first"; exit 1
@@ -79,7 +80,7 @@ $(BASE): $(VENV)/.python $(VERSIONS)
 			$(PIP) torch==$(TORCH)
 		else
 			$(PIP) torch==$(TORCH)+cpu 2>/dev/null || \
-			$(PIP) --timeout 15 --retries 1 --extra-index-url $(TORCH_CPU_INDEX) torch==$(TORCH)+cpu 2>/dev/null || \
+			{ [ -n "$(TORCH_CPU_INDEX)" ] && $(PIP) --extra-index-url $(TORCH_CPU_INDEX) torch==$(TORCH)+cpu; } || \
 			$(PIP) torch==$(TORCH)
 		fi
 	fi

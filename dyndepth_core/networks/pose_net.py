@@ -44,7 +44,7 @@ class PoseNet(nn.Module):
         if self.downscale > 1:
             pair = F.avg_pool2d(pair, self.downscale)
         x = self.encoder(pair)[-1]
-        # ELU where the paper has ReLU: in small batches all its units died, and motion was constant.
+        # ELU where the paper has ReLU: in small batches all its units died, motion was constant.
         for layer in (self.squeeze, self.conv1, self.conv2):
             x = F.elu(layer(x))
         vector = self.head(x).float().mean((2, 3))

@@ -16,7 +16,7 @@ from dyndepth_core.geometry.warp import inverse_warp
 from dyndepth_core.inference.cloud import CloudWriter
 from dyndepth_core.losses.photometric import image_stats, photometric_error, ssim_error
 from dyndepth_core.losses.smoothness import edge_aware_smoothness
-from dyndepth_core.networks.pose_net import TRANSLATION_SCALE
+from dyndepth_core.networks.pose_net import ROTATION_SCALE, TRANSLATION_SCALE
 
 FOLDER = Path(__file__).parents[1] / "reference"
 CPU = torch.device("cpu")
@@ -65,14 +65,15 @@ def test_plain_preprocessing_sees_the_same_image(plain):
 def with_our_weights(plain, objective):
     """The plain step with the networks of an objective, both in evaluation mode.
 
-    The published translation is 0.01 of the network's output, ours is more: training starts sooner.
+    The published motion is 0.01 of the network's output, ours is more: training starts sooner.
     """
     theirs = plain.module("training_step").PlainStep().eval()
     theirs.depth_net.load_state_dict(objective.eval().depth_net.state_dict())
     theirs.pose_net.load_state_dict(objective.pose_net.state_dict())
     with torch.no_grad():
-        theirs.pose_net.head.weight[3:] *= TRANSLATION_SCALE / 0.01
-        theirs.pose_net.head.bias[3:] *= TRANSLATION_SCALE / 0.01
+        for part, scale in ((slice(3), ROTATION_SCALE), (slice(3, 6), TRANSLATION_SCALE)):
+            theirs.pose_net.head.weight[part] *= scale / 0.01
+            theirs.pose_net.head.bias[part] *= scale / 0.01
     return theirs
 
 

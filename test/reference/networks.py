@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import elu
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DECODER = (16, 32, 64, 128, 256)
@@ -138,7 +139,8 @@ class PoseNet(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) of an earlier and a later time."""
-        x = torch.relu(self.squeeze(self.encoder(torch.cat([first, second], 1))[-1]))
-        x = torch.relu(self.conv2(torch.relu(self.conv1(x))))
+        # ELU as in ours, at the cost of the paper's ReLU, so that the losses can be compared.
+        x = elu(self.squeeze(self.encoder(torch.cat([first, second], 1))[-1]))
+        x = elu(self.conv2(elu(self.conv1(x))))
         vector = 0.01 * self.head(x).mean((2, 3))
         return vector[:, :3], vector[:, 3:]

@@ -106,7 +106,7 @@ class MonodepthObjective(Objective):
 
     def predict(self, sample: Sample, progress: float = 1.0) -> Predictions:
         """Depth of tgt, motion to every source (one forward pass for all pairs), intrinsics."""
-        # While motions are wrong, the best depth is infinite: there the disp head saturates for good.
+        # While motions are wrong, the best depth is infinite: there the disp head saturates.
         learns = torch.is_grad_enabled() and progress >= self.config.pose_first
         with torch.set_grad_enabled(learns):
             disps = self.depth_net(sample.tgt_net)
