@@ -188,9 +188,16 @@ def _log_to_stderr() -> None:
     from rich.console import Console
     from rich.logging import RichHandler
 
-    handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
+    console = Console(stderr=True)
+    handler: logging.Handler = logging.StreamHandler()  # a log file gets unbroken lines
+    form = "%(levelname)s %(message)s"
+    if console.is_terminal:
+        handler, form = (
+            RichHandler(console=console, show_path=False, show_time=False),
+            "%(message)s",
+        )
     level = os.environ.get("DYNDEPTH_LOG", "INFO").upper()
-    logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
+    logging.basicConfig(level=level, format=form, handlers=[handler])
 
 
 if __name__ == "__main__":

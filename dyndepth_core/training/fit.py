@@ -32,7 +32,7 @@ class FitResult:
     state: str  # done, interrupted or failed
     step: int
     seconds: float
-    step_ms: float
+    step_ms: float  # median
     best: dict[str, Any]  # step and score
     validations: list[dict[str, float]]
     warnings: list[dict[str, Any]]
@@ -91,7 +91,7 @@ class _Loop(pl.LightningModule):
         self.checkpoints, self.means = Checkpoints(folder), Means()
         self.monitor: Monitor | None = None  # of the first process only
         self.health = Health(lambda *warning: self.monitor.text(*warning) if self.monitor else None)
-        self.state, self.step_ms = "failed", 0.0
+        self.state = "failed"
         self.validations: list[dict[str, float]] = []
         self.optimizer: torch.optim.Optimizer | None = None
         self.norm: Tensor | None = None
@@ -100,7 +100,8 @@ class _Loop(pl.LightningModule):
     # -- start ---------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        self.optimizer = make_optimizer(self.objective, self.config)
+        fp16 = self.trainer.precision == "16-mixed"
+        self.optimizer = make_optimizer(self.objective, self.config, fused=not fp16)
         return self.optimizer
 
     def on_fit_start(self) -> None:
@@ -216,23 +217,22 @@ class _Loop(pl.LightningModule):
             sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
         score = float(sums[0] / sums[1])
         self.validations.append({"step": self.clock.step, "score": score})
-        weights = self.objective.state_dict()
-        write = self.trainer.is_global_zero
+        weights, write = self.objective.state_dict(), self.trainer.is_global_zero
         self.checkpoints.offer_best(self.clock.step, score, weights, write=write)
 
     def _log(self, validated: bool) -> None:
-        self.step_ms, eta = self.clock.lap()
+        step_ms, eta = self.clock.lap()
         means = self.means.take()
         if self.monitor is None:
             return
         progress = self.clock.progress
-        row = {"seconds": self.clock.seconds(), "progress": progress, "step_ms": self.step_ms}
+        row = {"seconds": self.clock.seconds(), "progress": progress, "step_ms": step_ms}
         group = self.optimizer.param_groups[0]
         row.update(means, lr=group["lr"] / group["factor"])
         if validated:
             row["validation"] = self.validations[-1]["score"]
         self.monitor.row(self.clock.step, row)
-        self.monitor.show(self.clock.step, progress, eta, means["loss"], self.step_ms)
+        self.monitor.show(self.clock.step, progress, eta, means["loss"], step_ms)
 
     def _save(self, final: bool) -> None:
         self._check_finite()
@@ -286,7 +286,7 @@ class _Loop(pl.LightningModule):
             self.state,
             self.clock.step,
             self.clock.seconds(),
-            self.step_ms,
+            self.clock.step_ms(),
             self.checkpoints.best,
             self.validations,
             self.health.state(),

@@ -18,9 +18,7 @@ from ..data.sample import Sample
 
 log = logging.getLogger(__name__)
 
-STATIC_PIXELS = (
-    0.25  # median motion of corners between two frames, in pixels, below which the camera stood
-)
+STATIC_PIXELS = 0.25  # median motion of corners between two frames of a camera that stands
 STATIC_SHARE = 0.8  # share of such pairs among the last ones that makes a training sick
 MIN_PAIRS = 16
 FLAT_DEPTH = 0.01  # spread of log depth within an image (5 % to 95 %) below which it is a constant

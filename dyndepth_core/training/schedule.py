@@ -5,6 +5,7 @@ the optimiser's.
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from dataclasses import dataclass
 
@@ -59,7 +60,12 @@ class Clock:
         """Go on from what was done before."""
         self.step, self._before, self._started = step, seconds, time.monotonic()
         self._lap = (step, self._started)
+        self._laps: list[float] = []
         self.tick()
+
+    def step_ms(self) -> float:
+        """Median milliseconds per step over the laps of this start; validations weigh nothing."""
+        return statistics.median(self._laps) if self._laps else 0.0
 
     def seconds(self) -> float:
         """Wall clock used so far."""
@@ -74,6 +80,7 @@ class Clock:
         """(milliseconds per step since the last call, expected seconds until the end)."""
         now = time.monotonic()
         each = (now - self._lap[1]) / max(1, self.step - self._lap[0])
+        self._laps.append(1000 * each)
         self._lap = (self.step, now)
         return 1000 * each, self.budget.remaining(self.step, self.seconds(), each)
 
@@ -97,7 +104,9 @@ def learning_rate(config: TrainConfig, progress: float) -> float:
     )
 
 
-def make_optimizer(objective: Objective, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(
+    objective: Objective, config: TrainConfig, fused: bool = True
+) -> torch.optim.Optimizer:
     """Adam or AdamW over the trainable parameters; AdamW decays those with two or more dimensions.
 
     A group's `factor` scales its learning rate: the objective's `lr_factors`, by name of submodule.
@@ -112,10 +121,11 @@ def make_optimizer(objective: Objective, config: TrainConfig) -> torch.optim.Opt
             found.setdefault(key, []).append(parameter)
     groups = [{"params": p, "factor": f, "weight_decay": d} for (f, d), p in found.items()]
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    # fused: one pass over the weights instead of a dozen small operations per tensor
+    # fused: one pass over the weights instead of a dozen small operations per tensor. Under fp16 it
+    # would undo the loss scale itself, after the clipping of gradients that needs it undone.
     return kind(
         groups,
         lr=config.lr,
         betas=(config.beta1, config.beta2),
-        fused=True,
+        fused=fused,
     )

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import signal
 
 import pytest
 import torch
@@ -176,6 +177,36 @@ def test_intrinsics_can_be_learned(tmp_path, intrinsics):
     config = load(overrides=[*TINY, "train.steps=2", f"data.intrinsics={intrinsics}"])
     train_run(config, [tmp_path / "data"], tmp_path / "run")
     assert read_meta(tmp_path / "run" / "model.safetensors").canonical_focal > 0
+
+
+def test_bf16_autocast_keeps_float32_weights(tmp_path, root):
+    objective = ToyObjective()
+    fit(objective, settings(precision="bf16", steps=4), source(root), source(root), tmp_path)
+    assert {v.dtype for v in objective.state_dict().values()} == {torch.float32, torch.int64}
+
+
+@pytest.mark.parametrize("fields", [{"precision": "fp16"}, {"device": "cuda"}])
+def test_what_this_machine_cannot_do_is_refused(tmp_path, root, fields, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="use (auto|cpu)"):
+        fit(ToyObjective(), settings(**fields), source(root), None, tmp_path)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["auto", "bf16", "fp16", "fp32"])
+def test_a_gpu_trains_and_resumes(tmp_path, root, precision):
+    config = settings(device="cuda", precision=precision, steps=8, workers=1)
+    before = ToyObjective().state_dict()
+    first = ToyObjective()
+    first.at_step = lambda step: signal.raise_signal(signal.SIGTERM) if step == 3 else None
+    assert fit(first, config, source(root), source(root), tmp_path).state == "interrupted"
+    objective = ToyObjective()
+    result = fit(objective, config, source(root), source(root), tmp_path)
+    assert result.state == "done" and result.step == 8
+    weights = objective.state_dict()
+    assert all(torch.isfinite(v).all() for v in weights.values())
+    moved = (weights["layer.weight"].cpu() - before["layer.weight"]).abs().max()
+    assert 0.005 < moved < 0.2  # lr 0.01: a few steps of Adam, neither none nor wild ones
 
 
 # -- fine-tuning
