@@ -66,13 +66,16 @@ def test_each_video_has_its_own_camera_and_known_ones_are_kept(recordings):
     objective, source = setup(recordings, "video")
     with torch.no_grad():
         objective.intrinsics.log_focal[1] += 0.5
-    batch = source.batch(0)
-    batch = replace(batch, video=torch.tensor([0, 1, 0, 1]), flipped=torch.zeros(4) > 0)
+        objective.intrinsics.centre[0, 0] += 0.1
+    batch, flipped = source.batch(0), torch.tensor([False, False, True, False])
+    batch = replace(batch, video=torch.tensor([0, 1, 0, 1]), flipped=flipped)
     batch.K_known[3] = True
     batch.K[3] = camera(FOCAL)[0]
     found = objective.predict(batch)
     expected = torch.tensor([80.0, 80.0 * torch.e**0.5, 80.0, FOCAL])
     torch.testing.assert_close(found.K[:, 0, 0], expected)
+    expected = torch.tensor([0.6 * 96 - 0.5, 47.5, 0.4 * 96 - 0.5])
+    torch.testing.assert_close(found.K[:3, 0, 2], expected)
     assert torch.equal(found.K[3], batch.K[3])
 
 

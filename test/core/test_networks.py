@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from dyndepth_core.networks.depth_net import DepthDecoder, DepthNet, NetworkConfig, disp_to_depth
-from dyndepth_core.networks.efficientnet_lite import SameConv2d
+from dyndepth_core.networks.efficientnet_lite import MBConv, SameConv2d
 from dyndepth_core.networks.encoders import ENCODERS, Encoder
 from dyndepth_core.networks.pose_net import PairIntrinsics, PoseNet, VideoIntrinsics
+from dyndepth_core.networks.resnet import BasicBlock
 
 CHANNELS = (16, 32, 64, 128, 256)
 ENCODER_MEANS = {"efficientnet_lite0": [127 / 255] * 3, "resnet18": [0.485, 0.456, 0.406]}
@@ -78,6 +79,19 @@ def test_same_padding_is_that_of_tensorflow():
         torch.testing.assert_close(conv(x), F.conv2d(padded, conv.weight, stride=2))
     assert SameConv2d(1, 1, 3, 2)(torch.rand(1, 1, 7, 9)).shape == (1, 1, 4, 5)
     assert SameConv2d(1, 1, 5, 1)(torch.rand(1, 1, 7, 9)).shape == (1, 1, 7, 9)
+
+
+def test_blocks_add_to_their_input():
+    """With the last normalisation at zero a block is its shortcut."""
+    x = torch.randn(1, 16, 8, 8)
+    basic, inverted = BasicBlock(16, 16, 1).eval(), MBConv(16, 16, 3, 1, 6).eval()
+    for norm in (basic.bn2, inverted._bn2):
+        torch.nn.init.zeros_(norm.weight)
+    assert torch.equal(basic(x), F.relu(x)) and torch.equal(inverted(x), x)
+    wider, strided = MBConv(16, 24, 3, 1, 6).eval(), MBConv(16, 16, 3, 2, 6).eval()
+    for block in (wider, strided):
+        torch.nn.init.zeros_(block._bn2.weight)
+        assert not block(x).any()
 
 
 def test_resnet_keys_are_torchvisions():
