@@ -80,10 +80,15 @@ class Objective(nn.Module):
 class InferenceGraph(nn.Module):
     """Pure tensors, the only thing that is saved, exported and run on the vehicle.
 
-    `architecture` (JSON-able) rebuilds the module through `build_graph`.
+    `architecture` (JSON-able) rebuilds the module through `build_graph`; its `units` multiplies
+    depth and translations, whose unit a training without metric scale is free to choose.
     """
 
     architecture: dict[str, Any]
+
+    def depth_only(self) -> InferenceGraph:
+        """The graph without what only motion needs; itself where there is nothing to leave out."""
+        return self
 
     def forward(
         self, image: Tensor, previous_image: Tensor | None, K: Tensor, state: Tensor | None = None

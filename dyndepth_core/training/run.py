@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import logging
 import os
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +14,11 @@ import torch
 
 from ..config import Config, difference, dump, load
 from ..data.sample import SampleSource
-from ..data.writer import manifest_hash, world_seeds
-from ..inference.model_file import ModelMeta, Provenance, load_model, save_model
+from ..inference.model_file import load_model, save_model
 from ..methods import get_method
 from ..methods.base import Objective
 from .checkpoint import write_atomic, write_json
+from .model import trained_model
 from .settings import RUNTIME_FIELDS
 from .source import fingerprint, split_recordings
 from .stages import Stage, StageContext, hash_file, read_record, run_stages
@@ -169,7 +167,10 @@ def _stage(
             )
         if _is_first_process():
             weights_of = result.best["step"] if result.best["step"] is not None else result.step
-            save_model(context.run / MODEL, *_model(config, objective, data, weights_of, start))
+            graph, meta = trained_model(
+                config, objective, held_out or source, data, weights_of, start
+            )
+            save_model(context.run / MODEL, graph, meta)
         return [context.run / MODEL]
 
     return Stage(name, inputs, run)
@@ -181,85 +182,37 @@ def make_objective(
     """The method's objective with seeded initial weights, or with those of the model file
     `start`.
     """
-    focal = config.network.canonical_focal
-    graph = meta = None
-    if start is not None:
-        graph, meta = load_model(start)
-        focal = focal or meta.canonical_focal  # its weights predict depth at that focal length
-        # its weights replace the initial ones, so ImageNet's are not needed
-        config = config.model_copy(
-            update={"network": config.network.model_copy(update={"pretrained": False})}
+    if start is None:
+        return _initial(config, source, config.network.canonical_focal or source.mean_focal())
+    graph, meta = load_model(start)
+    # its weights predict depth at its own focal length
+    focal = config.network.canonical_focal or meta.canonical_focal
+    given = graph.state_dict()
+    objective = _initial(config, source, focal, pretrained=False)
+    if config.network.pretrained and any(
+        ".encoder." in k and k not in given for k in objective.state_dict()
+    ):  # a depth-only model: ImageNet is the better start of its pose network
+        objective = _initial(config, source, focal)
+    own = objective.state_dict()
+    wrong = [k for k, v in given.items() if k not in own or own[k].shape != v.shape]
+    if wrong or meta.method != config.method:
+        raise ValueError(
+            f"--from {start}: its {meta.method} network does not fit this {config.method} "
+            f"configuration ({len(wrong)} of {len(given)} weights differ, e.g. {wrong[:2]}); "
+            f"give it the same network section: {meta.architecture}"
         )
-    torch.manual_seed(config.train.seed)
-    objective = get_method(config.method).objective_class(
-        config, source.names, focal or source.mean_focal()
-    )
-    if graph is not None:
-        own, given = objective.state_dict(), graph.state_dict()
-        wrong = [k for k, v in given.items() if k not in own or own[k].shape != v.shape]
-        if wrong or meta.method != config.method:
-            raise ValueError(
-                f"--from {start}: its {meta.method} network does not fit this {config.method} "
-                f"configuration ({len(wrong)} of {len(given)} weights differ, e.g. {wrong[:2]}); "
-                f"give it the same network section: {meta.architecture}"
-            )
-        objective.load_state_dict({**own, **given})
+    objective.load_state_dict({**own, **given})
     return objective
 
 
-def _model(
-    config: Config,
-    objective: Objective,
-    data: Sequence[str | Path],
-    step: int,
-    start: str | Path | None,
-) -> tuple[torch.nn.Module, ModelMeta]:
-    graph = objective.inference_graph()
-    extra: dict[str, object] = {"from": hash_file(Path(start))} if start else {}
-    if seeds := world_seeds(data):  # the demo and the reports take other worlds
-        extra["world_seeds"] = seeds
-    provenance = Provenance(
-        dataset_manifest=" ".join(manifest_hash(p) for p in data),
-        git_revision=git_revision(),
-        config=config.model_dump(mode="json"),
-        seed=config.train.seed,
-        steps=step,
-        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        data=[Path(p).resolve().name for p in data],
-        **extra,
-    )
-    meta = ModelMeta(
-        method=config.method,
-        architecture=graph.architecture,
-        input_size=config.data.size,
-        canonical_focal=graph.canonical_focal,
-        depth_range=(config.network.min_depth, config.network.max_depth),
-        license=config.train.license,
-        provenance=provenance,
-    )
-    return graph, meta
-
-
-def git_revision() -> str:
-    """Revision of the source tree this package runs from, with `-dirty` when it was changed;
-    empty when installed.
-    """
-    folder = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout.strip()
-
-    try:
-        revision = git("rev-parse", "HEAD")
-        return revision + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return ""
+def _initial(
+    config: Config, source: SampleSource, focal: float, pretrained: bool = True
+) -> Objective:
+    if not pretrained:
+        network = config.network.model_copy(update={"pretrained": False})
+        config = config.model_copy(update={"network": network})
+    torch.manual_seed(config.train.seed)
+    return get_method(config.method).objective_class(config, source.names, focal)
 
 
 def _write_metrics(config: Config, out: Path, stages: Sequence[str]) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from training_helpers import (
 )
 
 from dyndepth_core.config import load
-from dyndepth_core.inference.model_file import load_model, read_meta
+from dyndepth_core.inference.export import export_model
+from dyndepth_core.inference.model_file import load_model, read_meta, save_model
+from dyndepth_core.networks.encoders import Encoder
 from dyndepth_core.training.fit import fit
 from dyndepth_core.training.run import make_objective, train_run
 from dyndepth_core.training.schedule import Budget, learning_rate
@@ -219,6 +221,43 @@ def test_a_model_file_can_be_the_start(run, root):
     objective = make_objective(config, source(root), run / "model.safetensors")
     assert same_weights(objective.inference_graph().state_dict(), graph.state_dict())
     assert objective.inference_graph().canonical_focal == meta.canonical_focal
+
+
+def test_a_depth_only_start_leaves_the_rest_at_its_own_start(run, root, tmp_path):
+    """Its pose network begins as without --from: with pretrained, at ImageNet."""
+    config = load(overrides=[*TINY, "train.seed=5"])
+    small = tmp_path / "small.safetensors"
+    export_model(run / "model.safetensors", small, "float32", depth_only=True)
+    given = load_model(small)[0].state_dict()
+    fresh = make_objective(config, source(root))
+    weights = tmp_path / "imagenet.pth"
+    torch.save(Encoder("resnet18", width=0.125).backbone.state_dict(), weights)
+    pretrained = load(
+        overrides=[*TINY, "train.seed=5", "network.pretrained=true", f"network.weights={weights}"]
+    )
+    for settings_, start in (
+        (config, fresh),
+        (pretrained, make_objective(pretrained, source(root))),
+    ):
+        tuned = make_objective(settings_, source(root), small).state_dict()
+        start = start.state_dict()
+        assert same_weights({k: tuned[k] for k in given}, given)
+        rest = [k for k in tuned if k not in given and "num_batches" not in k]
+        assert any("pose_net.encoder" in k for k in rest)
+        assert same_weights({k: tuned[k] for k in rest}, {k: start[k] for k in rest})
+
+
+def test_what_a_model_has_seen_is_handed_on(run, root, tmp_path):
+    graph, meta = load_model(run / "model.safetensors")
+    graph.architecture["units"] = 3.5
+    meta.provenance.world_seeds = [4]
+    meta.architecture = graph.architecture
+    save_model(tmp_path / "parent.safetensors", graph, meta)
+    config = load(overrides=[*TINY, "train.steps=2"])
+    train_run(config, [root], tmp_path / "child", start=tmp_path / "parent.safetensors")
+    child = read_meta(tmp_path / "child" / "model.safetensors")
+    assert child.provenance.world_seeds == [4]
+    assert child.architecture["units"] == 3.5
 
 
 def test_a_model_that_does_not_fit_is_refused(run, root):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import GetState
 from rcl_interfaces.msg import Parameter
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
@@ -25,6 +26,7 @@ from std_msgs.msg import Header
 from dyndepth_ros.conversions import ImageWriter, camera_info_message, stamp_ns
 
 PATIENCE = 60.0  # s; a loaded machine is slow, a broken node never answers
+REPEATABLE = (GetState, SetParameters)
 OUTPUTS = {
     "depth": ("depth/image", Image),
     "camera_info": ("depth/camera_info", CameraInfo),
@@ -211,12 +213,25 @@ class Camera:
         self.spin_until(lambda: False, 0.5)
 
     def call(self, kind: type, name: str, request: Any, timeout: float = PATIENCE) -> Any:
+        """Call a service. A request that may be repeated is: until the two sides' discovery is
+        complete in both directions, DDS drops answers for which it does not know the reader yet.
+        """
         client = self.node.create_client(kind, name)
         assert self.spin_until(client.service_is_ready, timeout), f"no service {name}"
-        future = client.call_async(request)
-        assert self.spin_until(future.done, timeout), f"service {name} does not answer"
+        once = kind not in REPEATABLE
+        if once:
+            self.settle()
+        end = time.monotonic() + timeout
+        futures = []
+        while not any(future.done() for future in futures) and time.monotonic() < end:
+            futures.append(client.call_async(request))
+            self.spin_until(
+                lambda: any(future.done() for future in futures), timeout if once else 5.0
+            )
+        answered = [future.result() for future in futures if future.done()]
         self.node.destroy_client(client)
-        return future.result()
+        assert answered, f"service {name} does not answer"
+        return answered[0]
 
     def set(self, **values: Any) -> list[Any]:
         """Set parameters of the node; returns the results."""

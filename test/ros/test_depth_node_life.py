@@ -109,6 +109,7 @@ def test_reload_swaps_between_frames_and_a_bad_file_changes_nothing(start, model
         assert camera.set(model=str(path))[0].successful
         client = camera.node.create_client(Trigger, "/depth_node/reload_model")
         assert camera.spin_until(client.service_is_ready)
+        camera.settle()
         future = client.call_async(Trigger.Request())
         stream(camera, 40, future.done)
         return future.result()

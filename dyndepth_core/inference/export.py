@@ -1,0 +1,55 @@
+"""Model files made smaller, checked before they are kept."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from .model_file import load_model, save_model, write_atomically
+
+FRAMES = 4  # random images the comparison looks at
+
+
+def export_model(
+    model: str | Path,
+    out: str | Path,
+    weights: Literal["float32", "float16"] = "float16",
+    depth_only: bool = False,
+    tolerance: float = 0.02,
+) -> float:
+    """Write `model` anew to `out`; returns the largest relative change of depth on noise images.
+
+    Raises FileNotFoundError or ValueError as `load_model`, and ValueError, leaving `out` as it was,
+    when the change is above `tolerance`; OSError when `out` cannot be written.
+    """
+    graph, meta = load_model(model)
+    smaller = graph.depth_only() if depth_only else graph
+    meta = meta.model_copy(update={"architecture": smaller.architecture})
+    with tempfile.TemporaryDirectory() as folder:
+        candidate = Path(folder) / "model.safetensors"
+        save_model(candidate, smaller, meta, weights=weights)
+        change = _largest_change(graph, load_model(candidate)[0], meta.input_size)
+        if not change <= tolerance:
+            raise ValueError(
+                f"{model}: as {weights} its depth changes by up to {change:.1%}, more than the "
+                f"{tolerance:.1%} of --tolerance; nothing was written. Keep it as float32"
+            )
+        write_atomically(out, candidate.read_bytes())
+    return change
+
+
+@torch.no_grad()
+def _largest_change(
+    before: torch.nn.Module, after: torch.nn.Module, size: tuple[int, int]
+) -> float:
+    """Largest |z_after / z_before - 1|."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((FRAMES, 3, *size), generator=generator)
+    height, width = size
+    K = torch.tensor([[width, 0, (width - 1) / 2], [0, width, (height - 1) / 2], [0, 0, 1.0]])
+    K = K.expand(FRAMES, 3, 3)
+    ratio = after(images, None, K)[0] / before(images, None, K)[0]
+    return float((ratio - 1).abs().max())

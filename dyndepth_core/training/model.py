@@ -1,0 +1,108 @@
+"""What a finished training leaves: the inference graph and what its file says of it."""
+
+from __future__ import annotations
+
+import datetime
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ..config import Config
+from ..data.sample import SampleSource
+from ..data.writer import manifest_hash, world_seeds
+from ..inference.model_file import ModelMeta, Provenance, read_meta
+from ..methods.base import InferenceGraph, Objective
+from .source import validation_batches
+from .stages import hash_file
+
+TYPICAL_DEPTH = 15.0  # m; half of what a camera sees in a street is nearer
+UNIT_BATCHES = 32
+
+
+def trained_model(
+    config: Config,
+    objective: Objective,
+    frames: SampleSource,
+    data: Sequence[str | Path],
+    step: int,
+    start: str | Path | None,
+) -> tuple[InferenceGraph, ModelMeta]:
+    """The graph that runs on the vehicle, with units, and its metadata.
+
+    The unit of depth learned from plain video is arbitrary. It is chosen here so that the median
+    pixel of `frames` lies at TYPICAL_DEPTH: ranges and colours meant for metres then fit, though
+    the scale stays `relative`. A model trained on from `start` keeps the units of that one.
+    """
+    graph = objective.inference_graph()
+    parent = read_meta(start) if start else None
+    units = parent.architecture.get("units", 1.0) if parent else typical_units(graph, frames)
+    graph.architecture["units"] = units
+    network = config.network
+    meta = ModelMeta(
+        method=config.method,
+        architecture=graph.architecture,
+        input_size=config.data.size,
+        canonical_focal=graph.canonical_focal,
+        depth_range=(network.min_depth * units, network.max_depth * units),
+        license=config.train.license,
+        provenance=_provenance(config, data, step, start, parent),
+    )
+    return graph, meta
+
+
+@torch.no_grad()
+def typical_units(graph: InferenceGraph, frames: SampleSource) -> float:
+    """TYPICAL_DEPTH over the median, over images, of the median predicted depth."""
+    medians = []
+    for batch in validation_batches(frames, UNIT_BATCHES, frames.names):
+        K = batch.K.clone()
+        K[~batch.K_known, 0, 0] = graph.canonical_focal  # as in training
+        medians.append(graph(batch.tgt, None, K)[0].flatten(1).median(1).values)
+    return TYPICAL_DEPTH / float(torch.cat(medians).median())
+
+
+def _provenance(
+    config: Config,
+    data: Sequence[str | Path],
+    step: int,
+    start: str | Path | None,
+    parent: ModelMeta | None,
+) -> Provenance:
+    extra: dict[str, object] = {"from": hash_file(Path(start))} if start else {}
+    inherited = getattr(parent.provenance, "world_seeds", ()) if parent else ()
+    if seeds := sorted({*world_seeds(data), *inherited}):
+        extra["world_seeds"] = seeds  # the demo and the reports take other worlds
+    return Provenance(
+        dataset_manifest=" ".join(manifest_hash(p) for p in data),
+        git_revision=git_revision(),
+        config=config.model_dump(mode="json"),
+        seed=config.train.seed,
+        steps=step,
+        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        data=[Path(p).resolve().name for p in data],
+        **extra,
+    )
+
+
+def git_revision() -> str:
+    """Revision of the source tree this package runs from, with `-dirty` when it was changed;
+    empty when installed.
+    """
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+
+    try:
+        revision = git("rev-parse", "HEAD")
+        return revision + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""

@@ -1,0 +1,93 @@
+"""`dyndepth export`, and the units a trained model speaks in."""
+
+import pytest
+import torch
+from small_model import SIZE, camera, save_small_model
+from training_helpers import TINY, make_recording, same_weights, source
+
+from dyndepth_core import cli
+from dyndepth_core.config import load
+from dyndepth_core.inference.export import export_model
+from dyndepth_core.inference.model_file import load_model, read_meta
+from dyndepth_core.methods import get_method
+from dyndepth_core.training.model import TYPICAL_DEPTH, trained_model
+
+
+@pytest.fixture
+def model(tmp_path):
+    return save_small_model(tmp_path / "model.safetensors")
+
+
+def arguments():
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand((2, 1, 3, *SIZE), generator=generator)
+    return images[0], images[1], torch.as_tensor(camera(SIZE), dtype=torch.float32)[None]
+
+
+def test_a_depth_only_half_precision_file_sees_the_same(model, tmp_path):
+    out = tmp_path / "small.safetensors"
+    change = export_model(model, out, "float16", depth_only=True)
+    before, after = load_model(model)[0], load_model(out)[0]
+    with torch.no_grad():
+        depth, _, motion, _ = before(*arguments())
+        smaller, _, none, _ = after(*arguments())
+    assert motion is not None and none is None
+    assert 0 < change < 0.02
+    torch.testing.assert_close(smaller, depth, rtol=0.02, atol=0)
+    assert out.stat().st_size < 0.5 * model.stat().st_size
+    assert read_meta(out).provenance == read_meta(model).provenance
+
+
+def test_float32_with_all_networks_changes_nothing(model, tmp_path):
+    same = tmp_path / "same.safetensors"
+    assert export_model(model, same, "float32") == 0
+    (before, old), (after, new) = load_model(model), load_model(same)
+    assert same_weights(after.state_dict(), before.state_dict())
+    assert new.architecture == {**old.architecture, "units": 1.0, "pose_downscale": 1}
+    assert new.provenance == old.provenance and new.scale == old.scale
+
+
+def test_a_file_that_would_see_otherwise_is_not_kept(model, tmp_path):
+    out = tmp_path / "small.safetensors"
+    out.write_bytes(b"the old one")
+    with pytest.raises(ValueError, match="nothing was written"):
+        export_model(model, out, "float16", tolerance=0.0)
+    assert out.read_bytes() == b"the old one"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.safetensors", "small.safetensors"]
+
+
+def test_the_command_takes_a_run_and_refuses_what_is_none(model, tmp_path, capsys):
+    out = tmp_path / "small.safetensors"
+    options = ["--out", str(out), "--depth-only"]
+    assert cli.main(["export", "--model", str(tmp_path), *options]) == 0
+    assert "MB" in capsys.readouterr().out and out.is_file()
+    model.write_bytes(b"no model")
+    assert cli.main(["export", "--model", str(model), *options]) == 2
+    assert "model file" in capsys.readouterr().err
+
+
+# -- units
+
+
+@pytest.mark.parametrize("intrinsics", ["given", "video"])
+def test_the_median_pixel_of_the_video_lies_at_a_typical_depth(tmp_path, intrinsics):
+    root = make_recording(tmp_path)
+    config = load(overrides=[*TINY, f"data.intrinsics={intrinsics}"])
+    frames = source(root)
+    objective = get_method("monodepth").objective_class(config, frames.names, frames.mean_focal())
+    graph, meta = trained_model(config, objective.eval(), frames, [root], 1, None)
+    plain = objective.inference_graph()
+    batch = frames.batch(0)
+    K = batch.K.clone()
+    K[:, 0, 0] = graph.canonical_focal
+    with torch.no_grad():
+        depth, _, T, _ = graph(batch.tgt, batch.src[:, 0], K)
+        own_depth, _, own_T, _ = plain(batch.tgt, batch.src[:, 0], K)
+    assert float(depth.median()) == pytest.approx(TYPICAL_DEPTH, rel=0.2)
+    units = graph.architecture["units"]
+    assert units > 2  # an untrained network says about 0.2
+    torch.testing.assert_close(depth, own_depth * units)
+    torch.testing.assert_close(T[:, :3, 3], own_T[:, :3, 3] * units)
+    torch.testing.assert_close(T[:, :3, :3], own_T[:, :3, :3])
+    assert meta.depth_range[0] == pytest.approx(config.network.min_depth * units)
+    assert meta.scale.state == "relative"
