@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -86,8 +88,8 @@ class RecordingWriter:
             self._png("dynamic", stem, dynamic.astype(np.uint8) * 255)
         if velocity is not None:
             (self.path / "velocity").mkdir(exist_ok=True)
-            np.savez_compressed(
-                self.path / "velocity" / f"{stem}.npz", velocity=velocity.astype(np.float16)
+            _replace(
+                self.path / "velocity" / f"{stem}.npz", _npz(velocity=velocity.astype(np.float16))
             )
         if T_world_cam is not None:
             self._write_pose(T_world_cam)
@@ -129,8 +131,27 @@ def _write(path: Path, image: np.ndarray, options: list[int]) -> None:
         raise ValueError(
             f"{path}: an image of shape {image.shape}, {image.dtype} cannot be encoded"
         )
+    _replace(path, data.tobytes())
+
+
+def _npz(**arrays: np.ndarray) -> bytes:
+    """What np.savez_compressed writes, without the time of writing: the same data, the same
+    bytes.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{name}.npy")  # dated 1980
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, member.getvalue())
+    return buffer.getvalue()
+
+
+def _replace(path: Path, data: bytes) -> None:
     partial = path.with_name(path.name + ".part")
-    partial.write_bytes(data.tobytes())
+    partial.write_bytes(data)
     partial.replace(path)
 
 
