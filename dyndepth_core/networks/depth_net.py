@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -35,10 +37,10 @@ class NetworkConfig(BaseModel):
         None, description="ImageNet state dict of the encoders (.pth); none: the pip package"
     )
     min_depth: float = Field(
-        0.1, gt=0, description="depth at disp = 1 (scene units, at the canonical focal length)"
+        0.01, gt=0, description="depth at disp = 1 (scene units, at the canonical focal length)"
     )
     max_depth: float = Field(
-        100.0, gt=0, description="depth at disp = 0 (scene units, at the canonical focal length)"
+        10.0, gt=0, description="depth at disp = 0 (scene units, at the canonical focal length)"
     )
     canonical_focal: float | None = Field(
         None,
@@ -54,6 +56,12 @@ class NetworkConfig(BaseModel):
                 f"min_depth {self.min_depth:g} must be below max_depth {self.max_depth:g}"
             )
         return self
+
+
+# disp of an untrained network. The motion network fits its unit of length to the depth it meets
+# first, and what is nearer than min_depth in that unit can never be expressed: from the middle of
+# the sigmoid, 0.5, everything nearer than half of the typical depth would be lost.
+START_DISP = 0.05
 
 
 class ConvBlock(nn.Module):
@@ -85,6 +93,8 @@ class DepthDecoder(nn.Module):
             self.reduce.append(ConvBlock(below, channels[i]))
             self.merge.append(ConvBlock(channels[i] + skip, channels[i]))
         self.heads = nn.ModuleDict({str(s): nn.Conv2d(channels[s], 1, 3) for s in scales})
+        for head in self.heads.values():
+            nn.init.constant_(head.bias, math.log(START_DISP / (1 - START_DISP)))
 
     def forward(self, features: list[Tensor]) -> dict[int, Tensor]:
         """Five feature maps, finest first -> {s: disp (B, 1, H / 2^s, W / 2^s) in (0, 1)}."""

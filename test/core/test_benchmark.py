@@ -109,7 +109,8 @@ def test_plain_warp_and_smoothness_are_ours(plain):
 def test_plain_step_has_the_loss_of_our_recipe(plain):
     """Same weights, same batch, four scales: the two losses agree up to the tie-breaking noise."""
     torch.manual_seed(0)
-    objective, _ = speed.make_objective(CPU, "objective.scales=[0,1,2,3]")
+    published = "network.min_depth=0.1", "network.max_depth=100"
+    objective, _ = speed.make_objective(CPU, "objective.scales=[0,1,2,3]", *published)
     theirs = with_our_weights(plain, objective)
     sample = speed.random_sample(2, (64, 96), CPU)
     with torch.no_grad():
