@@ -67,11 +67,20 @@ def test_the_nearer_face_wins_back_faces_vanish_and_holes_show_what_is_behind():
     _, face, _ = rasterise(faces, GRID, np.zeros(3, bool))
     assert face[31, 63] == 1 and face[3, 3] == 0 and not (face == 2).any()
 
-    def hole(owner, span, x, y, z):  # noqa: ANN001, ANN202
-        return (owner[span] != 1).astype(np.float32)
+    looked_at = []
 
-    _, face, _ = rasterise(faces, GRID, np.zeros(3, bool), hole)
-    assert (face == 0).all()
+    def left_half(face, x, y, inv_z):  # noqa: ANN001, ANN202
+        looked_at.append(face)
+        np.testing.assert_allclose(inv_z, 1 / 3, rtol=1e-5)
+        return x < 63
+
+    holed = np.array([False, True, False])
+    _, face, _ = rasterise(faces, GRID, np.zeros(3, bool), holed, left_half)
+    assert face[31, 62] == 1 and face[31, 63] == 0 and set(looked_at.pop()) == {1}
+    # what is hidden anyway is not looked at: here the far face has the holes
+    holed = np.array([True, False, False])
+    nowhere = rasterise(faces, GRID, np.zeros(3, bool), holed, lambda f, *_: np.zeros(f.size, bool))
+    assert nowhere[1][31, 63] == 1 and nowhere[1][3, 3] == -1
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ class Atlas:
         v = v - np.floor(v)
         fine = self._lookup(first + low, u, v).astype(np.float32)
         coarse = self._lookup(first + np.minimum(low + 1, levels - 1), u, v)
-        fine += (lod - low)[:, None] * (coarse - fine)
+        fine += (lod - low.astype(np.float32))[:, None] * (coarse - fine)
         return fine
 
     def opaque(self, tile: np.ndarray, u: np.ndarray, v: np.ndarray, rho: np.ndarray) -> np.ndarray:

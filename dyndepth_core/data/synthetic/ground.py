@@ -177,7 +177,7 @@ def albedo(
         color = color + atlas.sample(tile, u + shift * ax, v + shift * ay, rho)
     color = color * (1.0 / (taps * 255.0))
     macro = atlas.sample(
-        np.full(z.shape, atlas.ids["macro"]),
+        atlas.ids["macro"],
         ground.x / 37.0,
         ground.y / 37.0,
         np.maximum(minor, 0.5 * major) / 37.0,
@@ -219,7 +219,7 @@ def _road(ground, k, color, streets, atlas, paint, foot, major, minor, shade):  
     away[owner, np.arange(k.size)] = 1e3
     other = away.min(0)
     wear = atlas.sample(
-        np.full(k.size, atlas.ids["wear"]),
+        atlas.ids["wear"],
         t / 24.0,
         d / 24.0 + 0.5,
         np.maximum(minor[k], 0.4 * major[k]) / 24.0,

@@ -3,6 +3,7 @@ built into faces per cell of 40 m when a camera comes near."""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ import numpy as np
 from . import vehicles
 from .buildings import fence, house
 from .faces import Faces, join, yaw_matrix
-from .streets import Network, Street, kerb_distance
+from .streets import CORNER, Network, Street, kerb_distance
 from .terrain import KERB, ground_pose
 from .textures import FACADES
 
@@ -84,15 +85,16 @@ class Layout:
             return a, b, float(heading)
         return b, a, float(np.pi / 2 - heading)
 
-    def _clear(self, x: float, y: float, yaw: float, w: float, h: float) -> float:
-        """Least distance of a w x h footprint to a kerb; no road fits between the probes."""
+    def _clear(self, x: float, y: float, yaw: float, w: float, h: float, need: float) -> bool:
+        """Whether a w x h footprint, probed every 3 m, keeps more than `need` from every kerb."""
+        radius = 0.5 * math.hypot(w, h)
+        reach = max(need, CORNER)  # farther kerbs decide nothing
+        near = [s for s in self._near if s.least_distance(x, y, radius) <= reach]
+        if not near:
+            return True
         c, s = np.cos(yaw), np.sin(yaw)
-        a, b = np.meshgrid(
-            np.linspace(-w / 2, w / 2, int(w / 3) + 2), np.linspace(-h / 2, h / 2, int(h / 3) + 2)
-        )
-        size = 0.5 * (w + h) + 60.0  # farther kerbs decide nothing
-        near = [street for street in self._near if street.within(x, y, size)]
-        return float(kerb_distance(near, x + c * a - s * b, y + s * a + c * b).min())
+        a, b = np.meshgrid(*(np.linspace(-n / 2, n / 2, int(n / 3) + 2) for n in (w, h)))
+        return bool((kerb_distance(near, x + c * a - s * b, y + s * a + c * b) > need).all())
 
     def _free(self, x: float, y: float, w: float, h: float, yaw: float) -> bool:
         """Whether a footprint touches no earlier building; remembers it if so."""
@@ -124,7 +126,7 @@ class Layout:
                 yaw += np.pi if left else 0.0
                 if (
                     rng.random() < 0.93
-                    and self._clear(x, y, yaw, width, deep) > style.pavement + min(back, 1.0) * 0.6
+                    and self._clear(x, y, yaw, width, deep, style.pavement + min(back, 1.0) * 0.6)
                     and self._free(x, y, width, deep, yaw)
                 ):
                     storeys = int(rng.integers(style.storeys[0], style.storeys[1] + 1))
@@ -134,9 +136,8 @@ class Layout:
             while t < hi and style.setback[1] > 2.0:  # garden walls, fences, hedges
                 length = float(rng.uniform(5, 16))
                 x, y, yaw = self._at(street, t + length / 2, side * (walk + 0.3))
-                if (
-                    rng.random() < 0.55
-                    and self._clear(x, y, yaw, length, 0.6) > style.pavement * 0.8
+                if rng.random() < 0.55 and self._clear(
+                    x, y, yaw, length, 0.6, style.pavement * 0.8
                 ):
                     self._add(rng, "fence", x, y, yaw, birth, size=(length,))
                 t += length + float(rng.choice([0.0, 0.0, 3.0, 8.0]))
@@ -146,7 +147,7 @@ class Layout:
                 d = street.half + 0.7 if near else walk + float(rng.uniform(1.0, 18.0))
                 x, y, yaw = self._at(street, t, side * d)
                 need = 0.5 if near else style.pavement
-                if self._clear(x, y, yaw, 0.4, 0.4) > need and not self._inside(x, y, 1.2):
+                if self._clear(x, y, yaw, 0.4, 0.4, need) and not self._inside(x, y, 1.2):
                     self._add(rng, "tree", x, y, float(rng.uniform(0, 6.28)), birth)
             t = lo + float(rng.uniform(0, 20))
             while t < hi:  # posts and boxes at the kerb
@@ -161,7 +162,7 @@ class Layout:
                 elif left:
                     yaw += np.pi
                 room = 0.35 if kind != "shelter" else 0.6
-                if self._clear(x, y, yaw, 0.3, 0.3) > room and (
+                if self._clear(x, y, yaw, 0.3, 0.3, room) and (
                     kind != "shelter" or rng.random() < 0.4
                 ):
                     self._add(rng, kind, x, y, yaw, birth)
@@ -227,7 +228,7 @@ class Layout:
                 x, y, yaw = self._at(street, float(t + rng.uniform(0, 22)), d)
                 if rng.random() < 0.45:
                     width, deep = (float(v) for v in rng.uniform(12, 26, 2))
-                    if self._clear(x, y, yaw, width, deep) > 8.0 and self._free(
+                    if self._clear(x, y, yaw, width, deep, 8.0) and self._free(
                         x, y, width, deep, yaw
                     ):
                         top = 14 if self.network.style.storeys[1] > 3 else 5
@@ -240,7 +241,7 @@ class Layout:
                             birth,
                             size=(width, deep, int(rng.integers(2, top))),
                         )
-                elif self._clear(x, y, yaw, 30.0, 2.0) > 8.0:
+                elif self._clear(x, y, yaw, 30.0, 2.0, 8.0):
                     self._add(rng, "treeline", x, y, yaw + float(rng.normal(0, 0.3)), birth)
 
     def _build(self, cell: tuple[int, int]) -> tuple[np.ndarray, Faces | None]:

@@ -74,7 +74,7 @@ def sky(weather: Weather, atlas: Atlas, direction: np.ndarray) -> np.ndarray:
     v = direction[:, 1] * reach + weather.wind[1]
     rho = (0.012 * reach).astype(np.float32)
     tile = atlas.ids["cloud"]
-    value = atlas.sample(np.full(u.shape, tile), u.astype(np.float32), v.astype(np.float32), rho)
+    value = atlas.sample(tile, u.astype(np.float32), v.astype(np.float32), rho)
     cover = np.clip((value[:, :1] / 255.0 - 0.75 + 0.5 * weather.clouds) * 2.2, 0, 1)
     cover *= np.clip(up * 9.0, 0, 1)[:, None] * 0.9
     cloud = np.array([0.97, 0.97, 0.98]) * (0.72 + 0.28 * value[:, :1] / 255.0)

@@ -72,12 +72,13 @@ def _bounds(verts: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.n
     )
 
 
-def rasterise(verts, grid: Grid, two_sided, alpha_test=None):  # noqa: ANN001
+def rasterise(verts, grid: Grid, two_sided, holed=None, solid=None):  # noqa: ANN001
     """Visible quad per sample.
 
-    verts (F, 4, 3) float64, corners in the camera frame, two_sided (F,) bool, alpha_test(face,
-    x, y, inv_z) -> bool keeps or drops fragments. Returns inv_z (Hs, Ws) float32 (0 = nothing),
-    face (Hs, Ws) int32 (-1 = nothing) and the planes' coefficients (F, 3).
+    verts (F, 4, 3) float64, corners in the camera frame, two_sided (F,) bool. holed (F,) bool:
+    faces of which solid(face, x, y, inv_z) -> (N,) bool tells what is there. Returns inv_z
+    (Hs, Ws) float32 (0 = nothing), face (Hs, Ws) int32 (-1 = nothing) and the planes' coefficients
+    (F, 3).
 
     Inside means (P_k x P_k+1) . ray has one sign for all edges k, which holds without clipping;
     1/z = N . ray / (N . P0) is linear in the image.
@@ -133,9 +134,16 @@ def rasterise(verts, grid: Grid, two_sided, alpha_test=None):  # noqa: ANN001
     x = np.arange(span.size, dtype=np.int32) + (first - starts.astype(np.int32))[span]
     z = step[span] * x.astype(np.float32) + base[span]  # int32 would make it float64
     pixel = (y * grid.width).astype(np.int32)[span] + x
-    if alpha_test is not None:
-        z *= alpha_test(owner, span, x, y, z)
-    np.maximum.at(depth, pixel, z)
+    if holed is None:
+        np.maximum.at(depth, pixel, z)
+    else:  # only what is not hidden anyway is worth the look into a texture
+        leafy = holed[owner]
+        rest = np.flatnonzero(~leafy[span])
+        np.maximum.at(depth, pixel[rest], z[rest])
+        k = np.flatnonzero(leafy[span] & (z >= depth[pixel]) & (z > 0))
+        row = span[k]
+        z[k[~solid(owner[row], x[k], y[row], z[k])]] = 0.0
+        np.maximum.at(depth, pixel[k], z[k])
     won = np.flatnonzero((z == depth[pixel]) & (z > 0))
     face[pixel[won]] = owner[span[won]]
     return depth.reshape(grid.height, -1), face.reshape(grid.height, -1), inv_z

@@ -73,22 +73,14 @@ def trace(faces: Faces, view: View, atlas: Atlas) -> Hits:
     size = np.abs(coef[:, :, :2]).max((1, 2)).astype(np.float32)
     coef32, start32 = coef.astype(np.float32), (start - np.floor(start)).astype(np.float32)
 
-    def test(owner, span, x, y, z):  # noqa: ANN001, ANN202
-        leafy = alpha[owner]
-        if not leafy.any():
-            return 1.0
-        k = np.flatnonzero(leafy[span] & (z > 0))
-        row = span[k]
-        f = owner[row]
-        depth, xs, ys = 1.0 / z[k], x[k].astype(np.float32), y[row].astype(np.float32)
+    def solid(f, x, y, z):  # noqa: ANN001, ANN202
+        depth, xs, ys = 1.0 / z, x.astype(np.float32), y.astype(np.float32)
         c = coef32[f]
         u = depth * (c[:, 0, 0] * xs + c[:, 0, 1] * ys + c[:, 0, 2]) + start32[f, 0]
         v = depth * (c[:, 1, 0] * xs + c[:, 1, 1] * ys + c[:, 1, 2]) + start32[f, 1]
-        out = np.ones(z.shape, np.float32)
-        out[k] = atlas.opaque(faces.tile[f], u, v, depth * size[f])
-        return out
+        return atlas.opaque(faces.tile[f], u, v, depth * size[f])
 
-    inv_z, face, planes = rasterise(verts, grid, (faces.flags & TWO_SIDED) > 0, test)
+    inv_z, face, planes = rasterise(verts, grid, (faces.flags & TWO_SIDED) > 0, alpha, solid)
     normal, offset = setup(verts)
     normal *= np.where((offset > 0) & ((faces.flags & TWO_SIDED) > 0), -1.0, 1.0)[:, None]
     length = np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)

@@ -6,13 +6,16 @@ ego's street; `s` runs along it, `d` is to its left.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from .style import Style
 from .terrain import Profile
 
+CORNER = 5.0  # radius of kerbs at junctions, metres
 STEP = 0.5  # metres between samples of the reference line
 
 
@@ -45,13 +48,25 @@ class Street:
             slope = slope + shift / length * (30 * q * q * (1 - q) * (1 - q))
         return pos, slope
 
+    @cached_property
+    def _swing(self) -> tuple[float, float]:
+        """Bounds of how far the centre line leaves its offset, and of sqrt(1 + slope^2)."""
+        slope = sum(1.875 * abs(shift) / length for _, length, shift in self.bends)
+        return sum(abs(bend[2]) for bend in self.bends), math.sqrt(1.0 + slope * slope)
+
+    def least_distance(self, x: float, y: float, radius: float) -> float:
+        """A lower bound of the distance to its kerbs from anywhere within radius of a point."""
+        t, w = (x, y) if self.axis == 0 else (y, x)
+        swing, stretch = self._swing
+        aside = (abs(w - self.offset) - radius - swing) / stretch - self.half
+        return max(aside, self.lo - t - radius, t - self.hi - radius)
+
     def within(self, x: float, y: float, reach: float) -> bool:
         """Whether its centre line passes within about reach of a point."""
         t, w = (x, y) if self.axis == 0 else (y, x)
         if not self.lo - reach < t < self.hi + reach:
             return False
-        swing = sum(abs(bend[2]) for bend in self.bends)
-        return abs(w - self.offset) < reach + swing
+        return abs(w - self.offset) < reach + self._swing[0]
 
     def local(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """World x, y to (t along the axis, lateral distance from the centre line)."""
@@ -238,7 +253,7 @@ def kerb_distance(streets: list[Street], x: np.ndarray, y: np.ndarray) -> np.nda
     Smooth minimum of two band distances with radius r: min(a, b, r - |max(r - (a, b), 0)|).
     """
     out = np.full(x.shape, 1e3, x.dtype)
-    r = 5.0
+    r = CORNER
     for street in streets:
         t, lateral = street.local(x, y)
         dist = np.abs(lateral) - street.half

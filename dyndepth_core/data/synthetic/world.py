@@ -202,18 +202,16 @@ class World:
         )
         lit = self.shadow.lit(ground.x, ground.y, ground.z + 0.03)
         sky_share = self.shadow.open(ground.x, ground.y) * np.where(ground.side, 0.8, 1.0)
-        light = (
-            sky_share[:, None] * weather.ambient
-            + (lit * max(weather.sun[2], 0.0))[:, None] * weather.sun_color
-        ).astype(np.float32)
-        color[ground.index] = base * light
+        ambient, sun = (c.astype(np.float32) for c in (weather.ambient, weather.sun_color))
+        base *= sky_share[:, None] * ambient + (lit * max(weather.sun[2], 0.0))[:, None] * sun
+        color[ground.index] = base
         inv[ground.index] = ground.inv_z
         face[ground.index] = -1
         index = np.flatnonzero(face >= 0)
         color[index] = object_colors(hits, index, view, self.atlas, weather, self.shadow)
-        solid = np.flatnonzero(inv > 0)
-        fog = np.exp(-1.0 / (inv[solid] * weather.haze)).astype(np.float32)[:, None]
-        color[solid] = color[solid] * fog + (1 - fog) * weather.horizon.astype(np.float32)
+        fog = np.exp(-1.0 / (np.maximum(inv, 1e-9) * weather.haze)).astype(np.float32)[:, None]
+        color *= fog
+        color += (1 - fog) * weather.horizon.astype(np.float32)
         empty = np.flatnonzero(inv <= 0)
         if empty.size:
             j, k = empty % grid.width, empty // grid.width
