@@ -48,7 +48,8 @@ def isolated_environment(domain: int) -> dict[str, str]:
         env["ROS_LOCALHOST_ONLY"] = "1"
     profile = find_share("config/fastdds.xml")
     if profile and not any(env.get(v) for v in PROFILE_VARIABLES) and _free_shared_memory():
-        old = env.get("ROS_DISTRO", "jazzy") in OLD_DISTROS
+        # a sourced ROS names itself; without one this is the Python registry's Kilted
+        old = env.get("ROS_DISTRO", "kilted") in OLD_DISTROS
         env.update({v: str(profile) for v in PROFILE_VARIABLES[: 1 + old]})
     return env
 

@@ -161,7 +161,13 @@ def test_demos_at_the_same_time_use_different_domains(monkeypatch):
         assert first != second and {first, second} <= set(processes.DOMAINS)
     monkeypatch.setenv("ROS_STATIC_PEERS", "robot")
     monkeypatch.setenv("ROS_DOMAIN_ID", "7")
+    for name in processes.PROFILE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    assert set(processes.PROFILE_VARIABLES) <= processes.isolated_environment(first).keys()
+    monkeypatch.delenv("ROS_DISTRO")
     env = processes.isolated_environment(first)
+    assert processes.PROFILE_VARIABLES[1] not in env  # Kilted warns about the old name
     assert env["ROS_DOMAIN_ID"] == str(first) and "ROS_STATIC_PEERS" not in env
     assert env["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
     assert Path(env["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
