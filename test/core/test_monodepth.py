@@ -12,6 +12,7 @@ from tiny import FOCAL, tiny_config, tiny_objective, truth
 from dyndepth_core.data.recording import Recording
 from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.methods import build_graph, get_method, method_names
+from dyndepth_core.networks.depth_net import DepthNet, NetworkConfig, disp_to_depth
 
 POSES = drive(12, sway=0.0)
 
@@ -81,6 +82,19 @@ def test_depth_follows_the_focal_length(recording):
     near, far = graph(image, None, K)[0], graph(image, None, camera(3 * FOCAL).float())[0]
     torch.testing.assert_close(far, 3 * near)
     assert near.min() > 2 and near.max() < 20
+
+
+def test_an_untrained_network_leaves_room_for_what_is_near():
+    """The unit of length settles at the depth training starts from: a tenth of it must be
+    expressible, and so must thirty times as much.
+    """
+    torch.manual_seed(0)
+    defaults = NetworkConfig()
+    net = DepthNet("efficientnet_lite0", defaults.decoder_channels, (0, 1)).eval()
+    with torch.no_grad():
+        for disp in net(torch.rand(2, 3, 64, 96)).values():
+            depth = disp_to_depth(disp, defaults.min_depth, defaults.max_depth)
+            assert 10 * defaults.min_depth < depth.min() and depth.max() < defaults.max_depth / 30
 
 
 # -- the loss -------------------------------------------------------------------------------------
