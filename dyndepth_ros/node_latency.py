@@ -105,7 +105,7 @@ def _write_model(path: Path) -> None:
     """A ResNet-18 with random weights: the time does not depend on what it has learned."""
     from dyndepth_core.inference.model_file import save_model
     from dyndepth_core.inference.model_meta import ModelMeta
-    from dyndepth_core.methods.monodepth.graph import DepthPoseGraph
+    from dyndepth_core.methods.depth_pose_graph import DepthPoseGraph
 
     graph = DepthPoseGraph("resnet18", (16, 32, 64, 128, 256), 500.0, 0.1, 100.0)
     meta = ModelMeta(

@@ -24,7 +24,7 @@ from dyndepth_core.inference.model_meta import ModelMeta
 from dyndepth_core.inference.predictor import Predictor
 from dyndepth_core.losses.photometric import image_stats, ssim_error
 from dyndepth_core.methods import get_method
-from dyndepth_core.methods.monodepth.graph import DepthPoseGraph
+from dyndepth_core.methods.depth_pose_graph import DepthPoseGraph
 from dyndepth_core.training.schedule import make_optimizer
 
 FOCAL = 240.0

@@ -135,7 +135,7 @@ def models(tmp_path_factory):
     """Two tiny untrained models on disk."""
     from dyndepth_core.inference.model_file import save_model
     from dyndepth_core.inference.model_meta import ModelMeta
-    from dyndepth_core.methods.monodepth.graph import DepthPoseGraph
+    from dyndepth_core.methods.depth_pose_graph import DepthPoseGraph
 
     paths = []
     for seed in (0, 1):

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from dyndepth_core.data.sample import Sample
 from dyndepth_core.geometry.camera import resize_K
-from dyndepth_core.geometry.se3 import invert_T
 from dyndepth_core.geometry.warp import inverse_warp
 from dyndepth_core.losses.photometric import (
     TIE_BREAK,
@@ -25,10 +24,8 @@ from dyndepth_core.losses.photometric import (
     photometric_error,
 )
 from dyndepth_core.losses.smoothness import edge_aware_smoothness
-from dyndepth_core.methods.base import LossTerms, Objective, Predictions
-from dyndepth_core.methods.monodepth.graph import DepthPoseGraph
-from dyndepth_core.networks.depth_net import DepthNet, disp_to_depth
-from dyndepth_core.networks.pose_net import PoseNet, VideoIntrinsics
+from dyndepth_core.methods.base import LossTerms, Predictions
+from dyndepth_core.methods.depth_pose import DepthPoseObjective
 
 
 class MonodepthConfig(BaseModel):
@@ -71,7 +68,7 @@ class MonodepthConfig(BaseModel):
         return scales
 
 
-class MonodepthObjective(Objective):
+class MonodepthObjective(DepthPoseObjective):
     """L = mean_s [ mean_px min(pe(warp_-1), pe(warp_+1), pe(src_-1), pe(src_+1)) + w / 2^s smooth_s
     ] (Godard et al. 2019).
 
@@ -86,23 +83,9 @@ class MonodepthObjective(Objective):
     """
 
     def __init__(self, config: Any, videos: list[str], canonical_focal: float) -> None:
-        super().__init__()
+        super().__init__(config, videos, canonical_focal, config.objective.scales)
         self.config: MonodepthConfig = config.objective
         self.lr_factors = {"pose_net": self.config.pose_lr_factor}
-        self.network, self.canonical_focal = config.network, float(canonical_focal)
-        network, intrinsics = config.network, config.data.intrinsics
-        self.depth_net = DepthNet(
-            network.encoder, network.decoder_channels, self.config.scales, network.width
-        )
-        self.pose_net = PoseNet(
-            network.pose_encoder, network.width, network.pose_downscale, intrinsics == "pair"
-        )
-        self.intrinsics = (
-            VideoIntrinsics(len(videos), config.data.size) if intrinsics == "video" else None
-        )
-        if network.pretrained:
-            self.depth_net.encoder.load_imagenet(network.weights)
-            self.pose_net.encoder.load_imagenet(network.weights)
 
     def predict(self, sample: Sample, progress: float = 1.0) -> Predictions:
         """Depth of tgt, motion to every source (one forward pass for all pairs), intrinsics."""
@@ -110,36 +93,7 @@ class MonodepthObjective(Objective):
         learns = torch.is_grad_enabled() and progress >= self.config.pose_first
         with torch.set_grad_enabled(learns):
             disps = self.depth_net(sample.tgt_net)
-        batch, sources = sample.dt.shape
-        tgt = sample.tgt_net[:, None].expand(-1, sources, -1, -1, -1).flatten(0, 1)
-        src = sample.src_net.flatten(0, 1)
-        # Pairs go in temporal order, so that the network only ever sees time run forwards.
-        past = (sample.dt < 0).flatten()
-        swap = past.view(-1, 1, 1, 1)
-        T_second_first, K_pair = self.pose_net(
-            torch.where(swap, src, tgt), torch.where(swap, tgt, src)
-        )
-        T_src_tgt = torch.where(past.view(-1, 1, 1), invert_T(T_second_first), T_second_first)
-        K = sample.K
-        if self.intrinsics is not None:
-            K = torch.where(
-                sample.K_known.view(-1, 1, 1), K, self.intrinsics(sample.video, sample.flipped)
-            )
-        elif K_pair is not None:
-            learned = K_pair.unflatten(0, (batch, sources)).mean(1)
-            K = torch.where(sample.K_known.view(-1, 1, 1), K, learned)
-        # An unknown camera defines the canonical one: its own focal length is only known once it is
-        # learned.
-        scale = torch.where(
-            sample.K_known, sample.K[:, 0, 0] / self.canonical_focal, torch.ones_like(K[:, 0, 0])
-        )
-        return Predictions(disps, T_src_tgt.unflatten(0, (batch, sources)), K, scale)
-
-    def depth(self, disp: Tensor, scale: Tensor) -> Tensor:
-        """Depth (B, 1, H, W) at the camera's focal length."""
-        return disp_to_depth(disp, self.network.min_depth, self.network.max_depth) * scale.view(
-            -1, 1, 1, 1
-        )
+        return Predictions(disps, *self.motions(sample))
 
     def losses(self, sample: Sample, predictions: Predictions, progress: float = 1.0) -> LossTerms:
         """See the class. In float32 also under autocast: SSIM's variances and the warp do not
@@ -216,38 +170,6 @@ class MonodepthObjective(Objective):
         predictions.disps = {finest: predictions.disps[finest]}
         with torch.autocast(sample.tgt.device.type, enabled=False):
             return self._losses(sample, predictions, noise=False).terms["photometric"]
-
-    @torch.no_grad()
-    def inference_graph(self) -> DepthPoseGraph:
-        """Depth at scale 0 and motion; the learned focal length becomes the canonical one where the
-        camera was unknown.
-        """
-        focal = self.canonical_focal
-        if self.intrinsics is not None:
-            height, width = self.intrinsics.size
-            focal = float((self.intrinsics.log_focal[:, 0].exp() * 0.5 * (height + width)).mean())
-        n = self.network
-        graph = DepthPoseGraph(
-            n.encoder,
-            n.decoder_channels,
-            focal,
-            n.min_depth,
-            n.max_depth,
-            n.width,
-            n.pose_encoder,
-            n.pose_downscale,
-        )
-        _copy_weights(self.depth_net, graph.depth_net)
-        _copy_weights(self.pose_net, graph.pose_net)
-        return graph.eval()
-
-
-def _copy_weights(source: nn.Module, target: nn.Module) -> None:
-    """Copy what the target has; the heads of coarser scales and of intrinsics stay behind in
-    training.
-    """
-    state = source.state_dict()
-    target.load_state_dict({k: state[k].cpu() for k in target.state_dict()})
 
 
 @dataclass

@@ -17,6 +17,8 @@ class DepthPoseGraph(InferenceGraph):
     the previous image, its translation times u (`units`: output units per unit of the training).
     """
 
+    method = "monodepth"  # a method with the same graph subclasses it
+
     def __init__(
         self,
         encoder: str,
@@ -31,7 +33,7 @@ class DepthPoseGraph(InferenceGraph):
     ) -> None:
         super().__init__()
         self.architecture = {
-            "method": "monodepth", "encoder": encoder, "decoder_channels": list(decoder_channels),
+            "method": self.method, "encoder": encoder, "decoder_channels": list(decoder_channels),
             "canonical_focal": canonical_focal, "min_depth": min_depth, "max_depth": max_depth,
             "width": width, "pose_encoder": pose_encoder, "pose_downscale": pose_downscale,
             "units": float(units),
@@ -47,7 +49,7 @@ class DepthPoseGraph(InferenceGraph):
     def depth_only(self) -> DepthPoseGraph:
         """See InferenceGraph."""
         arguments = {k: v for k, v in self.architecture.items() if k != "method"}
-        graph = DepthPoseGraph(**{**arguments, "pose_encoder": None})
+        graph = type(self)(**{**arguments, "pose_encoder": None})
         graph.depth_net = self.depth_net
         return graph.train(self.training)
 

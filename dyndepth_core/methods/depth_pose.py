@@ -1,0 +1,112 @@
+"""What methods of one depth and one pose network share: the networks, motions of pairs, cameras,
+the graph for the vehicle.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dyndepth_core.data.sample import Sample
+from dyndepth_core.geometry.se3 import invert_T
+from dyndepth_core.methods.base import Objective
+from dyndepth_core.methods.depth_pose_graph import DepthPoseGraph
+from dyndepth_core.networks.depth_net import DepthNet, disp_to_depth
+from dyndepth_core.networks.pose_net import PoseNet, VideoIntrinsics
+
+
+class DepthPoseObjective(Objective):
+    """Depth network, pose network and, where cameras are unknown, their intrinsics.
+
+    config: the whole config tree (data, network, objective); videos: names of the recordings, for
+    intrinsics per video; canonical_focal: f0 in pixels at network size; scales: of the disps.
+    """
+
+    graph_class: type[DepthPoseGraph] = DepthPoseGraph
+
+    def __init__(
+        self, config: Any, videos: list[str], canonical_focal: float, scales: tuple[int, ...] = (0,)
+    ) -> None:
+        super().__init__()
+        self.network, self.canonical_focal = config.network, float(canonical_focal)
+        network, intrinsics = config.network, config.data.intrinsics
+        self.depth_net = DepthNet(network.encoder, network.decoder_channels, scales, network.width)
+        self.pose_net = PoseNet(
+            network.pose_encoder, network.width, network.pose_downscale, intrinsics == "pair"
+        )
+        self.intrinsics = (
+            VideoIntrinsics(len(videos), config.data.size) if intrinsics == "video" else None
+        )
+        if network.pretrained:
+            self.depth_net.encoder.load_imagenet(network.weights)
+            self.pose_net.encoder.load_imagenet(network.weights)
+
+    def motions(self, sample: Sample) -> tuple[Tensor, Tensor, Tensor]:
+        """T_src_tgt (B, S, 4, 4), K (B, 3, 3) in pixels, depth_scale (B,): see Predictions.
+
+        One forward pass for all pairs.
+        """
+        batch, sources = sample.dt.shape
+        tgt = sample.tgt_net[:, None].expand(-1, sources, -1, -1, -1).flatten(0, 1)
+        src = sample.src_net.flatten(0, 1)
+        # Pairs go in temporal order, so that the network only ever sees time run forwards.
+        past = (sample.dt < 0).flatten()
+        swap = past.view(-1, 1, 1, 1)
+        T_second_first, K_pair = self.pose_net(
+            torch.where(swap, src, tgt), torch.where(swap, tgt, src)
+        )
+        T_src_tgt = torch.where(past.view(-1, 1, 1), invert_T(T_second_first), T_second_first)
+        K = sample.K
+        if self.intrinsics is not None:
+            K = torch.where(
+                sample.K_known.view(-1, 1, 1), K, self.intrinsics(sample.video, sample.flipped)
+            )
+        elif K_pair is not None:
+            learned = K_pair.unflatten(0, (batch, sources)).mean(1)
+            K = torch.where(sample.K_known.view(-1, 1, 1), K, learned)
+        # An unknown camera defines the canonical one: its own focal length is only known once it is
+        # learned.
+        scale = torch.where(
+            sample.K_known, sample.K[:, 0, 0] / self.canonical_focal, torch.ones_like(K[:, 0, 0])
+        )
+        return T_src_tgt.unflatten(0, (batch, sources)), K, scale
+
+    def depth(self, disp: Tensor, scale: Tensor) -> Tensor:
+        """Depth (B, 1, H, W) at the camera's focal length."""
+        return disp_to_depth(disp, self.network.min_depth, self.network.max_depth) * scale.view(
+            -1, 1, 1, 1
+        )
+
+    @torch.no_grad()
+    def inference_graph(self) -> DepthPoseGraph:
+        """Depth at scale 0 and motion; the learned focal length becomes the canonical one where the
+        camera was unknown.
+        """
+        focal = self.canonical_focal
+        if self.intrinsics is not None:
+            height, width = self.intrinsics.size
+            focal = float((self.intrinsics.log_focal[:, 0].exp() * 0.5 * (height + width)).mean())
+        n = self.network
+        graph = self.graph_class(
+            n.encoder,
+            n.decoder_channels,
+            focal,
+            n.min_depth,
+            n.max_depth,
+            n.width,
+            n.pose_encoder,
+            n.pose_downscale,
+        )
+        _copy_weights(self.depth_net, graph.depth_net)
+        _copy_weights(self.pose_net, graph.pose_net)
+        return graph.eval()
+
+
+def _copy_weights(source: nn.Module, target: nn.Module) -> None:
+    """Copy what the target has; the heads of coarser scales and of intrinsics stay behind in
+    training.
+    """
+    state = source.state_dict()
+    target.load_state_dict({k: state[k].cpu() for k in target.state_dict()})

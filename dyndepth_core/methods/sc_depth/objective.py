@@ -1,0 +1,159 @@
+"""Training objective of SC-Depth V1: masked photometric loss, geometry consistency, smoothness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from dyndepth_core.data.sample import Sample
+from dyndepth_core.geometry.se3 import invert_T
+from dyndepth_core.losses.consistency import self_discovered_mask
+from dyndepth_core.losses.photometric import masked_mean, min_reprojection
+from dyndepth_core.losses.smoothness import edge_aware_smoothness
+from dyndepth_core.methods.base import LossTerms, Predictions
+from dyndepth_core.methods.depth_pose import DepthPoseObjective
+from dyndepth_core.methods.depth_pose_graph import DepthPoseGraph
+from dyndepth_core.methods.sc_depth.pairs import Pairs
+
+
+class SCDepthConfig(BaseModel):
+    """Loss of the sc_depth method."""
+
+    model_config = ConfigDict(extra="forbid")
+    geometry: float = Field(
+        0.5, ge=0, description="weight of the geometry consistency loss (paper: 0.5)"
+    )
+    smoothness: float = Field(
+        0.1, ge=0, description="weight of edge-aware smoothness of the depth (paper: 0.1)"
+    )
+    ssim_weight: float = Field(
+        0.85, ge=0, le=1, description="share of SSIM in the photometric error"
+    )
+    automask: bool = Field(True, description="drop pixels the unwarped source explains better")
+    self_discovered: bool = Field(
+        True, description="weight the photometric error down where the two depths disagree"
+    )
+    pyramid: int = Field(
+        4, ge=1, le=5, description="image levels (1/1, 1/2, ...) that judge the depth early on"
+    )
+    pyramid_until: float = Field(
+        0.5, ge=0, le=1, description="progress at which only the full resolution is left"
+    )
+    pose_lr_factor: float = Field(
+        2.5, gt=0, description="learning rate of the pose network over that of the rest"
+    )
+    pose_first: float = Field(
+        0.08, ge=0, lt=1, description="share of the training in which only motion learns"
+    )
+
+
+@dataclass
+class SCPredictions(Predictions):
+    """With the disps of the sources, (B, S, 1, H, W), each in its own image plane."""
+
+    src_disps: Tensor
+
+
+class SCDepthGraph(DepthPoseGraph):
+    """The graph of a depth and a pose network, under this method's name."""
+
+    method = "sc_depth"
+
+
+class SCDepthObjective(DepthPoseObjective):
+    """L = L_P + w_G L_G + w_S L_S over the pairs (a, b) of tgt with every source, both ways.
+
+    D_diff = |z' - D_b^| / (z' + D_b^): z' the depth of a's points in b, D_b^ b's own depth there.
+    L_G = sum(V D_diff) / sum(V);  L_P = sum(V M_s e) / sum(V), M_s = 1 - D_diff (no gradient), e
+    the photometric error of b warped into a; V: inside the image, in front of the camera, and
+    better explained by the warp than by b itself (automask). L_S: edge-aware smoothness of the
+    depth (Bian et al. 2019, 2021).
+
+    Each pair stays in the image plane of its own a: one reference code takes the minimum over maps
+    of different planes. The motion of the way back is the inverse, so that a pair has one motion.
+    The start (`pose_first`, `pyramid`) is that of monodepth.
+    """
+
+    graph_class = SCDepthGraph
+
+    def __init__(self, config: Any, videos: list[str], canonical_focal: float) -> None:
+        super().__init__(config, videos, canonical_focal)
+        self.config: SCDepthConfig = config.objective
+        self.lr_factors = {"pose_net": self.config.pose_lr_factor}
+
+    def predict(self, sample: Sample, progress: float = 1.0) -> SCPredictions:
+        """Depth of tgt and of every source in one forward pass, motions, intrinsics."""
+        batch, sources = sample.dt.shape
+        images = torch.cat((sample.tgt_net[:, None], sample.src_net), 1).flatten(0, 1)
+        # While motions are wrong, the best depth is infinite: there the disp head saturates.
+        learns = torch.is_grad_enabled() and progress >= self.config.pose_first
+        with torch.set_grad_enabled(learns):
+            disps = self.depth_net(images)[0].unflatten(0, (batch, 1 + sources))
+        return SCPredictions({0: disps[:, 0]}, *self.motions(sample), disps[:, 1:])
+
+    def losses(
+        self, sample: Sample, predictions: SCPredictions, progress: float = 1.0
+    ) -> LossTerms:
+        """See the class; in float32 also under autocast."""
+        config, until = self.config, self.config.pyramid_until
+        with torch.autocast(sample.tgt.device.type, enabled=False):
+            pairs = self._pairs(sample, predictions)
+            found = pairs.compare(config.ssim_weight, config.automask, self.training)
+            weight = self_discovered_mask(found.inconsistency) if config.self_discovered else 1.0
+            depth = self.depth(predictions.disps[0], predictions.depth_scale)
+            terms = {
+                "photometric": masked_mean(weight * found.error, found.valid),
+                "geometry": config.geometry * masked_mean(found.inconsistency, found.valid),
+                "smoothness": config.smoothness * edge_aware_smoothness(depth, sample.tgt),
+            }
+            coarse = max(0.0, 1 - progress / until) if until else 0.0
+            if coarse > 0 and config.pyramid > 1:
+                smaller = [pairs.smaller(level) for level in range(1, config.pyramid)]
+                scores = [
+                    p.compare(config.ssim_weight, config.automask, self.training) for p in smaller
+                ]
+                terms["pyramid"] = coarse * torch.stack([s.mean_error() for s in scores]).mean()
+        last = found.of_tgt(*sample.dt.shape)
+        maps = {
+            "depth": depth, "error": last.error, "automask": last.valid, "warped": last.warped,
+            "consistency": self_discovered_mask(last.inconsistency),
+        }  # fmt: skip
+        return LossTerms(sum(terms.values()), terms, {k: m.detach() for k, m in maps.items()})
+
+    def _pairs(self, sample: Sample, predictions: SCPredictions) -> Pairs:
+        batch, sources = sample.dt.shape
+
+        def repeat(x: Tensor) -> Tensor:  # (B, ...) -> (B * S, ...)
+            return x.repeat_interleave(sources, 0)
+
+        scale = predictions.depth_scale
+        tgt, src = repeat(sample.tgt), sample.src.flatten(0, 1)
+        tgt_depth = repeat(self.depth(predictions.disps[0], scale))
+        src_depth = self.depth(predictions.src_disps.flatten(0, 1), repeat(scale))
+        T = predictions.T_src_tgt.flatten(0, 1).float()
+        K = repeat(predictions.K.float())
+        return Pairs(
+            torch.cat((tgt, src)), torch.cat((src, tgt)),
+            torch.cat((tgt_depth, src_depth)), torch.cat((src_depth, tgt_depth)),
+            torch.cat((T, invert_T(T))), torch.cat((K, K)),
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def validation(self, sample: Sample) -> Tensor:
+        """The photometric score of monodepth, mean_px min over sources of warp and source, plus
+        the weighted inconsistency: cannot be lowered by masking pixels.
+        """
+        predictions = self.predict(sample)
+        shape = sample.dt.shape
+        with torch.autocast(sample.tgt.device.type, enabled=False):
+            pairs = self._pairs(sample, predictions)
+            found = pairs.compare(self.config.ssim_weight, False, noise=False)
+            count = shape.numel()
+            errors = torch.stack((found.error[:count], found.identity[:count]), 1)
+            least = min_reprojection(errors.unflatten(0, shape).flatten(1, 2).squeeze(2))
+            geometry = masked_mean(found.inconsistency, found.valid)
+        return least.mean() + self.config.geometry * geometry

@@ -1,0 +1,177 @@
+"""The sc_depth method: geometry consistency, the self-discovered mask, what the truth costs."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from scenes import camera, drive, write_recording
+from tiny import FOCAL, tiny_config, truth
+
+from dyndepth_core.data.recording import Recording
+from dyndepth_core.data.sample import SampleSource
+from dyndepth_core.geometry.se3 import invert_T
+from dyndepth_core.losses.consistency import depth_inconsistency, self_discovered_mask
+from dyndepth_core.methods import build_graph, get_method
+from dyndepth_core.methods.sc_depth.objective import SCPredictions
+from dyndepth_core.methods.sc_depth.pairs import Pairs
+
+POSES = drive(12, sway=0.0)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "drive"
+    write_recording(path, POSES, camera(FOCAL))
+    return Recording(path)
+
+
+def make(**objective):
+    info = get_method("sc_depth")
+    plain = tiny_config()
+    config = SimpleNamespace(
+        data=plain.data, network=plain.network, objective=info.config_class(**objective)
+    )
+    torch.manual_seed(0)
+    return info.objective_class(config, ["drive"], FOCAL).eval()
+
+
+def draw(recording, batch_size=4):
+    return SampleSource([recording], tiny_config().data, batch_size, 0, False).batch(0)
+
+
+def whole_truth(objective, sample, recording, depth_error=1.0, src_error=1.0):
+    """Right predictions, but for factors on all depths and on those of the sources."""
+    right = truth(objective, sample, recording, POSES, depth_error, depth_error)
+    ways = []
+    for step in (-1, 1):
+        moved = replace(sample, index=sample.index + step)
+        error = depth_error * src_error
+        ways.append(truth_disp(objective, moved, recording, error))
+    return SCPredictions(
+        right.disps, right.T_src_tgt, right.K, right.depth_scale, torch.stack(ways, 1)
+    )
+
+
+def truth_disp(objective, sample, recording, factor):
+    depth = torch.stack([torch.tensor(recording.depth(int(i))) for i in sample.index + 1])[:, None]
+    low, high = 1 / objective.network.max_depth, 1 / objective.network.min_depth
+    return (1 / (depth * factor) - low) / (high - low)
+
+
+# -- geometry consistency --------------------------------------------------------------------------
+
+
+def wall_and_box():
+    """A wall at 10, the camera 1 nearer in b; in b a box at 6 hides rows 20 to 40 of it."""
+    size = (1, 1, 64, 96)
+    depth_b = torch.full(size, 9.0)
+    depth_b[..., 20:40, 30:60] = 6.0
+    T_b_a = torch.eye(4)[None].clone()
+    T_b_a[0, 2, 3] = -1.0
+    image = torch.rand((1, 3, 64, 96), generator=torch.Generator().manual_seed(0))
+    K = torch.tensor([[[80.0, 0, 47.5], [0, 80.0, 31.5], [0, 0, 1]]])
+    return Pairs(image, image, torch.full(size, 10.0), depth_b, T_b_a, K)
+
+
+def test_inconsistency_and_mask_on_a_box_that_moved():
+    """|9 - 6| / (9 + 6) = 0.2 on the box, 0 on the wall."""
+    found = wall_and_box().compare(0.85, automask=False, noise=False)
+    # pixel p of a falls on c + (p - c) 10 / 9 of b
+    inside = found.inconsistency[0, 0, 24:36, 35:55]
+    torch.testing.assert_close(inside, torch.full_like(inside, 0.2))
+    assert self_discovered_mask(found.inconsistency)[0, 0, 30, 45].item() == pytest.approx(0.8)
+    wall = found.inconsistency[..., :16, :] * found.valid[..., :16, :]
+    assert wall.max() < 1e-6
+    # what leaves the image is not judged
+    assert found.valid[0, 0, 0].sum() == 0 and found.valid[0, 0, 31, 10:80].all()
+
+
+def test_inconsistency_is_bounded_symmetric_and_free_of_scale():
+    z, depth = torch.tensor([-4.0, 1e-9, 2.0, 50.0]), torch.tensor([3.0, 3.0, 3.0, 3.0])
+    found = depth_inconsistency(z, depth)
+    assert (found >= 0).all() and (found < 1).all()
+    assert found[2].item() == pytest.approx(0.2)
+    torch.testing.assert_close(depth_inconsistency(depth, z)[2:], found[2:])
+    torch.testing.assert_close(depth_inconsistency(7 * z, 7 * depth)[2:], found[2:])
+
+
+def test_the_mask_carries_no_gradient():
+    z = torch.tensor([2.0], requires_grad=True)
+    assert not self_discovered_mask(depth_inconsistency(z, torch.tensor([3.0]))).requires_grad
+
+
+# -- the loss --------------------------------------------------------------------------------------
+
+
+def test_the_truth_is_consistent_and_a_scale_of_its_own_per_frame_is_not(recording):
+    objective, sample = make(automask=False), draw(recording)
+
+    def geometry(**errors):
+        predictions = whole_truth(objective, sample, recording, **errors)
+        return objective.losses(sample, predictions, 1.0).terms["geometry"].item()
+
+    right = geometry()
+    # occluded pixels and depth edges remain
+    assert right < 0.5 * 0.03
+    assert geometry(depth_error=1.2) == pytest.approx(right, rel=0.05)  # one scale for all is free
+    # a source 10 % deeper: D_diff = 0.1 / 2.1, there and back
+    assert geometry(src_error=1.1) == pytest.approx(0.5 * 0.1 / 2.1 + right, rel=0.25)
+
+
+def test_both_directions_are_judged_each_in_its_own_plane(recording):
+    objective, sample = make(automask=False), draw(recording, 2)
+    predictions = whole_truth(objective, sample, recording)
+    pairs = objective._pairs(sample, predictions)
+    assert pairs.image_a.shape[0] == 2 * sample.dt.numel()
+    half = sample.dt.numel()
+    assert torch.equal(pairs.image_a[:half], pairs.image_b[half:])
+    assert torch.equal(pairs.depth_b[:half], pairs.depth_a[half:])
+    torch.testing.assert_close(pairs.T_b_a[half:], invert_T(pairs.T_b_a[:half]))
+    found = pairs.compare(0.85, False, False)
+    assert found.error[half:].mean() < 0.03 and found.error[:half].mean() < 0.03
+    last = found.of_tgt(*sample.dt.shape)
+    torch.testing.assert_close(last.error, found.error[:half].unflatten(0, sample.dt.shape)[:, 1])
+
+
+def test_terms_add_up_follow_their_weights_and_reach_every_network(recording):
+    sample = draw(recording, 2)
+    one, two = make(), make(geometry=1.0, smoothness=0.2)
+    terms, twice = one(sample, 1.0), two(sample, 1.0)
+    assert set(terms.terms) == {"photometric", "geometry", "smoothness"}
+    torch.testing.assert_close(terms.total, sum(terms.terms.values()))
+    for name in ("geometry", "smoothness"):
+        torch.testing.assert_close(twice.terms[name], 2 * terms.terms[name])
+    assert "pyramid" in one(sample, 0.2).terms
+    terms.total.backward()
+    for net in (one.depth_net, one.pose_net):
+        assert all(p.grad is not None for p in net.parameters())
+    assert {k: m.shape[1] for k, m in terms.maps.items()} == {
+        "depth": 1, "error": 1, "automask": 1, "warped": 3, "consistency": 1
+    }  # fmt: skip
+
+
+def test_depth_waits_for_motion(recording):
+    objective, sample = make(pose_first=0.1), draw(recording, 2)
+    objective(sample, 0.05).total.backward()
+    assert all(p.grad is None for p in objective.depth_net.parameters())
+    assert any(p.grad is not None for p in objective.pose_net.parameters())
+
+
+def test_validation_prefers_the_truth_and_consistency(recording):
+    objective, sample = make(), draw(recording)
+
+    def score(**errors):
+        predictions = whole_truth(objective, sample, recording, **errors)
+        objective.predict = lambda sample, progress=1.0: predictions
+        return objective.validation(sample).item()
+
+    right = score()
+    assert score(src_error=1.2) > right + 0.02
+    assert score() == right
+
+
+def test_the_graph_carries_the_name_of_the_method(recording):
+    graph = make().inference_graph()
+    assert graph.architecture["method"] == "sc_depth"
+    assert type(build_graph(graph.architecture)) is type(graph) is type(graph.depth_only())
