@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import re
-import shutil
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated
 
@@ -50,36 +46,21 @@ def command(
         TimeRemainingColumn,
     )
 
-    from dyndepth_core.data.writer import write_manifest, write_splits
+    from dyndepth_core.data.synthetic.dataset import render_dataset
 
     height, width = parse_size(size)
     if split not in ("auto", "train", "val", "test"):
         raise ValueError(f"--split {split!r}: choose auto, train, val or test")
-    info = {
-        "tool": "dyndepth synth",
-        "seed": seed,
-        "clips": clips,
-        "frames": frames,
-        "size": [height, width],
-    }
-    names = [f"synth_{seed:03d}_{clip:03d}" for clip in range(clips)]
-    _check_root(out, names)
-    todo = [
-        (out, name, seed, clip, frames, height, width)
-        for clip, name in enumerate(names)
-        if not (out / name).is_dir()
-    ]
-    out.mkdir(parents=True, exist_ok=True)
     columns = (
         TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), TextColumn("clips"),
         TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns) as progress:
-        task = progress.add_task("", total=clips, completed=clips - len(todo))
-        for _ in _render_all(todo, workers):
-            progress.advance(task)
-    write_splits(out, _splits(names, split))
-    write_manifest(out, info)
+        task = progress.add_task("", total=clips)
+        render_dataset(
+            out, seed, _shares(clips, split), frames, (height, width), workers,
+            lambda n: progress.advance(task, n),
+        )  # fmt: skip
     Console().print(
         f"{clips} clips of {frames} frames at {height}x{width} in {out}", highlight=False
     )
@@ -93,52 +74,10 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _check_root(out: Path, names: list[str]) -> None:
-    """Refuse a folder that holds anything but clips of this very command."""
-    known = {*names, "splits", "manifest.json"} | {f".{n}.part" for n in names}
-    strange = sorted(p.name for p in out.iterdir() if p.name not in known) if out.is_dir() else []
-    if strange:
-        raise ValueError(
-            f"{out} holds other things ({', '.join(strange[:3])}): give a new folder with --out"
-        )
-
-
-def _splits(names: list[str], split: str) -> dict[str, list[str]]:
+def _shares(count: int, split: str) -> dict[str, int]:
+    """Number of clips per split."""
     if split != "auto":
-        return {s: names if s == split else [] for s in ("train", "val", "test")}
-    count = len(names)
+        return {s: count if s == split else 0 for s in ("train", "val", "test")}
     val = max(1, int(count * VALIDATION_SHARE)) if count >= 3 else 0
     test = max(1, int(count * TEST_SHARE)) if count >= 5 else 0
-    end = count - val - test
-    return {"train": names[:end], "val": names[end : end + val], "test": names[end + val :]}
-
-
-def _render_all(todo: list[tuple], workers: int) -> Iterator[str]:
-    if workers == 1 or len(todo) < 2:
-        yield from map(_render, todo)
-        return
-    # spawn: forking a process that has threads (BLAS, OpenCV) can deadlock
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool:
-        jobs = [pool.submit(_render, job) for job in todo]
-        try:
-            for job in as_completed(jobs):
-                yield job.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _render(job: tuple) -> str:
-    """Render one clip beside its final place and move it there whole."""
-    import cv2
-
-    from dyndepth_core.data.synthetic import World, write_clip
-
-    cv2.setNumThreads(1)
-    out, name, seed, clip, frames, height, width = job
-    partial = out / f".{name}.part"
-    shutil.rmtree(partial, ignore_errors=True)
-    write_clip(partial, World(seed, clip, (height, width), frames))
-    partial.rename(out / name)
-    return name
+    return {"train": count - val - test, "val": val, "test": test}
