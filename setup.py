@@ -7,7 +7,17 @@ from setuptools import find_packages, setup
 
 NAME = "dyndepth"
 HERE = Path(__file__).resolve().parent
-COMMANDS = ("synth", "train", "evaluate", "export", "predict", "info", "collect", "benchmark")
+COMMANDS = (
+    "synth",
+    "train",
+    "evaluate",
+    "export",
+    "predict",
+    "info",
+    "collect",
+    "benchmark",
+    "reproduce",
+)
 NODES = ("depth_node", "bag_replay_node", "synthetic_camera_node")
 
 

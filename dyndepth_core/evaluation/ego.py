@@ -17,6 +17,17 @@ def chain(T_src_tgt: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack(poses)
 
 
+def fit_scale(p: np.ndarray, q: np.ndarray) -> float:
+    """Least-squares s of s p = q for positions (N, 3) from the same start; 0 when p stands."""
+    energy = float((p * p).sum())
+    return float((p * q).sum()) / energy if energy > 0 else 0.0
+
+
+def track(T_world_cam: Sequence[np.ndarray]) -> np.ndarray:
+    """Positions (N, 3) in the frame of the first camera: x right, y down, z ahead."""
+    return (np.linalg.inv(T_world_cam[0]) @ np.stack(T_world_cam))[:, :3, 3]
+
+
 def ego_errors(
     T_src_tgt: Sequence[np.ndarray], T_world_cam: Sequence[np.ndarray]
 ) -> dict[str, float]:
@@ -32,10 +43,8 @@ def ego_errors(
             f"ego: {len(T_src_tgt)} motions do not fit {len(T_world_cam)} poses; need N and N + 1"
         )
     truth = np.linalg.inv(T_world_cam[0]) @ np.stack(T_world_cam)
-    guess = chain(T_src_tgt)
-    p, q = guess[:, :3, 3], truth[:, :3, 3]
-    energy = float((p * p).sum())
-    scale = float((p * q).sum()) / energy if energy > 0 else 0.0
+    p, q = chain(T_src_tgt)[:, :3, 3], track(T_world_cam)
+    scale = fit_scale(p, q)
     ate = float(np.sqrt(((scale * p - q) ** 2).sum(axis=1).mean()))
     angles = [
         _angle_deg((np.linalg.inv(truth[k]) @ truth[k + 1])[:3, :3].T @ np.asarray(T)[:3, :3])

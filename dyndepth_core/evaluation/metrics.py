@@ -139,11 +139,15 @@ def summarise(
     return result
 
 
-def scale_std(scores: Iterable[ImageScore]) -> float | None:
-    """Std of the per-image median ratio over its mean, per clip, mean over clips with two images
-    or more."""
+def scale_std_per_clip(scores: Iterable[ImageScore]) -> dict[str, float]:
+    """Std of the per-image median ratio over its mean, of every clip with two images or more."""
     clips: dict[str, list[float]] = {}
     for score in scores:
         clips.setdefault(score.clip, []).append(score.ratio)
-    spread = [float(np.std(r) / np.mean(r)) for r in clips.values() if len(r) > 1]
+    return {clip: float(np.std(r) / np.mean(r)) for clip, r in clips.items() if len(r) > 1}
+
+
+def scale_std(scores: Iterable[ImageScore]) -> float | None:
+    """Mean of `scale_std_per_clip`; None without such clips."""
+    spread = list(scale_std_per_clip(scores).values())
     return float(np.mean(spread)) if spread else None

@@ -3,7 +3,7 @@ correlated."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -112,3 +112,14 @@ def compare_scores(
         interval = paired_log_ratio(errors[0], errors[1], block_ids(left), seed)
         result[stratum] = {**asdict(interval), "verdict": interval.verdict}
     return result
+
+
+def compare_clips(a: Mapping[str, float], b: Mapping[str, float], seed: int = 0) -> dict | None:
+    """Paired interval of one positive number per clip, over the clips both have; None without."""
+    clips = [clip for clip in a if clip in b]
+    if not clips:
+        return None
+    tiny = np.finfo(np.float64).tiny
+    sides = [[max(side[clip], tiny) for clip in clips] for side in (a, b)]
+    interval = paired_log_ratio(*sides, clips, seed)
+    return {**asdict(interval), "verdict": interval.verdict}

@@ -1,0 +1,98 @@
+"""`dyndepth reproduce`: the published methods side by side."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    methods: Annotated[
+        str,
+        typer.Option(help="Methods, e.g. monodepth,sc_depth; or METHOD+PLUGIN."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of worlds, rows, results and plots.")],
+    budget: Annotated[
+        str,
+        typer.Option(
+            help="smoke (2 minutes a row), quick (20 minutes a row at 96x320), full (for a GPU)."
+        ),
+    ] = "quick",
+    seed: Annotated[
+        str, typer.Option(help="Seeds of worlds and initialisation, e.g. 1,2: means over them.")
+    ] = "1",
+    minutes: Annotated[
+        float | None, typer.Option(help="Training minutes per row instead of the budget's.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N, for scoring.")] = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Rendering processes.")] = 2,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write results.json there.")
+    ] = None,
+) -> None:
+    """Train and score methods side by side: same worlds, same pixels, same minutes.
+
+    Every method, baselines that never look at the image beside them, paired intervals over clips.
+    Rows are stored: give the same command again to go on, or more methods to add rows; one row
+    alone is --methods METHOD --seed S. Tune on seeds 0 to 19, report on 20 to 29, once.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from dyndepth_core.reproduce.budgets import get_budget
+    from dyndepth_core.reproduce.run import check_methods, reproduce
+
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    seeds = parse_seeds(seed)
+    plan = get_budget(budget)
+    check_methods(names)
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"--minutes {minutes}: give a positive number")
+    console = Console()
+    line = "dyndepth " + " ".join(shlex.quote(a) for a in sys.argv[1:])
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        tasks: dict[str, int] = {}
+
+        def advance(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done)
+
+        table = reproduce(
+            names, plan, seeds, out, minutes=minutes, device=device, workers=workers,
+            command=line, say=lambda text: console.print(f"[bold]{text}[/bold]"), advance=advance,
+        )  # fmt: skip
+    if json_file is not None:
+        json_file.write_text((out / "results.json").read_text())
+    _show(console, table, out)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds from `1,2,3`; ValueError that shows the form."""
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+        raise ValueError(f"--seed {text!r}: give different whole numbers from 0 on, e.g. 1,2")
+    return seeds
+
+
+def _show(console, table: dict, out: Path) -> None:  # noqa: ANN001
+    from dyndepth_core.evaluation.report import metrics_table, paired_table, scale_table
+
+    console.print(metrics_table(table["methods"], table["says"]))
+    console.print(scale_table(table["methods"]))
+    console.print(paired_table([p for p in table["paired"] if p["metric"] == "abs_rel"]))
+    console.print(f"look at {out / 'results.md'} and {out / 'plots'}", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""`dyndepth reproduce`: published methods side by side, on the same data and budget."""

@@ -1,0 +1,166 @@
+"""All rows of a reproduction: worlds, trainings, scores, table and plots."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..config import Config, load, parse_method
+from ..data.recording import Recording, open_recordings
+from ..data.synthetic.dataset import render_dataset
+from ..evaluation.protocols import get_protocol
+from ..evaluation.report import save_pictures
+from ..evaluation.runner import ModelArm
+from ..inference.model_file import write_atomically
+from ..inference.predictor import Predictor
+from ..methods import get_method
+from ..training.run import MODEL
+from .budgets import Budget
+from .rows import RowResult, as_json, flatten, run_baselines, run_row, true_track
+from .table import make_table, markdown
+
+SAY = Callable[[str], None]
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """ValueError when a method or plug-in does not exist or is named twice."""
+    for name in methods:
+        get_method(parse_method(name)[0])
+    if len(set(methods)) != len(methods) or not methods:
+        raise ValueError(f"--methods {','.join(methods)}: name each method once, at least one")
+
+
+def row_config(method: str, budget: Budget, seed: int, minutes: float | None) -> Config:
+    """The configuration of a row: the budget's, the same for every method."""
+    return load(overrides=budget.overrides(seed, minutes), method=method)
+
+
+def reproduce(
+    methods: Sequence[str],
+    budget: Budget,
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    minutes: float | None = None,
+    device: str = "auto",
+    workers: int = 2,
+    command: str = "",
+    say: SAY = lambda text: None,
+    advance: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """Render the worlds, run every row that is not stored yet, write results.json, results.md and
+    plots into `out`.
+
+    Returns the content of results.json. Raises ValueError on bad names, KeyboardInterrupt when
+    interrupted; the next call with the same folder goes on.
+    """
+    check_methods(methods)
+    results: list[RowResult] = []
+    tests: dict[int, list[Recording]] = {}
+    for seed in seeds:
+        data = out / "data" / f"seed_{seed}"
+        total = sum(budget.clips.values())
+        done = 0
+
+        def rendered(n: int, seed: int = seed, total: int = total) -> None:
+            nonlocal done
+            done += n
+            advance(f"rendering world {seed}", done, total)
+
+        render_dataset(data, seed, budget.clips, budget.frames, budget.size, workers, rendered)
+        tests[seed] = open_recordings(data, "test")
+        for method in methods:
+            say(f"{method}, seed {seed}")
+            config = row_config(method, budget, seed, minutes)
+            folder = out / "rows" / method / f"seed_{seed}"
+            _make_room(folder, config)
+            count = _Count(f"scoring {method}, seed {seed}", tests[seed], advance)
+            results.append(run_row(config, data, tests[seed], folder, seed, device, count))
+        count = _Count(f"scoring baselines, seed {seed}", tests[seed], advance, 2)
+        training = open_recordings(data, "train")
+        folder = out / "rows" / "baselines" / f"seed_{seed}"
+        results += run_baselines(training, data, tests[seed], folder, seed, count)
+    order = {name: k for k, name in enumerate(flatten(results))}
+    results.sort(key=lambda r: (r.method in ("row_prior", "plane"), order[r.method], r.seed))
+    about = {
+        "seed": list(seeds),
+        "budget": budget.name,
+        "device": _device(device),
+        "says": _says(budget, minutes),
+        "command": command,
+    }
+    table = as_json(make_table(results, about))
+    write_atomically(out / "results.json", (json.dumps(table, indent=1) + "\n").encode())
+    write_atomically(out / "results.md", markdown(table, command).encode())
+    _draw(results, table, tests, out, device)
+    return table
+
+
+def _make_room(folder: Path, config: Config) -> None:
+    """A run of another configuration is of no use to this row: it goes."""
+    stored = folder / "run" / "config.yaml"
+    if stored.is_file() and load(stored).model_dump() != config.model_dump():
+        shutil.rmtree(folder)
+
+
+class _Count:
+    """Says how far the scoring of a row is."""
+
+    def __init__(self, what: str, test: Sequence[Recording], advance, times: int = 1) -> None:  # noqa: ANN001
+        self.what, self.advance = what, advance
+        self.done, self.total = 0, times * sum(len(r) for r in test)
+
+    def __call__(self) -> None:
+        self.done += 1
+        self.advance(self.what, self.done, self.total)
+
+
+def _device(device: str) -> str:
+    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
+        return torch.cuda.get_device_name()
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+def _says(budget: Budget, minutes: float | None) -> str:
+    height, width = budget.size
+    spent = budget.minutes if minutes is None else minutes
+    return (
+        f"{spent:g} minutes of training per row, {height}x{width} pixels, "
+        f"{budget.clips['train']} training and {budget.clips['test']} test clips of "
+        f"{budget.frames} frames per seed."
+    )
+
+
+def _draw(
+    results: Sequence[RowResult],
+    table: dict[str, Any],
+    tests: dict[int, list[Recording]],
+    out: Path,
+    device: str,
+) -> None:
+    from .plots import draw, draw_trajectories
+
+    draw(results, table, out / "plots")
+    rows = flatten(results)
+    truth = {r.name: true_track(r) for test in tests.values() for r in test}
+    tracks = {
+        name: {clip: np.array(xyz) for row in of_seed for clip, xyz in row.tracks.items()}
+        for name, of_seed in rows.items()
+    }
+    tracks = {name: of_clip for name, of_clip in tracks.items() if of_clip}
+    if tracks:
+        draw_trajectories(tracks, truth, out / "plots" / "trajectories.png")
+    for row in results:
+        model = out / "rows" / row.method / f"seed_{row.seed}" / "run" / MODEL
+        if model.is_file():
+            arm = ModelArm(Predictor(model, device=device))
+            folder = out / "plots" / f"{row.method}_seed_{row.seed}"
+            save_pictures(
+                folder, tests[row.seed], arm, row.scores, get_protocol("native"), row.method
+            )

@@ -1,0 +1,151 @@
+"""results.json and results.md: rows of several seeds to one table with paired intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..evaluation.metrics import METRICS, STRATA, scale_std_per_clip
+from ..evaluation.runner import Evaluation
+from ..evaluation.statistics import compare_clips, compare_scores
+from .rows import BASELINES, RowResult, flatten
+
+COSTS = ("train_seconds", "steps", "parameters")
+
+
+def make_table(results: Sequence[RowResult], about: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of results.json: `about` (seed, budget, device), methods, paired."""
+    rows = flatten(results)
+    methods = {name: _over_seeds([_one(r) for r in of_seed]) for name, of_seed in rows.items()}
+    for name, of_seed in rows.items():
+        methods[name]["seeds"] = [r.seed for r in of_seed]
+        if warnings := sorted({w for r in of_seed for w in r.warnings}):
+            methods[name]["warnings"] = warnings
+    return {**about, "methods": methods, "paired": _paired(rows)}
+
+
+def _one(row: RowResult) -> dict[str, Any]:
+    """Figures of one row of one seed, as results.json has them."""
+    table = Evaluation({row.method: row.scores}, {row.method: row.ego} if row.ego else {})
+    figures = table.table()[row.method]
+    if row.temporal:
+        figures["temporal_change"] = float(np.mean(list(row.temporal.values())))
+    for name in COSTS:
+        if getattr(row, name) is not None:
+            figures[name] = getattr(row, name)
+    return figures
+
+
+def _over_seeds(tables: Sequence[Any]) -> Any:
+    """Numbers become means; dictionaries of several seeds keep the single values in `per_seed`."""
+    if len(tables) == 1:
+        return dict(tables[0])
+    result: dict[str, Any] = {}
+    lists: dict[str, list] = {}
+    for key in tables[0]:
+        values = [t[key] for t in tables if t.get(key) is not None]
+        if values and isinstance(values[0], dict):
+            result[key] = _over_seeds(values)
+        elif values:
+            result[key] = float(np.mean(values))
+            lists[key] = [t.get(key) for t in tables]
+    if lists:
+        result["per_seed"] = lists
+    return result
+
+
+def _paired(rows: Mapping[str, list[RowResult]]) -> list[dict[str, Any]]:
+    """Every method against every one before it, baselines last to be compared with."""
+    trained = [name for name in rows if name not in BASELINES]
+    pairs = [(b, a) for i, b in enumerate(trained) for a in trained[:i]]
+    pairs += [(name, base) for name in trained for base in BASELINES if base in rows]
+    found = []
+    for first, second in pairs:
+        for metric, stratum, interval in _compare(rows[first], rows[second]):
+            found.append(
+                {"first": first, "second": second, "metric": metric, "stratum": stratum, **interval}
+            )
+    return found
+
+
+def _compare(a: Sequence[RowResult], b: Sequence[RowResult]):  # noqa: ANN202
+    scores = [[s for row in side for s in row.scores] for side in (a, b)]
+    for stratum, interval in compare_scores(*scores).items():
+        yield "abs_rel", stratum, interval
+    clips = {
+        "scale_std": [scale_std_per_clip(s) for s in scores],
+        "temporal_change": [{k: v for r in side for k, v in r.temporal.items()} for side in (a, b)],
+        "ate_m": [{k: v["ate_m"] for r in side for k, v in r.ego.items()} for side in (a, b)],
+    }
+    for metric, (left, right) in clips.items():
+        interval = compare_clips(left, right)
+        if interval is not None:
+            yield metric, "all", interval
+
+
+def markdown(table: Mapping[str, Any], command: str) -> str:
+    """results.md: the command, the table and the comparisons."""
+    methods = table["methods"]
+    seeds = ", ".join(str(s) for s in table["seed"])
+    lines = [
+        f"# {table['budget']} budget, seed {seeds}, {table['device']}",
+        "",
+        f"    {command}",
+        "",
+        f"{table['says']} One median ratio per image; every stratum is the mean over images with at"
+        " least 100 of its pixels. Numbers are means over the seeds.",
+        "",
+        *_grid(
+            ["method", *(f"abs_rel {s}" for s in STRATA), "d1", "scale_std", "change", "ate_m",
+             "rpe_deg", "steps", "minutes", "parameters"],
+            [_row(name, m) for name, m in methods.items()],
+        ),
+        "",
+        "`change`: mean relative change of static depth after ego-motion warping. Ratios below are"
+        " the first over the second, paired; below 1 the first is better.",
+        "",
+        *_grid(
+            ["first", "second", "metric", "stratum", "ratio", "95 %", "blocks", "first is"],
+            [
+                [
+                    p["first"], p["second"], p["metric"], p["stratum"], f"{p['ratio']:.3f}",
+                    "-" if p["low"] is None else f"{p['low']:.3f} to {p['high']:.3f}",
+                    str(p["blocks"]), p["verdict"],
+                ]
+                for p in table["paired"]
+            ],
+        ),
+    ]  # fmt: skip
+    for name, row in methods.items():
+        lines += [f"\n{name} warned: {w}" for w in row.get("warnings", ())]
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, m: Mapping[str, Any]) -> list[str]:
+    def show(value: float | None, digits: int = 3) -> str:
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    ego = m.get("ego", {})
+    seconds, count = m.get("train_seconds"), m.get("parameters")
+    return [
+        name,
+        *(show(m.get(s, {}).get(METRICS[0])) for s in STRATA),
+        show(m.get("all", {}).get("d1")),
+        show(m.get("scale_std")),
+        show(m.get("temporal_change")),
+        show(ego.get("ate_m")),
+        show(ego.get("rpe_deg")),
+        show(m.get("steps"), 0),
+        show(None if seconds is None else seconds / 60, 1),
+        "-" if count is None else f"{count / 1e6:.1f} M",
+    ]
+
+
+def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" * len(head),
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]

@@ -1,0 +1,134 @@
+"""`dyndepth reproduce`: rows are stored and resumed, the table is right, names are checked."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from dyndepth_core.commands.reproduce import parse_seeds
+from dyndepth_core.evaluation.metrics import ImageScore
+from dyndepth_core.reproduce import rows as rows_module
+from dyndepth_core.reproduce.budgets import BUDGETS, Budget, get_budget
+from dyndepth_core.reproduce.rows import RowResult
+from dyndepth_core.reproduce.run import check_methods, reproduce, row_config
+from dyndepth_core.reproduce.table import make_table, markdown
+
+TINY = Budget(
+    "tiny", (64, 96), 0.05, {"train": 2, "val": 1, "test": 2}, 4,
+    (
+        "network.encoder=resnet18", "network.pose_encoder=resnet18", "network.width=0.125",
+        "network.decoder_channels=4,4,8,8,8", "network.pretrained=false", "train.batch_size=2",
+        "train.threads=1", "train.validate_every=5", "train.checkpoint_every=5",
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("reproduce") / "out"
+
+
+@pytest.fixture(scope="module")
+def table(out):
+    return reproduce(["monodepth", "sc_depth"], TINY, [5], out, workers=1, command="dyndepth x")
+
+
+def test_every_method_and_baseline_stands_in_the_table(table, out):
+    assert list(table["methods"]) == ["monodepth", "sc_depth", "row_prior", "plane"]
+    stored = json.loads((out / "results.json").read_text())
+    assert stored == table and table["seed"] == [5] and table["budget"] == "tiny"
+    for name in ("monodepth", "sc_depth"):
+        row = table["methods"][name]
+        assert 0 < row["all"]["abs_rel"] and row["scale_std"] > 0 and row["temporal_change"] > 0
+        assert row["ego"]["clips"] == 2 and row["train_seconds"] > 1 and row["parameters"] > 1000
+    assert "ego" not in table["methods"]["row_prior"]
+    pairs = {(p["first"], p["second"]) for p in table["paired"]}
+    assert ("sc_depth", "monodepth") in pairs and ("monodepth", "row_prior") in pairs
+    metrics = {p["metric"] for p in table["paired"] if p["second"] == "monodepth"}
+    assert metrics == {"abs_rel", "scale_std", "temporal_change", "ate_m"}
+
+
+def test_results_can_be_read_and_looked_at(table, out):
+    text = (out / "results.md").read_text()
+    assert "dyndepth x" in text and re.search(r"\| sc_depth \| 0\.\d{3}", text)
+    plots = {str(p.relative_to(out / "plots")) for p in (out / "plots").rglob("*.png")}
+    assert {
+        "abs_rel.png", "paired.png", "over_distance.png", "over_time.png", "trajectories.png",
+        "sc_depth_seed_5/worst.png", "monodepth_seed_5/best.png",
+    } <= plots  # fmt: skip
+
+
+def test_stored_rows_are_not_trained_again_and_one_can_be_run_alone(table, out, monkeypatch):
+    monkeypatch.setattr(rows_module, "train_run", lambda *a, **k: pytest.fail("trained again"))
+    again = reproduce(["sc_depth"], TINY, [5], out, workers=1)
+    assert again["methods"]["sc_depth"] == table["methods"]["sc_depth"]
+    assert list(again["methods"]) == ["sc_depth", "row_prior", "plane"]
+
+
+def test_a_damaged_or_foreign_row_is_made_anew(table, out, tmp_path):
+    row = out / "rows" / "sc_depth" / "seed_5" / "result.json"
+    key = json.loads(row.read_text())["key"]
+    assert RowResult.read(row, key).method == "sc_depth"
+    assert RowResult.read(row, "other") is None
+    (tmp_path / "cut.json").write_text(row.read_text()[:100])
+    assert RowResult.read(tmp_path / "cut.json", key) is None
+
+
+def test_all_arms_get_the_same_budget():
+    one, two = (row_config(m, BUDGETS["quick"], 3, None) for m in ("monodepth", "sc_depth"))
+    assert one.data == two.data and one.network == two.network and one.train == two.train
+    assert one.train.minutes == 20 and one.data.size == (96, 320) and one.train.seed == 3
+    assert BUDGETS["quick"].clips["test"] >= 20
+    assert row_config("monodepth", BUDGETS["smoke"], 1, 0.5).train.minutes == 0.5
+
+
+def fake(method, seed, errors, ratios):
+    """A row of two clips with the given abs_rel and median ratio per image."""
+    scores = [
+        ImageScore(
+            f"synth_{seed:03d}_{k // 2:03d}", k % 2, k, ratio, {"all": 200},
+            {"all": dict.fromkeys(("abs_rel", "sq_rel", "rmse", "rmse_log", "d1", "d2", "d3"), e)},
+        )
+        for k, (e, ratio) in enumerate(zip(errors, ratios, strict=True))
+    ]  # fmt: skip
+    return RowResult(method, seed, scores, temporal={"c": 0.1}, train_seconds=60.0 * seed)
+
+
+def test_seeds_are_averaged_and_stay_beside():
+    rows = [
+        fake("a", 1, [0.1, 0.1, 0.3, 0.3], [1, 1, 1, 1]),
+        fake("a", 2, [0.4, 0.4, 0.4, 0.4], [1, 3, 1, 3]),
+        fake("b", 1, [0.2, 0.2, 0.6, 0.6], [1, 1, 1, 1]),
+        fake("b", 2, [0.8, 0.8, 0.8, 0.8], [1, 3, 1, 3]),
+    ]
+    about = {"seed": [1, 2], "budget": "x", "device": "cpu", "says": "", "command": ""}
+    found = make_table(rows, about)
+    a = found["methods"]["a"]
+    assert a["all"]["abs_rel"] == pytest.approx(0.3)
+    assert a["all"]["per_seed"]["abs_rel"] == pytest.approx([0.2, 0.4])
+    assert a["scale_std"] == pytest.approx(0.25) and a["per_seed"]["scale_std"] == [0, 0.5]
+    assert a["train_seconds"] == 90
+    (pair,) = (p for p in found["paired"] if (p["metric"], p["stratum"]) == ("abs_rel", "all"))
+    assert (pair["first"], pair["second"]) == ("b", "a")
+    assert pair["ratio"] == pytest.approx(2) and pair["blocks"] == 4
+    assert "| b | a | abs_rel | all | 2.000 |" in markdown(found, "")
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,1", "-1", "1.5"])
+def test_bad_seeds_are_named(text):
+    with pytest.raises(ValueError, match="e.g. 1,2"):
+        parse_seeds(text)
+
+
+def test_bad_names_are_named():
+    assert parse_seeds("3,1") == [3, 1]
+    with pytest.raises(ValueError, match="smoke, quick, full"):
+        get_budget("huge")
+    with pytest.raises(ValueError, match="one of monodepth, sc_depth"):
+        check_methods(["magic"])
+    with pytest.raises(ValueError, match="once"):
+        check_methods(["monodepth", "monodepth"])
+    with pytest.raises(ValueError, match="plug-in|METHOD"):
+        check_methods(["motion_aware"])
+    assert np.isfinite(BUDGETS["full"].minutes)
