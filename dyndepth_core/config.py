@@ -24,7 +24,7 @@ PLUGINS = ("motion_aware",)  # names of the grammar; a plug-in may be named befo
 class Config(BaseModel):
     """Everything that decides the weights of a training, one section per owner."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     method: str = Field("monodepth", description="the published system to train")
     plugin: str | None = Field(None, description="plug-in added to the method; null = none")

@@ -107,7 +107,10 @@ def _write_model(path: Path) -> None:
     from dyndepth_core.inference.model_meta import ModelMeta
     from dyndepth_core.methods.depth_pose_graph import DepthPoseGraph
 
-    graph = DepthPoseGraph("resnet18", (16, 32, 64, 128, 256), 500.0, 0.1, 100.0)
+    graph = DepthPoseGraph(
+        encoder="resnet18", decoder_channels=(16, 32, 64, 128, 256), canonical_focal=500.0,
+        min_depth=0.1, max_depth=100.0,
+    )  # fmt: skip
     meta = ModelMeta(
         method="monodepth",
         architecture=graph.architecture,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from dyndepth_core.commands.output import check_json, write_json
 
 
 def command(
@@ -33,6 +34,7 @@ def command(
     the median, with what is inside the timer. Absolute times differ between machines; ratios
     matter.
     """
+    check_json(json_file)
     import torch
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -85,9 +87,7 @@ def command(
         "rows": {name: row.to_json() for name, row in rows.items()},
         "not_measured": absent,
     }
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(report, indent=1) + "\n")
+    write_json(json_file, report)
     _show(console, report)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from dyndepth_core.commands.output import check_json, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +49,7 @@ def command(
     `manifest.json` holds every file's SHA-256, the source bags and what was dropped and why. What
     is on disk is valid at any moment.
     """
+    check_json(json_file)
     from rich.console import Console
 
     from dyndepth_core.data.collect import CollectOptions
@@ -181,9 +183,7 @@ def _finish(
     }
     out.mkdir(parents=True, exist_ok=True)
     write_manifest(out, info)
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(info, indent=1) + "\n")
+    write_json(json_file, info)
 
 
 def _show(console: Console, out: Path, entries: list[dict]) -> None:

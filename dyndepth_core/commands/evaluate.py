@@ -3,11 +3,12 @@ it."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from dyndepth_core.commands.output import check_json, write_json
 
 if TYPE_CHECKING:
     from dyndepth_core.data.recording import Recording
@@ -60,6 +61,7 @@ def command(
     same_speed (dynamic, under 1 m/s relative to the camera), raised (0.3 m and more above the
     ground plane). A stratum is the mean over images with at least 100 of its pixels.
     """
+    check_json(json_file)
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -111,9 +113,7 @@ def command(
         "methods": result.table(),
         "paired": _pairs(result.scores),
     }
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(report, indent=1) + "\n")
+    write_json(json_file, report)
     _show(console, report, rule.says)
     if pictures is not None:
         from dyndepth_core.evaluation.report import save_pictures

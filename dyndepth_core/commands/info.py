@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from dyndepth_core.commands.output import STDOUT, check_json, write_json
+
 
 def command(
     model: Annotated[
@@ -21,6 +23,7 @@ def command(
     """Say what a model file holds: method, network, camera, scale, licence, and how it was
     trained.
     """
+    check_json(json_file)
     from dyndepth_core.inference.model_file import bundled_model
 
     if model is None:
@@ -28,12 +31,9 @@ def command(
     elif model.is_dir():
         model = model / "model.safetensors"
     content = describe(model)
-    if json_file is not None and str(json_file) == "-":
-        typer.echo(json.dumps(content, indent=2))
-        return
-    if json_file is not None:
-        json_file.write_text(json.dumps(content, indent=2) + "\n")
-    _show(content)
+    write_json(json_file, content)
+    if json_file != STDOUT:
+        _show(content)
 
 
 def describe(path: Path) -> dict[str, Any]:

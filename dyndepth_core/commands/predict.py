@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from dyndepth_core.commands.output import check_json, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,6 +66,7 @@ def command(
     to one factor. Writes OUT/depth/, OUT/color.mp4, OUT/calib.json (the camera of the depth images)
     and OUT/summary.json; a root of several recordings gets one such folder for each.
     """
+    check_json(json_file)
     from rich.console import Console
 
     from dyndepth_core.inference.batch import BatchOptions, notes
@@ -82,10 +84,7 @@ def command(
     for note in dict.fromkeys(note for one in sources for note in notes(one, predictor)):
         console.print(f"[yellow]note:[/yellow] {note}", soft_wrap=True)
     summaries = _predict_all(sources, predictor, out, options, console)
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        report = summaries[0] if len(summaries) == 1 else {"sources": summaries}
-        json_file.write_text(json.dumps(report, indent=1) + "\n")
+    write_json(json_file, summaries[0] if len(summaries) == 1 else {"sources": summaries})
 
 
 def _predict_all(

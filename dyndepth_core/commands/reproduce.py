@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from dyndepth_core.commands.output import check_json, write_json
+
 
 def command(
     methods: Annotated[
@@ -40,6 +42,7 @@ def command(
     Rows are stored: give the same command again to go on, or more methods to add rows; one row
     alone is --methods METHOD --seed S. Tune on seeds 0 to 19, report on 20 to 29, once.
     """
+    check_json(json_file)
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -73,8 +76,7 @@ def command(
             names, plan, seeds, out, minutes=minutes, device=device, workers=workers,
             command=line, say=lambda text: console.print(f"[bold]{text}[/bold]"), advance=advance,
         )  # fmt: skip
-    if json_file is not None:
-        json_file.write_text((out / "results.json").read_text())
+    write_json(json_file, table)
     _show(console, table, out)
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dyndepth_core.commands.output import check_json, write_json
+
 
 def command(
     method: Annotated[
@@ -49,6 +51,7 @@ def command(
     Example: dyndepth train --method monodepth --data recordings/ --out runs/first --set
     train.minutes=45
     """
+    check_json(json_)
     from dyndepth_core.config import load
     from dyndepth_core.training.run import CONFIG, resumed_request, train_run
 
@@ -73,10 +76,7 @@ def command(
     metrics = train_run(settings, data, out, resume=resume, start=from_)
     if not metrics:  # a process that Lightning started beside the first one, which reports
         return
-    if json_ is not None:
-        import json
-
-        json_.write_text(json.dumps(metrics, indent=2) + "\n")
+    write_json(json_, metrics)
     _report(out, metrics)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+MAX_SIDE = 16384  # pixels
 DISTORTION_MODELS = ("plumb_bob", "rational_polynomial", "equidistant")
 
 
@@ -33,10 +34,12 @@ class Calibration:
     source: str = ""
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.height < 1:
+        sides = self.width, self.height
+        whole = all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in sides)
+        if not (whole and min(sides) >= 1 and max(sides) <= MAX_SIDE):
             raise ValueError(
-                f"calibration: image size {self.width}x{self.height} is empty; give width and "
-                "height"
+                f"calibration: image size {self.width}x{self.height}; give width and height in "
+                f"pixels, whole numbers from 1 to {MAX_SIDE}"
             )
         given = [v for v in (self.fx, self.fy, self.cx, self.cy) if v is not None]
         if len(given) not in (0, 4):
@@ -94,7 +97,7 @@ class Calibration:
             fields.setdefault("rectified", not fields.get("distortion"))
             names = set(cls.__dataclass_fields__)
             return cls(**{k: v for k, v in fields.items() if k in names})
-        except (json.JSONDecodeError, TypeError, AttributeError, ValueError) as error:
+        except (TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"{path}: not a valid calib.json ({error})") from error
 
     def save(self, path: str | Path) -> None:

@@ -91,7 +91,7 @@ def decode_compressed(data: bytes, format: str = "") -> np.ndarray:
     if "compressedDepth" in format:
         raise ValueError("a compressedDepth topic is a depth image: choose a colour image topic")
     buffer = np.frombuffer(data, np.uint8)
-    _check_complete(buffer)
+    check_complete(buffer)
     mosaic = format.partition(";")[0].strip()
     if mosaic.startswith("bayer") and mosaic in _PACKED:
         raw = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
@@ -169,12 +169,17 @@ def _two_planes(
     return np.ascontiguousarray(cv2.cvtColorTwoPlane(grey, chroma, code)[:height, :width])
 
 
-def _check_complete(buffer: np.ndarray) -> None:
-    """Refuse truncated JPEG and PNG: OpenCV fills the missing part with grey and says nothing."""
+def check_complete(buffer: np.ndarray) -> None:
+    """ValueError on a truncated JPEG or PNG file (N,) uint8: OpenCV fills the missing part with
+    grey and says nothing.
+    """
     head, end = bytes(buffer[:8]), buffer.size
     if head.startswith(b"\xff\xd8"):
         tail = bytes(buffer[-4096:]).rstrip(b"\0")  # MJPEG cameras pad with zeros
         complete = b"\xff\xd9" in tail[-32:]
+        if not complete:  # phones append data of their own; a scan itself holds no marker
+            whole = buffer.tobytes()
+            complete = whole.rfind(b"\xff\xd9") > whole.rfind(b"\xff\xda")
     elif head == b"\x89PNG\r\n\x1a\n":
         complete = b"IEND" in bytes(buffer[-64:])
     elif end == 0:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import copy
 import csv
+import zipfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from dyndepth_core.data.calibration import Calibration
+from dyndepth_core.data.image_codec import check_complete
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
 ODOMETRY_KEYS = ("tx", "ty", "tz", "qx", "qy", "qz", "qw", "speed", "yaw_rate")
 DEPTH_PNG_SCALE = 256.0  # 16-bit PNG holds metres x 256, 0 = none (the KITTI convention)
+
+
+class DamagedImage(ValueError):
+    """An image file that cannot be decoded, or only in part."""
 
 
 class Recording:
@@ -73,10 +79,15 @@ class Recording:
         return self._files[i]
 
     def image(self, i: int) -> np.ndarray:
-        """Read image i as uint8 (H, W, 3) RGB; ValueError when the file cannot be decoded."""
-        image = cv2.imread(str(self._files[i]), cv2.IMREAD_COLOR)
+        """Read image i as uint8 (H, W, 3) RGB; DamagedImage when the file is no whole image."""
+        try:
+            buffer = np.frombuffer(self._files[i].read_bytes(), np.uint8)
+            check_complete(buffer)
+            image = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
+        except (ValueError, cv2.error) as error:
+            raise DamagedImage(f"{self._files[i]}: is damaged ({error}); re-record it") from error
         if image is None:
-            raise ValueError(
+            raise DamagedImage(
                 f"{self._files[i]}: cannot be decoded as an image; it is damaged, remove or "
                 "re-record it"
             )
@@ -121,8 +132,13 @@ class Recording:
         path = self._truth("velocity", i, ".npz")
         if path is None:
             return None
-        with np.load(path, allow_pickle=False) as data:
-            return data["velocity"].astype(np.float32)
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                return data["velocity"].astype(np.float32)
+        except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path}: damaged ground-truth velocity; render or convert it again"
+            ) from error
 
     def pose(self, i: int) -> np.ndarray | None:
         """T_world_cam, float64 (4, 4); None where unknown."""
@@ -131,7 +147,12 @@ class Recording:
     def odometry(self, i: int) -> dict[str, float] | None:
         """Vehicle odometry at the stamp (ODOMETRY_KEYS; metres, m/s, rad/s), None where unknown."""
         row = self._rows[i]
-        found = {k: float(row[k]) for k in ODOMETRY_KEYS if row.get(k) not in (None, "")}
+        try:
+            found = {k: float(row[k]) for k in ODOMETRY_KEYS if row.get(k) not in (None, "")}
+        except ValueError as error:
+            raise ValueError(
+                f"{self.path / 'frames.csv'}: odometry of row {row['index']}: {error}"
+            ) from error
         return found or None
 
 
@@ -143,14 +164,17 @@ def _read_frames(path: Path, files: list[Path]) -> tuple[list[Path], list[dict[s
         return files, [
             {"index": str(i), "stamp_ns": str(i * 100_000_000)} for i in range(len(files))
         ]
-    with path.open(newline="") as file:
-        rows = [r for r in csv.DictReader(file) if r.get("index") not in (None, "")]
-    if rows and None in rows[-1].values():  # a kill or a full disk cut the last line short
-        rows.pop()
     try:
+        with path.open(newline="") as file:
+            table = csv.DictReader(file)
+            if missing := {"index", "stamp_ns"} - set(table.fieldnames or ()):
+                raise ValueError(f"it has no column {' and no column '.join(sorted(missing))}")
+            rows = [r for r in table if r["index"] not in (None, "")]
+        if rows and None in rows[-1].values():  # a kill or a full disk cut the last line short
+            rows.pop()
         by_index = {int(r["index"]): r for r in rows}
-        [int(r["stamp_ns"]) for r in rows]
-    except (KeyError, ValueError, TypeError) as error:
+        np.array([int(r["stamp_ns"]) for r in rows], dtype=np.int64)
+    except (KeyError, ValueError, TypeError, OverflowError, csv.Error) as error:
         raise ValueError(
             f"{path}: every row needs an integer index and stamp_ns ({error})"
         ) from error
@@ -175,13 +199,15 @@ def _read_frames(path: Path, files: list[Path]) -> tuple[list[Path], list[dict[s
 def _read_poses(path: Path) -> dict[int, np.ndarray]:
     if not path.exists():
         return {}
-    with path.open(newline="") as file:
-        lines = list(csv.reader(file))[1:]
-    if lines and len(lines[-1]) < 13:  # a kill or a full disk cut the last line short
-        lines.pop()
     try:
+        with path.open(newline="") as file:
+            lines = list(csv.reader(file))[1:]
+        if lines and len(lines[-1]) < 13:  # a kill or a full disk cut the last line short
+            lines.pop()
         table = np.array(lines, dtype=np.float64).reshape(-1, 13)
-    except ValueError as error:
+        if not np.isfinite(table[:, 0]).all():
+            raise ValueError("an index is not finite")
+    except (ValueError, csv.Error) as error:
         raise ValueError(
             f"{path}: expected 13 numbers a row, index and T00..T23, rows of T_world_cam ({error})"
         ) from error

@@ -4,6 +4,7 @@ calibration only.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -14,15 +15,19 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from dyndepth_core.data.calibration import Calibration
-from dyndepth_core.data.recording import Recording
+from dyndepth_core.data.recording import DamagedImage, Recording
 from dyndepth_core.data.rectify import Rectifier
+from dyndepth_core.data.targets import find_targets
 from dyndepth_core.data.transforms import ColourJitter, flip_horizontal, plan_fit, zoom_crop
+
+log = logging.getLogger(__name__)
+MAX_DAMAGED = 20  # targets in a row that cannot be read before a training gives up
 
 
 class DataConfig(BaseModel):
     """How recordings become training samples."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     size: tuple[int, int] = Field(
         (128, 416), description="network input height and width in pixels, multiples of 32"
     )
@@ -30,7 +35,7 @@ class DataConfig(BaseModel):
         (-1, 1), description="source frames relative to the target, in strides"
     )
     target_rate_hz: float = Field(
-        10.0, gt=0, description="frames are taken at about this rate, by stamp (Hz)"
+        10.0, ge=1e-3, le=1e4, description="frames are taken at about this rate, by stamp (Hz)"
     )
     intrinsics: Literal["given", "pair", "video"] = Field(
         "given", description="K from calib.json, or learned"
@@ -52,10 +57,10 @@ class DataConfig(BaseModel):
     @classmethod
     def _size(cls, size: tuple[int, int]) -> tuple[int, int]:
         # Below 64, 1/32 of it is too small to pad by reflection.
-        if size[0] % 32 or size[1] % 32 or min(size) < 64:
+        if size[0] % 32 or size[1] % 32 or min(size) < 64 or max(size) > 8192:
             raise ValueError(
-                f"size {size}: height and width must be multiples of 32, at least 64, e.g. 128,416 "
-                "or 192,640"
+                f"size {size}: height and width must be multiples of 32, from 64 to 8192, e.g. "
+                "128,416 or 192,640"
             )
         return size
 
@@ -133,7 +138,11 @@ class SampleSource:
             for lens, r in zip(self._lenses, recordings, strict=True)
         ]
         self._fits = [plan_fit((c.height, c.width), config.size, c.K) for c in self._cameras]
-        self._targets = [(v, *t) for v, r in enumerate(recordings) for t in _targets(r, config)]
+        self._targets = [
+            (v, *t)
+            for v, r in enumerate(recordings)
+            for t in find_targets(r, config.target_rate_hz, config.source_offsets)
+        ]
         if not self._targets:
             spans = [len(r) for r in recordings]
             raise ValueError(
@@ -148,6 +157,7 @@ class SampleSource:
                     f"{r.path}: intrinsics unknown; add fx, fy, cx, cy to calib.json or use "
                     "--intrinsics video"
                 )
+        self._damaged: set[str] = set()
         self._cache: dict[tuple[int, int], np.ndarray] = {}
         self._room = config.cache_mb * 1_000_000 // (config.size[0] * config.size[1] * 3)
 
@@ -209,7 +219,7 @@ class SampleSource:
         Validation sources (train=False) walk through the targets in order and never augment.
         """
         drawn = list(enumerate(self._draw(step)))[rank::world]
-        rows = [self._one(t, step, slot) for slot, t in drawn]
+        rows = [self._readable(t, step, slot) for slot, t in drawn]
         images = (
             torch.from_numpy(np.stack([r[0] for r in rows]))
             .permute(0, 1, 4, 2, 3)
@@ -235,6 +245,20 @@ class SampleSource:
             dt=torch.tensor([r[3] for r in rows], dtype=torch.float32), video=videos,
             flipped=torch.tensor([r[5] for r in rows]), index=torch.tensor([r[6] for r in rows]),
         )  # fmt: skip
+
+    def _readable(self, target: int, step: int, slot: int) -> tuple:
+        """The target, or the next one whose images can be read: one damaged image among thousands
+        must not end a long training, and the next target is as much a function of the files.
+        """
+        for k in range(MAX_DAMAGED + 1):
+            try:
+                return self._one((target + k) % len(self._targets), step, slot)
+            except DamagedImage as error:
+                if str(error) not in self._damaged:
+                    self._damaged.add(str(error))
+                    log.warning("%s; targets that need it are left out", error)
+                if k == MAX_DAMAGED:
+                    raise
 
     def _one(self, target: int, step: int, slot: int) -> tuple:
         video, tgt, sources = self._targets[target]
@@ -267,28 +291,3 @@ def _lens(calib: Calibration) -> Rectifier | None:
         if calib.K is not None and calib.distortion and not calib.rectified
         else None
     )
-
-
-def _targets(recording: Recording, config: DataConfig) -> list[tuple[int, tuple[int, ...]]]:
-    """Targets and their sources: a stride that comes nearest to target_rate_hz, and no source
-    across a gap in time.
-    """
-    stamps = recording.stamps_ns.astype(np.float64) / 1e9
-    if len(stamps) < 2:
-        return []
-    period = float(np.median(np.diff(stamps)))
-    if period <= 0:
-        raise ValueError(f"{recording.path}: stamps do not increase; fix stamp_ns in frames.csv")
-    stride = max(1, round(1 / config.target_rate_hz / period))
-    found = []
-    for i in np.flatnonzero(recording.keep):
-        sources = tuple(int(i + o * stride) for o in config.source_offsets)
-        if min(sources) < 0 or max(sources) >= len(recording):
-            continue
-        gaps = [
-            (stamps[s] - stamps[i]) / (o * stride * period)
-            for s, o in zip(sources, config.source_offsets, strict=True)
-        ]
-        if all(0.5 < g < 2 for g in gaps):
-            found.append((int(i), sources))
-    return found

@@ -92,7 +92,10 @@ def network_forward(
     """ResNet-18 depth network, batch 1, as the Predictor runs it, against plain eager."""
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     K = np.array([[FOCAL, 0, (size[1] - 1) / 2], [0, FOCAL, (size[0] - 1) / 2], [0, 0, 1]])
-    graph = DepthPoseGraph("resnet18", DECODER, FOCAL, 0.1, 100.0)
+    graph = DepthPoseGraph(
+        encoder="resnet18", decoder_channels=DECODER, canonical_focal=FOCAL, min_depth=0.1,
+        max_depth=100.0,
+    )  # fmt: skip
     meta = ModelMeta(
         method="monodepth",
         architecture=graph.architecture,

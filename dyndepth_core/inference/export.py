@@ -22,9 +22,14 @@ def export_model(
 ) -> float:
     """Write `model` anew to `out`; returns the largest relative change of depth on noise images.
 
-    Raises FileNotFoundError or ValueError as `load_model`, and ValueError, leaving `out` as it was,
-    when the change is above `tolerance`; OSError when `out` cannot be written.
+    Raises FileNotFoundError or ValueError as `load_model`, and ValueError, writing nothing, when
+    `out` exists or the change is above `tolerance`; OSError when `out` cannot be written.
     """
+    out = Path(out)
+    if out.exists() or out.is_symlink():
+        raise ValueError(f"{out} is there already: give another --out, or remove it first")
+    if not out.parent.is_dir():
+        raise ValueError(f"{out}: there is no folder {out.parent}; make it first")
     graph, meta = load_model(model)
     smaller = graph.depth_only() if depth_only else graph
     meta = meta.model_copy(update={"architecture": smaller.architecture})

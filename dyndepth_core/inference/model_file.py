@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -49,6 +50,8 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     Raises OSError (disk full, no permission, no such directory); the old file is then untouched.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EEXIST, "is there already and is no ordinary file", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with open(temporary, "xb") as file:
@@ -56,6 +59,9 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -161,9 +167,13 @@ def _safetensors_header(path: Path, data: bytes) -> dict[str, Any]:
         raise _fault(path, f"is cut off ({len(data)} bytes, its header says {length})")
     try:
         header = json.loads(data[8 : 8 + length])
-        offsets = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
-        end = 8 + length + max(offsets, default=0)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        entries = [v for k, v in header.items() if k != "__metadata__"]
+        end = 8 + length + max((e["data_offsets"][1] for e in entries), default=0)
+        if not all(isinstance(n, int) and n >= 0 for e in entries for n in e["shape"]):
+            raise ValueError("a shape is no list of numbers")
+    except (
+        ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError
+    ) as error:  # fmt: skip
         raise _fault(path, f"is damaged (no safetensors header: {error})") from error
     if end > len(data):
         raise _fault(path, f"is cut off ({len(data)} of {end} bytes)")
@@ -176,7 +186,7 @@ def _parse_meta(path: Path, header: dict[str, Any]) -> ModelMeta:
         raise _fault(path, "was not written by dyndepth (it lacks our metadata)", _NAME_OURS)
     try:
         fields = json.loads(metadata[METADATA_KEY])
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise _fault(path, f"is damaged (its metadata is not JSON: {error})") from error
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise _fault(path, f"was not written by dyndepth (format is not {FORMAT})", _NAME_OURS)

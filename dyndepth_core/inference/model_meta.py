@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 FORMAT = "dyndepth-model"
 VERSION = 1  # raise it with every change of these fields; older versions stay readable
@@ -45,10 +45,10 @@ class ModelMeta(BaseModel):
     the network can express at that focal length, in its own unit.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     format: Literal["dyndepth-model"] = FORMAT
-    version: int = VERSION
+    version: int = Field(default=VERSION, ge=1)
     method: str
     architecture: dict[str, Any]
     input_size: tuple[int, int]
@@ -62,8 +62,8 @@ class ModelMeta(BaseModel):
     @field_validator("input_size")
     @classmethod
     def _positive_size(cls, size: tuple[int, int]) -> tuple[int, int]:
-        if min(size) < 1:
-            raise ValueError(f"input_size is {size}, both sides must be at least 1 pixel")
+        if min(size) < 32 or max(size) > 8192 or any(side % 32 for side in size):
+            raise ValueError(f"input_size is {size}, both sides must be multiples of 32 up to 8192")
         return size
 
     @field_validator("depth_range")
@@ -74,3 +74,11 @@ class ModelMeta(BaseModel):
                 f"depth_range is {limits}: it must be (nearest, farthest), 0 < nearest < farthest"
             )
         return limits
+
+    @model_validator(mode="after")
+    def _agrees_with_its_network(self) -> ModelMeta:
+        for name in ("method", "canonical_focal"):
+            own, network = getattr(self, name), self.architecture.get(name, getattr(self, name))
+            if own != network:
+                raise ValueError(f"{name} is {own}, but that of its architecture is {network}")
+        return self

@@ -9,7 +9,7 @@ import pkgutil
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from dyndepth_core.data.sample import Sample
@@ -139,6 +139,11 @@ def build_graph(architecture: dict[str, Any]) -> InferenceGraph:
     arguments = {k: v for k, v in architecture.items() if k != "method"}
     try:
         return graph_class(**arguments)
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, e['loc']))} {e['msg']}" for e in error.errors())
+        raise ValueError(
+            f"model file: architecture does not fit {architecture['method']}: {'; '.join(faults)}"
+        ) from error
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         raise ValueError(
             f"model file: architecture {arguments} does not fit {architecture['method']}: {error}"

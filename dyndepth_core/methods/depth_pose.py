@@ -90,15 +90,10 @@ class DepthPoseObjective(Objective):
             focal = float((self.intrinsics.log_focal[:, 0].exp() * 0.5 * (height + width)).mean())
         n = self.network
         graph = self.graph_class(
-            n.encoder,
-            n.decoder_channels,
-            focal,
-            n.min_depth,
-            n.max_depth,
-            n.width,
-            n.pose_encoder,
-            n.pose_downscale,
-        )
+            encoder=n.encoder, decoder_channels=n.decoder_channels, canonical_focal=focal,
+            min_depth=n.min_depth, max_depth=n.max_depth, width=n.width,
+            pose_encoder=n.pose_encoder, pose_downscale=n.pose_downscale,
+        )  # fmt: skip
         _copy_weights(self.depth_net, graph.depth_net)
         _copy_weights(self.pose_net, graph.pose_net)
         return graph.eval()

@@ -4,6 +4,9 @@ there.
 
 from __future__ import annotations
 
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from dyndepth_core.geometry.se3 import invert_T, make_T
@@ -11,40 +14,55 @@ from dyndepth_core.methods.base import InferenceGraph
 from dyndepth_core.networks.depth_net import DepthNet, disp_to_depth
 from dyndepth_core.networks.pose_net import PoseNet
 
+Channels = Annotated[int, Field(ge=1, le=4096)]
+
+
+class DepthPoseArchitecture(BaseModel):
+    """What rebuilds a DepthPoseGraph; bounds, because it may come out of a damaged file.
+
+    min_depth, max_depth: scene units of the training at canonical_focal (pixels at network size);
+    units: output units per unit of the training.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    encoder: Literal["efficientnet_lite0", "resnet18"]
+    decoder_channels: tuple[Channels, Channels, Channels, Channels, Channels]
+    canonical_focal: float = Field(gt=0)
+    min_depth: float = Field(gt=0)
+    max_depth: float = Field(gt=0)
+    width: float = Field(1.0, gt=0, le=4)
+    pose_encoder: Literal["efficientnet_lite0", "resnet18"] | None = None
+    pose_downscale: int = Field(1, ge=1, le=4)
+    units: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _range(self) -> DepthPoseArchitecture:
+        if self.min_depth >= self.max_depth:
+            raise ValueError(f"min_depth {self.min_depth:g} is not below {self.max_depth:g}")
+        return self
+
 
 class DepthPoseGraph(InferenceGraph):
     """depth = u f / f0 disp_to_depth(DepthNet(image)); T_src_tgt from PoseNet(previous, image), src
-    the previous image, its translation times u (`units`: output units per unit of the training).
+    the previous image, its translation times u (`units`).
+
+    Keyword arguments: those of DepthPoseArchitecture; ValueError when they are none.
     """
 
     method = "monodepth"  # a method with the same graph subclasses it
 
-    def __init__(
-        self,
-        encoder: str,
-        decoder_channels: tuple[int, ...],
-        canonical_focal: float,
-        min_depth: float,
-        max_depth: float,
-        width: float = 1.0,
-        pose_encoder: str | None = None,
-        pose_downscale: int = 1,
-        units: float = 1.0,
-    ) -> None:
+    def __init__(self, **architecture: Any) -> None:
         super().__init__()
-        self.architecture = {
-            "method": self.method, "encoder": encoder, "decoder_channels": list(decoder_channels),
-            "canonical_focal": canonical_focal, "min_depth": min_depth, "max_depth": max_depth,
-            "width": width, "pose_encoder": pose_encoder, "pose_downscale": pose_downscale,
-            "units": float(units),
-        }  # fmt: skip
+        a = DepthPoseArchitecture(**architecture)
+        self.architecture = {"method": self.method, **a.model_dump(mode="json")}
         self.canonical_focal, self.min_depth, self.max_depth = (
-            float(canonical_focal),
-            float(min_depth),
-            float(max_depth),
+            a.canonical_focal, a.min_depth, a.max_depth
+        )  # fmt: skip
+        self.depth_net = DepthNet(a.encoder, a.decoder_channels, (0,), a.width)
+        self.pose_net = (
+            PoseNet(a.pose_encoder, a.width, a.pose_downscale) if a.pose_encoder else None
         )
-        self.depth_net = DepthNet(encoder, tuple(decoder_channels), (0,), width)
-        self.pose_net = PoseNet(pose_encoder, width, pose_downscale) if pose_encoder else None
 
     def depth_only(self) -> DepthPoseGraph:
         """See InferenceGraph."""

@@ -6,7 +6,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from dyndepth_core.networks.encoders import Encoder
@@ -15,7 +15,7 @@ from dyndepth_core.networks.encoders import Encoder
 class NetworkConfig(BaseModel):
     """Networks of a method."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     encoder: str = Field(
         "efficientnet_lite0", description="depth encoder: efficientnet_lite0 or resnet18"
     )
@@ -29,8 +29,8 @@ class NetworkConfig(BaseModel):
         description="the pose network sees images this many times smaller (1, 2 or 4)",
     )
     width: float = Field(1.0, gt=0, le=4, description="channel factor of ResNet encoders")
-    decoder_channels: tuple[int, int, int, int, int] = Field(
-        (16, 32, 64, 128, 256), description="decoder channels at 1/1, 1/2, 1/4, 1/8, 1/16"
+    decoder_channels: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (
+        Field((16, 32, 64, 128, 256), description="decoder channels at 1/1, 1/2, 1/4, 1/8, 1/16")
     )
     pretrained: bool = Field(True, description="start the encoders from ImageNet weights")
     weights: str | None = Field(

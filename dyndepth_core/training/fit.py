@@ -19,7 +19,7 @@ from .interrupt import Abort, StopSignals
 from .monitor import Means, Monitor
 from .schedule import Budget, Clock, learning_rate, make_optimizer
 from .settings import TrainConfig
-from .source import step_loader, validation_batches
+from .source import of_worker, step_loader, validation_batches
 from .trainer import make_trainer
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,8 @@ def fit(
         with loop.stop:
             trainer.fit(loop)
         loop.finish()
+    except ValueError as error:
+        raise of_worker(error) from None
     except Abort:
         loop.state = "interrupted"
         raise KeyboardInterrupt from None
@@ -282,15 +284,11 @@ class _Loop(pl.LightningModule):
 
     def close(self) -> FitResult:
         """Leave metrics.json behind, however the training ended."""
+        clock = self.clock
         result = FitResult(
-            self.state,
-            self.clock.step,
-            self.clock.seconds(),
-            self.clock.step_ms(),
-            self.checkpoints.best,
-            self.validations,
-            self.health.state(),
-        )
+            self.state, clock.step, clock.seconds(), clock.step_ms(), self.checkpoints.best,
+            self.validations, self.health.state(),
+        )  # fmt: skip
         if self.monitor is not None:
             try:
                 self.monitor.close()

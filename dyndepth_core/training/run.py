@@ -71,8 +71,15 @@ def resumed_request(out: str | Path) -> tuple[list[Path], Path | None]:
         raise ValueError(
             f"{out}: no run to resume there (it has no {REQUEST}); leave --resume out to begin one"
         )
-    request = json.loads(path.read_text())
-    return [Path(p) for p in request["data"]], Path(request["from"]) if request["from"] else None
+    try:
+        request = json.loads(path.read_text())
+        start = request["from"]
+        return [Path(p) for p in request["data"]], Path(start) if start else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}): give --data and --out anew, without "
+            "--resume, or restore it"
+        ) from error
 
 
 def _check_folder(config: Config, out: Path, resume: bool) -> None:

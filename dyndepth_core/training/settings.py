@@ -31,7 +31,9 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
-    seed: int = Field(0, ge=0, description="seed of initialisation, sample order and augmentation")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="seed of initialisation, sample order and augmentation"
+    )
     steps: int | None = Field(
         20_000, ge=1, description="budget in optimiser steps; null = only `minutes` counts"
     )
@@ -40,7 +42,9 @@ class TrainConfig(BaseModel):
         gt=0,
         description="budget in minutes of wall clock; with `steps` too, whichever is used up first",
     )
-    batch_size: int = Field(4, ge=1, description="targets per step over all devices together")
+    batch_size: int = Field(
+        4, ge=1, le=65536, description="targets per step over all devices together"
+    )
     optimizer: Literal["adam", "adamw"] = Field(
         "adamw", description="adam, or adamw (decoupled weight decay)"
     )

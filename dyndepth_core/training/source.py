@@ -156,6 +156,14 @@ def step_loader(
     )
 
 
+def of_worker(error: ValueError) -> ValueError:
+    """What a data worker raised, without the traceback that torch writes into its message."""
+    text = str(error)
+    if "in DataLoader worker process" not in text:
+        return error
+    return ValueError(text.strip().splitlines()[-1].partition(": ")[2])
+
+
 def _shared_memory() -> int:
     """Free bytes of shared memory, which carries batches from a worker; plenty where there is no
     /dev/shm.

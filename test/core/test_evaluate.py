@@ -140,7 +140,10 @@ def models(tmp_path_factory):
     paths = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        graph = DepthPoseGraph("resnet18", (4, 4, 8, 8, 8), 60.0, 0.1, 80.0, 0.125, "resnet18")
+        graph = DepthPoseGraph(
+            encoder="resnet18", decoder_channels=(4, 4, 8, 8, 8), canonical_focal=60.0,
+            min_depth=0.1, max_depth=80.0, width=0.125, pose_encoder="resnet18",
+        )  # fmt: skip
         meta = ModelMeta(
             method="monodepth",
             architecture=graph.architecture,

@@ -1,5 +1,7 @@
 """`dyndepth export`, and the units a trained model speaks in."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from small_model import SIZE, camera, save_small_model
@@ -49,11 +51,21 @@ def test_float32_with_all_networks_changes_nothing(model, tmp_path):
 
 def test_a_file_that_would_see_otherwise_is_not_kept(model, tmp_path):
     out = tmp_path / "small.safetensors"
-    out.write_bytes(b"the old one")
     with pytest.raises(ValueError, match="nothing was written"):
         export_model(model, out, "float16", tolerance=0.0)
-    assert out.read_bytes() == b"the old one"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.safetensors", "small.safetensors"]
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_what_is_there_is_never_replaced(model, tmp_path):
+    old, link = tmp_path / "old.safetensors", tmp_path / "link.safetensors"
+    old.write_bytes(b"the old one")
+    link.symlink_to(tmp_path / "elsewhere")
+    for out in (old, link, tmp_path, Path("/dev/null")):
+        with pytest.raises(ValueError, match="is there already"):
+            export_model(model, out)
+    assert old.read_bytes() == b"the old one" and Path("/dev/null").is_char_device()
+    with pytest.raises(ValueError, match="there is no folder"):
+        export_model(model, tmp_path / "no" / "m.safetensors")
 
 
 def test_the_command_takes_a_run_and_refuses_what_is_none(model, tmp_path, capsys):
@@ -61,6 +73,7 @@ def test_the_command_takes_a_run_and_refuses_what_is_none(model, tmp_path, capsy
     options = ["--out", str(out), "--depth-only"]
     assert cli.main(["export", "--model", str(tmp_path), *options]) == 0
     assert "MB" in capsys.readouterr().out and out.is_file()
+    out.unlink()
     model.write_bytes(b"no model")
     assert cli.main(["export", "--model", str(model), *options]) == 2
     assert "model file" in capsys.readouterr().err

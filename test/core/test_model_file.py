@@ -1,6 +1,7 @@
 """Model files: what goes in comes out, and nothing else gets in."""
 
 import json
+import math
 import os
 import pickle
 import subprocess
@@ -180,7 +181,8 @@ def test_bad_metadata_names_the_field(good, tmp_path, field, value):
     ],
 )
 def test_unknown_architecture(good, tmp_path, architecture):
-    path = rewrite(good, tmp_path / "other.safetensors", architecture=architecture)
+    method = architecture.get("method", "monodepth")
+    path = rewrite(good, tmp_path / "other.safetensors", architecture=architecture, method=method)
     with pytest.raises(ValueError, match="cannot build .*update dyndepth"):
         load_model(path)
 
@@ -197,6 +199,42 @@ def test_weights_of_another_architecture(good, tmp_path):
     del tensors[next(iter(tensors))]
     with pytest.raises(ValueError, match="1 weights are missing"):
         load_model(rewrite(good, path, tensors))
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value"),
+    [
+        (0, "canonical_focal", math.nan), (0, "canonical_focal", -1), (0, "units", -24),
+        (0, "units", 0), (0, "units", math.inf), (0, "min_depth", -1), (0, "min_depth", 1e9),
+        (0, "max_depth", 0), (0, "pose_downscale", None), (0, "pose_downscale", 10**9),
+        (0, "width", 1e9), (0, "decoder_channels", [10**9] * 5), (0, "min_depth", 60.0),
+        (1, "canonical_focal", math.inf), (1, "canonical_focal", 61.0), (1, "method", "sc_depth"),
+        (1, "input_size", [33, 50]), (1, "input_size", [2**63, 2**63]), (1, "version", -1),
+        (1, "depth_range", [1, math.inf]),
+    ],
+)  # fmt: skip
+def test_values_that_would_give_wrong_depth_are_refused(good, tmp_path, where, name, value):
+    """None of them may reach a vehicle as negative, infinite or silently rescaled metres."""
+    meta = ARCHITECTURE | {"units": 1.0, "max_depth": 50.0}
+    changes = {name: value} if where else {"architecture": meta | {name: value}}
+    if name == "canonical_focal" and not where:
+        changes["canonical_focal"] = value
+    path = rewrite(good, tmp_path / "other.safetensors", **changes)
+    with pytest.raises(ValueError, match=f"model file .*{name}|{name}.*model file"):
+        load_model(path)
+
+
+def test_a_header_that_never_ends_is_damaged(tmp_path, good):
+    deep = b"{" + b'"a":[' * 100_000
+    (tmp_path / "deep.safetensors").write_bytes(len(deep).to_bytes(8, "little") + deep)
+    with pytest.raises(ValueError, match="is damaged"):
+        load_model(tmp_path / "deep.safetensors")
+    data = good.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + length].replace(b'"shape":', b'"shapf":', 1)
+    (tmp_path / "shapeless.safetensors").write_bytes(data[:8] + header + data[8 + length :])
+    with pytest.raises(ValueError, match="is damaged"):
+        read_meta(tmp_path / "shapeless.safetensors")
 
 
 def test_absent_and_directory(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dyndepth_core.data.calibration import Calibration
-from dyndepth_core.data.recording import Recording, open_recordings
+from dyndepth_core.data.recording import DamagedImage, Recording, open_recordings
 from dyndepth_core.data.writer import RecordingWriter, write_splits
 
 H, W = 24, 32
@@ -120,7 +120,10 @@ def test_an_empty_folder_is_named(tmp_path):
         ({"fx": -5.0}, "positive"),
         ({"fx": None}, "all of fx"),
         ({"fx": "wide"}, "calib.json"),
-        ({"width": 0}, "empty"),
+        ({"width": 0}, "whole numbers"),
+        ({"width": 1e5}, "whole"),
+        ({"fx": 10**400}, "calib.json"),
+        ({"height": True}, "whole numbers"),
         ({"width": None}, "calib.json"),
         ({"distortion": {"model": "pillow", "coeffs": [1.0]}}, "pillow"),
         ({"distortion": {"model": "plumb_bob"}}, "coeffs"),
@@ -223,6 +226,51 @@ def test_a_root_opens_as_its_sequences_whatever_else_lies_in_it(tmp_path):
     assert [r.name for r in open_recordings(tmp_path)] == ["a", "b"]
     assert [r.name for r in open_recordings(tmp_path / "b")] == ["b"]
     assert len(open_recordings(tmp_path / "b" / "images")[0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("frames.csv", b"a,b,c\n1,2,3\n", "no column index"),
+        ("frames.csv", b"\xb4\xff\x00", "frames.csv"),
+        ("frames.csv", b"index,stamp_ns\n0," + b"9" * 30 + b"\n", "frames.csv"),
+        ("frames.csv", b'index,stamp_ns\n0,"' + b"9" * 140_000, "frames.csv"),
+        ("poses.csv", b"index\n" + b"inf," + b"0," * 11 + b"0\n", "poses.csv"),
+        ("calib.json", b"[" * 100_000, "calib.json"),
+    ],
+)
+def test_damaged_tables_are_named(tmp_path, name, content, word):
+    path = record(tmp_path / "a")
+    (path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=word) as error:
+        Recording(path)
+    assert name in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04cut", b"some text", None])
+def test_damaged_velocity_is_named(tmp_path, content):
+    path = record(tmp_path / "a")
+    (path / "velocity").mkdir(exist_ok=True)
+    file = path / "velocity" / "000000.npz"
+    np.savez(file, other=np.zeros(3)) if content is None else file.write_bytes(content)
+    with pytest.raises(ValueError, match="000000.npz: damaged ground-truth velocity"):
+        Recording(path).velocity(0)
+
+
+def test_a_truncated_image_is_damaged_not_grey(tmp_path):
+    path = record(tmp_path / "a")
+    image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    whole = cv2.imencode(".jpg", image)[1].tobytes()
+    file = sorted((path / "images").iterdir())[0]
+    file.unlink()
+    file = file.with_suffix(".jpg")
+    for content in (whole[: len(whole) // 2], whole[:-2], b"", b"text"):
+        file.write_bytes(content)
+        with pytest.raises(DamagedImage, match=file.name):
+            Recording(path).image(0)
+    for content in (whole, whole + b"\0" * 700, whole + b"trailer of a phone" * 9):
+        file.write_bytes(content)
+        assert Recording(path).image(0).shape == (64, 96, 3)
 
 
 def test_splits_name_sequences_and_ranges(tmp_path):

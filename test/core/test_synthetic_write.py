@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 import zipfile
 
 import numpy as np
@@ -64,3 +69,34 @@ def test_bad_options_are_named(tmp_path):
     (tmp_path / "y" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="notes.txt"):
         command(out=tmp_path / "y", clips=1, frames=1)
+
+
+def test_clips_of_other_settings_are_not_passed_off_as_new_ones(tmp_path):
+    command(out=tmp_path / "a", seed=5, clips=1, frames=1, size="32x104", workers=1)
+    before = (tmp_path / "a" / "manifest.json").read_bytes()
+    for change in ({"frames": 2}, {"size": "32x96"}, {"seed": 6}):
+        with pytest.raises(ValueError, match="holds|other things"):
+            command(**{"out": tmp_path / "a", "seed": 5, "clips": 1, "frames": 1,
+                       "size": "32x104", "workers": 1, **change})  # fmt: skip
+    assert (tmp_path / "a" / "manifest.json").read_bytes() == before
+    command(out=tmp_path / "a", seed=5, clips=2, frames=1, size="32x104", workers=1)  # more is fine
+    assert len(open_recordings(tmp_path / "a")) == 2
+    with pytest.raises(ValueError, match="4096"):
+        command(out=tmp_path / "b", clips=1, frames=1, size="1000000x1000000")
+    assert not (tmp_path / "b").exists()
+
+
+def test_ctrl_c_is_one_line_and_what_is_complete_stays(tmp_path):
+    words = [sys.executable, "-m", "dyndepth_core.cli", "synth", "--out", tmp_path / "a"]
+    words += ["--clips", "4", "--frames", "500", "--size", "32x104"]
+    process = subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    end = time.monotonic() + 60
+    while not list(tmp_path.glob("a/.*.part/images/*.jpg")) and time.monotonic() < end:
+        time.sleep(0.1)
+    for _ in range(2):  # to the whole process group, as a terminal does
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.3)
+    text = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "Traceback" not in text and "stopped" in text, text

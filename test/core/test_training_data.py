@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import torch
 from training_helpers import (
     DATA,
     TINY,
@@ -98,9 +99,25 @@ def test_bad_data_leaves_no_run_folder_behind(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_worker_that_meets_a_damaged_image_says_which(tmp_path):
+def test_a_damaged_image_is_left_out_and_named_once(tmp_path, caplog):
+    """A long training does not end by it, and stays a function of its step."""
     root = make_recording(tmp_path / "data", "a", 12)
     image = root / "a" / "images" / "000003.png"
-    image.write_bytes(image.read_bytes()[:40])
-    with pytest.raises(ValueError, match="000003.png"):
+    image.write_bytes(image.read_bytes()[:-40])
+    needs = {1, 2, 3}  # targets 2, 3 and 4 look at frame 3; the first target is frame 1
+    first, again = source(root), source(root)
+    batches = [first.batch(k) for k in range(12)]
+    assert not needs & {int(i) for b in batches for i in b.index}
+    assert sum("000003.png" in r.message for r in caplog.records) == 1
+    for k in (11, 0, 5):
+        assert torch.equal(again.batch(k).tgt, batches[k].tgt)
+    done = fit(ToyObjective(), settings(workers=1), source(root), None, tmp_path / "run")
+    assert done.state == "done"
+
+
+def test_workers_without_a_readable_image_say_so_in_one_line(tmp_path):
+    root = make_recording(tmp_path / "data", "a", 12)
+    for image in (root / "a" / "images").iterdir():
+        image.write_bytes(image.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=r"^[^\n]*\.png: is damaged[^\n]*$"):
         fit(ToyObjective(), settings(workers=1), source(root), None, tmp_path / "run")

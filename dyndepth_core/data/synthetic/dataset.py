@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 from ..writer import write_manifest, write_splits
 from .world import World
 from .write import write_clip
+
+MANIFEST = "manifest.json"
+MAX_SIDE = 4096  # pixels
 
 
 def clip_names(seed: int, count: int) -> list[str]:
@@ -33,6 +40,8 @@ def render_dataset(
     interrupted call can be given again; advance(n) is called when n more clips are there. Raises
     ValueError when the folder holds anything else.
     """
+    if min(size) < 16 or max(size) > MAX_SIDE:
+        raise ValueError(f"size {size[0]}x{size[1]}: both sides must be 16 to {MAX_SIDE} pixels")
     names = clip_names(seed, sum(splits.values()))
     _check_root(out, names)
     todo = [
@@ -40,7 +49,13 @@ def render_dataset(
         for clip, name in enumerate(names)
         if not (out / name).is_dir()
     ]
+    about = {
+        "tool": "dyndepth synth", "seed": seed, "clips": len(names), "frames": frames,
+        "size": list(size),
+    }  # fmt: skip
+    _check_settings(out, about)
     out.mkdir(parents=True, exist_ok=True)
+    (out / MANIFEST).write_text(json.dumps(about) + "\n")  # until it is complete
     advance(len(names) - len(todo))
     for _ in _render_all(todo, workers):
         advance(1)
@@ -49,16 +64,7 @@ def render_dataset(
         lines[split] = names[first : first + count]
         first += count
     write_splits(out, lines)
-    write_manifest(
-        out,
-        {
-            "tool": "dyndepth synth",
-            "seed": seed,
-            "clips": len(names),
-            "frames": frames,
-            "size": list(size),
-        },
-    )
+    write_manifest(out, about)
 
 
 def _check_root(out: Path, names: list[str]) -> None:
@@ -71,13 +77,35 @@ def _check_root(out: Path, names: list[str]) -> None:
         )
 
 
+def _check_settings(out: Path, about: Mapping[str, Any]) -> None:
+    """Refuse to go on with clips that were rendered with other settings."""
+    path = out / MANIFEST
+    if not path.is_file():
+        return
+    try:
+        old = json.loads(path.read_text())
+        changed = [k for k in ("seed", "frames", "size") if old[k] != about[k]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged; give a new folder with --out") from error
+    if changed:
+        was = ", ".join(f"{k} {old[k]}" for k in changed)
+        raise ValueError(f"{out} holds clips of {was}: give a new folder with --out")
+
+
+def _die_quietly() -> None:
+    """Ctrl-C reaches every process of the terminal; the first one says what there is to say."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
+
 def _render_all(todo: list[tuple], workers: int) -> Iterator[str]:
     if workers == 1 or len(todo) < 2:
         yield from map(_render, todo)
         return
     # spawn: forking a process that has threads (BLAS, OpenCV) can deadlock
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        min(workers, len(todo)), mp_context=context, initializer=_die_quietly
+    ) as pool:
         jobs = [pool.submit(_render, job) for job in todo]
         try:
             for job in as_completed(jobs):

@@ -31,7 +31,7 @@ from dyndepth_core.methods.depth_pose import DepthPoseObjective
 class MonodepthConfig(BaseModel):
     """Loss of the monodepth method."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     scales: tuple[int, ...] = Field(
         (0,), description="decoder scales the loss looks at; the paper uses 0,1,2,3 (slower)"
     )

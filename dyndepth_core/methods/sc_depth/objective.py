@@ -23,7 +23,7 @@ from dyndepth_core.methods.sc_depth.pairs import Pairs
 class SCDepthConfig(BaseModel):
     """Loss of the sc_depth method."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     geometry: float = Field(
         0.5, ge=0, description="weight of the geometry consistency loss (paper: 0.5)"
     )
