@@ -42,6 +42,10 @@ def isolated_environment(domain: int) -> dict[str, str]:
     """
     outside = ("ROS_DISCOVERY_SERVER", "ROS_NAMESPACE", "ROS_STATIC_PEERS")
     env = {k: v for k, v in os.environ.items() if k not in outside}
+    # what lies in the working folder must not be imported in the place of a library
+    env["PYTHONSAFEPATH"] = "1"
+    root = str(Path(__file__).resolve().parents[1])
+    env["PYTHONPATH"] = os.pathsep.join(p for p in (env.get("PYTHONPATH"), root) if p)
     env["ROS_DOMAIN_ID"] = str(domain)
     env["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     if env.get("ROS_DISTRO") == "humble":  # newer ones warn about it

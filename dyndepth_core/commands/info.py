@@ -99,7 +99,8 @@ def _show(content: dict[str, Any]) -> None:
     config = provenance.pop("config", {}) or {}
     for name, value in provenance.items():
         table.add_row(
-            f"trained: {name.replace('_', ' ')}", _plain(value) if value else "not stated"
+            f"trained: {name.replace('_', ' ')}",
+            "not stated" if value in (None, "") else _plain(value),
         )
     for name, value in config.items():
         text = _pairs(value) if isinstance(value, dict) else _plain(value)

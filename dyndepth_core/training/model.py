@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,9 +87,10 @@ def _provenance(
     )
 
 
+@functools.cache
 def git_revision() -> str:
     """Revision of the source tree this package runs from, with `-dirty` when it was changed;
-    empty when installed.
+    empty when installed. Asked first when a training begins: the tree may change meanwhile.
     """
     folder = Path(__file__).resolve().parent
 

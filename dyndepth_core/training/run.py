@@ -18,7 +18,7 @@ from ..inference.model_file import load_model, save_model
 from ..methods import get_method
 from ..methods.base import Objective
 from .checkpoint import write_atomic, write_json
-from .model import trained_model
+from .model import git_revision, trained_model
 from .settings import RUNTIME_FIELDS
 from .source import fingerprint, split_recordings
 from .stages import Stage, StageContext, hash_file, read_record, run_stages
@@ -43,6 +43,7 @@ def train_run(
     `resume` goes on where it stopped).
     """
     out = Path(out)
+    git_revision()
     first = _is_first_process()
     if first:
         _check_folder(config, out, resume)

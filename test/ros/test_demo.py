@@ -55,8 +55,13 @@ def children_of(out: Path) -> dict[int, str]:
     return found
 
 
-def test_the_whole_chain(model_file, tmp_path):
+def test_the_whole_chain(model_file, tmp_path, monkeypatch):
     out = tmp_path / "demo"
+    if sys.version_info >= (3, 11):  # a script of the user's that has the name of a library
+        monkeypatch.chdir(tmp_path)
+        for name in ("numpy", "json", "cv2"):
+            (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")
+        monkeypatch.setenv("PYTHONSAFEPATH", "1")  # of the command itself: it is no script
     process = start_demo(out, "--frames", FRAMES, "--seed", 1001, "--model", model_file)
     text = process.communicate(timeout=3 * PATIENCE)[0]
     assert process.returncode == 0, text
