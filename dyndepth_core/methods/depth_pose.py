@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from dyndepth_core.data.sample import Sample
@@ -15,6 +16,36 @@ from dyndepth_core.methods.base import Objective
 from dyndepth_core.methods.depth_pose_graph import DepthPoseGraph
 from dyndepth_core.networks.depth_net import DepthNet, disp_to_depth
 from dyndepth_core.networks.pose_net import PoseNet, VideoIntrinsics
+
+
+class DepthPoseConfig(BaseModel):
+    """What the losses of these methods share: photometric error, and the start of a training."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    ssim_weight: float = Field(
+        0.85, ge=0, le=1, description="share of SSIM in the photometric error"
+    )
+    automask: bool = Field(True, description="drop pixels the unwarped source explains better")
+    pyramid: int = Field(
+        4, ge=1, le=5, description="image levels (1/1, 1/2, ...) that judge the depth early on"
+    )
+    pyramid_until: float = Field(
+        0.5, ge=0, le=1, description="progress at which only the full resolution is left"
+    )
+    pose_lr_factor: float = Field(
+        2.5, gt=0, description="learning rate of the pose network over that of the rest"
+    )
+    pose_first: float = Field(
+        0.08, ge=0, lt=1, description="share of the training in which only motion learns"
+    )
+
+    def pyramid_weight(self, progress: float) -> float:
+        """Weight of the smaller images: 1 at the start, 0 from `pyramid_until` on or without
+        them.
+        """
+        if self.pyramid < 2 or not self.pyramid_until:
+            return 0.0
+        return max(0.0, 1 - progress / self.pyramid_until)
 
 
 class DepthPoseObjective(Objective):
@@ -30,6 +61,8 @@ class DepthPoseObjective(Objective):
         self, config: Any, videos: list[str], canonical_focal: float, scales: tuple[int, ...] = (0,)
     ) -> None:
         super().__init__()
+        self.config: DepthPoseConfig = config.objective
+        self.lr_factors = {"pose_net": self.config.pose_lr_factor}
         self.network, self.canonical_focal = config.network, float(canonical_focal)
         network, intrinsics = config.network, config.data.intrinsics
         self.depth_net = DepthNet(network.encoder, network.decoder_channels, scales, network.width)
@@ -42,6 +75,13 @@ class DepthPoseObjective(Objective):
         if network.pretrained:
             self.depth_net.encoder.load_imagenet(network.weights)
             self.pose_net.encoder.load_imagenet(network.weights)
+
+    def disps(self, images: Tensor, progress: float) -> dict[int, Tensor]:
+        """Disps of images (B, 3, H, W) per scale; without gradient while only motion learns."""
+        # While motions are wrong, the best depth is infinite: there the disp head saturates.
+        learns = torch.is_grad_enabled() and progress >= self.config.pose_first
+        with torch.set_grad_enabled(learns):
+            return self.depth_net(images)
 
     def motions(self, sample: Sample) -> tuple[Tensor, Tensor, Tensor]:
         """T_src_tgt (B, S, 4, 4), K (B, 3, 3) in pixels, depth_scale (B,): see Predictions.

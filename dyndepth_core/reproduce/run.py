@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ def reproduce(
     check_methods(methods)
     results: list[RowResult] = []
     tests: dict[int, list[Recording]] = {}
+    folders: dict[tuple[str, int], Path] = {}
     for seed in seeds:
         data = out / "data" / f"seed_{seed}"
         total = sum(budget.clips.values())
@@ -78,8 +79,7 @@ def reproduce(
         for method in methods:
             say(f"{method}, seed {seed}")
             config = row_config(method, budget, seed, minutes)
-            folder = out / "rows" / method / f"seed_{seed}"
-            _make_room(folder, config)
+            folder = folders[method, seed] = row_folder(out, config, method, seed)
             count = _Count(f"scoring {method}, seed {seed}", tests[seed], advance)
             results.append(run_row(config, data, tests[seed], folder, seed, device, count))
         count = _Count(f"scoring baselines, seed {seed}", tests[seed], advance, 2)
@@ -98,15 +98,16 @@ def reproduce(
     table = as_json(make_table(results, about))
     write_atomically(out / "results.json", (json.dumps(table, indent=1) + "\n").encode())
     write_atomically(out / "results.md", markdown(table, command).encode())
-    _draw(results, table, tests, out, device)
+    _draw(results, table, tests, folders, out, device)
     return table
 
 
-def _make_room(folder: Path, config: Config) -> None:
-    """A run of another configuration is of no use to this row: it goes."""
-    stored = folder / "run" / "config.yaml"
-    if stored.is_file() and load(stored).model_dump() != config.model_dump():
-        shutil.rmtree(folder)
+def row_folder(out: Path, config: Config, method: str, seed: int) -> Path:
+    """Folder of a row; another configuration has another one, so that nothing trained is lost."""
+    settings = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    return (
+        out / "rows" / method / f"seed_{seed}_{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+    )
 
 
 class _Count:
@@ -141,6 +142,7 @@ def _draw(
     results: Sequence[RowResult],
     table: dict[str, Any],
     tests: dict[int, list[Recording]],
+    folders: dict[tuple[str, int], Path],
     out: Path,
     device: str,
 ) -> None:
@@ -157,8 +159,8 @@ def _draw(
     if tracks:
         draw_trajectories(tracks, truth, out / "plots" / "trajectories.png")
     for row in results:
-        model = out / "rows" / row.method / f"seed_{row.seed}" / "run" / MODEL
-        if model.is_file():
+        if (row.method, row.seed) in folders:
+            model = folders[row.method, row.seed] / "run" / MODEL
             arm = ModelArm(Predictor(model, device=device))
             folder = out / "plots" / f"{row.method}_seed_{row.seed}"
             save_pictures(

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.metrics import METRICS, STRATA, scale_std_per_clip
-from ..evaluation.runner import Evaluation
 from ..evaluation.statistics import compare_clips, compare_scores
 from .rows import BASELINES, RowResult, flatten
 
@@ -28,8 +27,7 @@ def make_table(results: Sequence[RowResult], about: Mapping[str, Any]) -> dict[s
 
 def _one(row: RowResult) -> dict[str, Any]:
     """Figures of one row of one seed, as results.json has them."""
-    table = Evaluation({row.method: row.scores}, {row.method: row.ego} if row.ego else {})
-    figures = table.table()[row.method]
+    figures = row.evaluation().table()[row.method]
     if row.temporal:
         figures["temporal_change"] = float(np.mean(list(row.temporal.values())))
     for name in COSTS:

@@ -11,7 +11,7 @@ from dyndepth_core.evaluation.metrics import ImageScore
 from dyndepth_core.reproduce import rows as rows_module
 from dyndepth_core.reproduce.budgets import BUDGETS, Budget, get_budget
 from dyndepth_core.reproduce.rows import RowResult
-from dyndepth_core.reproduce.run import check_methods, reproduce, row_config
+from dyndepth_core.reproduce.run import check_methods, reproduce, row_config, row_folder
 from dyndepth_core.reproduce.table import make_table, markdown
 
 TINY = Budget(
@@ -66,8 +66,13 @@ def test_stored_rows_are_not_trained_again_and_one_can_be_run_alone(table, out, 
     assert list(again["methods"]) == ["sc_depth", "row_prior", "plane"]
 
 
+def test_another_configuration_has_a_folder_of_its_own(out):
+    one, two = (row_folder(out, row_config("sc_depth", TINY, 5, m), "sc_depth", 5) for m in (1, 2))
+    assert one != two and one.parent == two.parent == out / "rows" / "sc_depth"
+
+
 def test_a_damaged_or_foreign_row_is_made_anew(table, out, tmp_path):
-    row = out / "rows" / "sc_depth" / "seed_5" / "result.json"
+    (row,) = out.glob("rows/sc_depth/seed_5_*/result.json")
     key = json.loads(row.read_text())["key"]
     assert RowResult.read(row, key).method == "sc_depth"
     assert RowResult.read(row, "other") is None

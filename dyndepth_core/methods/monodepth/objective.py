@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from dyndepth_core.data.sample import Sample
@@ -25,38 +25,18 @@ from dyndepth_core.losses.photometric import (
 )
 from dyndepth_core.losses.smoothness import edge_aware_smoothness
 from dyndepth_core.methods.base import LossTerms, Predictions
-from dyndepth_core.methods.depth_pose import DepthPoseObjective
+from dyndepth_core.methods.depth_pose import DepthPoseConfig, DepthPoseObjective
 
 
-class MonodepthConfig(BaseModel):
+class MonodepthConfig(DepthPoseConfig):
     """Loss of the monodepth method."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     scales: tuple[int, ...] = Field(
         (0,), description="decoder scales the loss looks at; the paper uses 0,1,2,3 (slower)"
     )
     smoothness: float = Field(
         1e-3, ge=0, description="weight of edge-aware smoothness at full resolution"
     )
-    ssim_weight: float = Field(
-        0.85, ge=0, le=1, description="share of SSIM in the photometric error"
-    )
-    pyramid: int = Field(
-        4,
-        ge=1,
-        le=5,
-        description="image levels (1/1, 1/2, ...) that judge the finest disp early on",
-    )
-    pyramid_until: float = Field(
-        0.5, ge=0, le=1, description="progress at which only the full resolution is left"
-    )
-    pose_lr_factor: float = Field(
-        2.5, gt=0, description="learning rate of the pose network over that of the rest"
-    )
-    pose_first: float = Field(
-        0.08, ge=0, lt=1, description="share of the training in which only motion learns"
-    )
-    automask: bool = Field(True, description="drop pixels the unwarped source explains better")
 
     @field_validator("scales")
     @classmethod
@@ -84,27 +64,17 @@ class MonodepthObjective(DepthPoseObjective):
 
     def __init__(self, config: Any, videos: list[str], canonical_focal: float) -> None:
         super().__init__(config, videos, canonical_focal, config.objective.scales)
-        self.config: MonodepthConfig = config.objective
-        self.lr_factors = {"pose_net": self.config.pose_lr_factor}
 
     def predict(self, sample: Sample, progress: float = 1.0) -> Predictions:
         """Depth of tgt, motion to every source (one forward pass for all pairs), intrinsics."""
-        # While motions are wrong, the best depth is infinite: there the disp head saturates.
-        learns = torch.is_grad_enabled() and progress >= self.config.pose_first
-        with torch.set_grad_enabled(learns):
-            disps = self.depth_net(sample.tgt_net)
-        return Predictions(disps, *self.motions(sample))
+        return Predictions(self.disps(sample.tgt_net, progress), *self.motions(sample))
 
     def losses(self, sample: Sample, predictions: Predictions, progress: float = 1.0) -> LossTerms:
         """See the class. In float32 also under autocast: SSIM's variances and the warp do not
         survive half precision.
         """
         with torch.autocast(sample.tgt.device.type, enabled=False):
-            coarse = (
-                max(0.0, 1 - progress / self.config.pyramid_until)
-                if self.config.pyramid_until
-                else 0.0
-            )
+            coarse = self.config.pyramid_weight(progress)
             return self._losses(sample, predictions, self.training, coarse)
 
     def _losses(
@@ -133,7 +103,7 @@ class MonodepthObjective(DepthPoseObjective):
             "photometric": torch.stack(photometric).mean(),
             "smoothness": self.config.smoothness * torch.stack(smoothness).mean(),
         }
-        if coarse > 0 and self.config.pyramid > 1:
+        if coarse > 0:
             levels = []
             for level in range(1, self.config.pyramid):
                 view = _View.of(sample, predictions.K, level, self.config.ssim_weight, noise)

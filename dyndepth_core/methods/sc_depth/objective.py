@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from dyndepth_core.data.sample import Sample
@@ -15,39 +14,22 @@ from dyndepth_core.losses.consistency import self_discovered_mask
 from dyndepth_core.losses.photometric import masked_mean, min_reprojection
 from dyndepth_core.losses.smoothness import edge_aware_smoothness
 from dyndepth_core.methods.base import LossTerms, Predictions
-from dyndepth_core.methods.depth_pose import DepthPoseObjective
+from dyndepth_core.methods.depth_pose import DepthPoseConfig, DepthPoseObjective
 from dyndepth_core.methods.depth_pose_graph import DepthPoseGraph
 from dyndepth_core.methods.sc_depth.pairs import Pairs
 
 
-class SCDepthConfig(BaseModel):
+class SCDepthConfig(DepthPoseConfig):
     """Loss of the sc_depth method."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     geometry: float = Field(
         0.5, ge=0, description="weight of the geometry consistency loss (paper: 0.5)"
     )
     smoothness: float = Field(
         0.1, ge=0, description="weight of edge-aware smoothness of the depth (paper: 0.1)"
     )
-    ssim_weight: float = Field(
-        0.85, ge=0, le=1, description="share of SSIM in the photometric error"
-    )
-    automask: bool = Field(True, description="drop pixels the unwarped source explains better")
     self_discovered: bool = Field(
         True, description="weight the photometric error down where the two depths disagree"
-    )
-    pyramid: int = Field(
-        4, ge=1, le=5, description="image levels (1/1, 1/2, ...) that judge the depth early on"
-    )
-    pyramid_until: float = Field(
-        0.5, ge=0, le=1, description="progress at which only the full resolution is left"
-    )
-    pose_lr_factor: float = Field(
-        2.5, gt=0, description="learning rate of the pose network over that of the rest"
-    )
-    pose_first: float = Field(
-        0.08, ge=0, lt=1, description="share of the training in which only motion learns"
     )
 
 
@@ -80,26 +62,18 @@ class SCDepthObjective(DepthPoseObjective):
 
     graph_class = SCDepthGraph
 
-    def __init__(self, config: Any, videos: list[str], canonical_focal: float) -> None:
-        super().__init__(config, videos, canonical_focal)
-        self.config: SCDepthConfig = config.objective
-        self.lr_factors = {"pose_net": self.config.pose_lr_factor}
-
     def predict(self, sample: Sample, progress: float = 1.0) -> SCPredictions:
         """Depth of tgt and of every source in one forward pass, motions, intrinsics."""
         batch, sources = sample.dt.shape
         images = torch.cat((sample.tgt_net[:, None], sample.src_net), 1).flatten(0, 1)
-        # While motions are wrong, the best depth is infinite: there the disp head saturates.
-        learns = torch.is_grad_enabled() and progress >= self.config.pose_first
-        with torch.set_grad_enabled(learns):
-            disps = self.depth_net(images)[0].unflatten(0, (batch, 1 + sources))
+        disps = self.disps(images, progress)[0].unflatten(0, (batch, 1 + sources))
         return SCPredictions({0: disps[:, 0]}, *self.motions(sample), disps[:, 1:])
 
     def losses(
         self, sample: Sample, predictions: SCPredictions, progress: float = 1.0
     ) -> LossTerms:
         """See the class; in float32 also under autocast."""
-        config, until = self.config, self.config.pyramid_until
+        config = self.config
         with torch.autocast(sample.tgt.device.type, enabled=False):
             pairs = self._pairs(sample, predictions)
             found = pairs.compare(config.ssim_weight, config.automask, self.training)
@@ -110,8 +84,8 @@ class SCDepthObjective(DepthPoseObjective):
                 "geometry": config.geometry * masked_mean(found.inconsistency, found.valid),
                 "smoothness": config.smoothness * edge_aware_smoothness(depth, sample.tgt),
             }
-            coarse = max(0.0, 1 - progress / until) if until else 0.0
-            if coarse > 0 and config.pyramid > 1:
+            coarse = config.pyramid_weight(progress)
+            if coarse > 0:
                 smaller = [pairs.smaller(level) for level in range(1, config.pyramid)]
                 scores = [
                     p.compare(config.ssim_weight, config.automask, self.training) for p in smaller
