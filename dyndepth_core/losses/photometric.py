@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dyndepth_core.losses.parallel import mean_count
+
 C1, C2 = 0.01**2, 0.03**2  # Wang et al. 2004, images in [0, 1]
 SSIM_WEIGHT = 0.85
 TIE_BREAK = 1e-5
@@ -89,5 +91,16 @@ def automask(reprojection: Tensor, identity: Tensor) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """sum(values mask) / max(sum(mask), 1): 0, not NaN, when everything is masked."""
-    return (values * mask).sum() / mask.sum().clamp(min=1)
+    """sum(values mask) / max(sum(mask), 1): 0, not NaN, when everything is masked. In data-parallel
+    training over the pixels of all processes (parallel.mean_count).
+    """
+    return (values * mask).sum() / mean_count(mask)
+
+
+def tie_break(identity: Tensor) -> Tensor:
+    """Noise (1, 1, H, W) for identity errors (N, C, H, W): decides where warp and source explain a
+    pixel equally well.
+
+    One map for the whole batch: drawn with the step's seed it is the same in every process.
+    """
+    return TIE_BREAK * torch.randn_like(identity[:1, :1])

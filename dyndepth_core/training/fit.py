@@ -17,6 +17,7 @@ from .checkpoint import Checkpoints, finite, write_json
 from .health import Health
 from .interrupt import Abort, StopSignals
 from .monitor import Means, Monitor
+from .parallel import share_batch_norms
 from .schedule import Budget, Clock, learning_rate, make_optimizer
 from .settings import TrainConfig
 from .source import of_worker, step_loader, validation_batches
@@ -59,6 +60,8 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     trainer = make_trainer(config, folder, objective.partial_gradients)
     objective.to(memory_format=torch.channels_last)
+    if trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+        share_batch_norms(objective)
     loop = _Loop(objective, config, train, val, folder, label)
     try:
         with loop.stop:
@@ -140,9 +143,8 @@ class _Loop(pl.LightningModule):
         self._tick()
         for group in self.optimizer.param_groups:
             group["lr"] = group["factor"] * learning_rate(self.config, self.clock.progress)
-        # Noise is a function of (seed, step, rank): no generator's state has to survive a restart.
-        seed = (self.config.seed * 1_000_003 + self.clock.step) * 4096 + self.global_rank
-        torch.manual_seed(seed % (1 << 63))
+        # Noise is a function of (seed, step), in every process the same: nothing to restore.
+        torch.manual_seed((self.config.seed * 1_000_003 + self.clock.step) * 4096 % (1 << 63))
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         progress = self.clock.progress
@@ -278,9 +280,8 @@ class _Loop(pl.LightningModule):
         """After a complete training: put the best weights into the objective."""
         if self.clock.progress >= 1.0:
             self.state = "done"
-        weights = self.checkpoints.best_weights() if self.state == "done" else None
-        if weights is not None:
-            self.objective.load_state_dict(weights)
+            if (weights := self.checkpoints.best_weights()) is not None:
+                self.objective.load_state_dict(weights)
 
     def close(self) -> FitResult:
         """Leave metrics.json behind, however the training ended."""

@@ -39,6 +39,7 @@ def make_trainer(config: TrainConfig, folder: Path, partial_gradients: bool) -> 
         precision=_precision(config.precision, cuda),
         max_epochs=1,
         benchmark=cuda,
+        sync_batchnorm=cuda and config.devices * config.nodes > 1,  # CPU: parallel.py
         default_root_dir=folder,
         # what follows is done in this package, without its cost per step
         logger=False,

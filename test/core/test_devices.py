@@ -1,56 +1,138 @@
-"""Several devices: the weights are those of one device, for each takes a part of the same batch."""
+"""Several devices: gradients and weights are those of one, each takes a part of the batch."""
 
+import os
+import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from training_helpers import make_recording, source
+import torch.distributed as dist
+from torch import nn
+from training_helpers import TINY, make_recording, source
 
-SCRIPT = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {here!r})
-import torch
-from training_helpers import ToyObjective, settings, source
-from dyndepth_core.training.fit import fit
+from dyndepth_core.losses.photometric import masked_mean
+from dyndepth_core.training.parallel import share_batch_norms
 
-class Plain(ToyObjective):  # batch norm sees its own part only, and noise is that of the process
-    def __init__(self):
-        super().__init__()
-        self.norm = torch.nn.Identity()
+STEPS = ("train.batch_size=4", "train.clip_norm=0", "train.device=cpu", "network.width=0.25")
 
-    def losses(self, sample, predictions, progress=1.0):
-        terms = super().losses(sample, predictions, progress)
-        error = (predictions.disps[0] - sample.tgt.mean(1, keepdim=True)).square().mean()
-        return type(terms)(error, {{"photometric": error}}, terms.maps)
 
-devices, root, out = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-config = settings(batch_size=4, devices=devices, device="cpu", steps=8, clip_norm=1.0)
-result = fit(Plain(), config, source(root, 4), source(root, 4, train=False), out)
-assert result.state == "done" and result.step == 8
-"""
+def train(root, out, method, *settings, wait=True, **environment):
+    """`dyndepth train` as a process of its own."""
+    given = [f"--set={s}" for s in (*TINY, *STEPS, *settings)]
+    command = [sys.executable, "-m", "dyndepth_core.cli", "train", "--method", method]
+    command += ["--data", str(root), "--out", str(out), *given]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )  # fmt: skip
+    return finish(process, out) if wait else process
+
+
+def finish(process, out):
+    """Its checkpoint when it has ended well."""
+    try:
+        text = process.communicate(timeout=280)[0]
+    finally:
+        process.kill()
+    assert process.returncode == 0, text
+    return torch.load(out / "stages/train/last.ckpt", weights_only=True)
+
+
+def gradients(state):
+    """Those of a single step: Adam's running mean is a tenth of them."""
+    return [10 * s["exp_avg"] for s in state["optimizer"]["state"].values()]
+
+
+# A minimum or a mask decides by the last bit here and there which of two equal errors has the
+# gradient of a pixel; in so small an image one pixel is 1e-4, also between two orders of one batch.
+PLAIN = ("objective.automask=false", "data.source_offsets=[1]")
+
+
+@pytest.mark.parametrize("method", ["monodepth", "sc_depth"])
+def test_two_processes_have_the_gradients_of_one(tmp_path, method):
+    """Batch norms and the means over visible pixels span both."""
+    root = make_recording(tmp_path / "data")
+    settings = (*PLAIN, "train.steps=1", "objective.pose_first=0", "train.optimizer=adam")
+    one, two = (
+        gradients(train(root, tmp_path / f"run{n}", method, *settings, f"train.devices={n}"))
+        for n in (1, 2)
+    )
+    whole = torch.cat([g.flatten() for g in one])
+    assert len(one) == len(two) and whole.norm() > 1e-3
+    assert all(g.norm() > 0 for g in one if g.ndim == 4)
+    error = torch.cat([g.flatten() for g in two]) - whole
+    assert error.norm() < 1e-4 * whole.norm()
+
+
+def share(rank, folder):
+    """One of two processes: half of a batch through a norm and a masked mean, in float64."""
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    images, mask, norm = batch_of_four()
+    share_batch_norms(norm)
+    mine = slice(rank, None, 2)
+    loss = masked_mean(norm(images[mine]).square(), mask[mine])
+    loss.backward()
+    torch.save(
+        [loss.detach(), norm[0].weight.grad, *norm.state_dict().values()], folder / f"{rank}.pt"
+    )
+    dist.destroy_process_group()
+
+
+def batch_of_four():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn((4, 3, 5, 6), generator=generator, dtype=torch.float64) + 2
+    mask = (
+        torch.rand((4, 1, 5, 6), generator=generator)
+        < torch.tensor([0.9, 0.1, 0.8, 0.0])[:, None, None, None]
+    )
+    return images, mask.double(), nn.Sequential(nn.BatchNorm2d(3)).double().train()
+
+
+def test_norms_and_masked_means_span_the_processes(tmp_path):
+    """One process sees 0.85 of its pixels, the other 0.05; their mean is that over all pixels."""
+    torch.multiprocessing.spawn(share, (tmp_path,), nprocs=2)
+    images, mask, norm = batch_of_four()
+    loss = masked_mean(norm(images).square(), mask)
+    loss.backward()
+    (loss_0, grad_0, *state_0), (loss_1, grad_1, *state_1) = (
+        torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)
+    )
+    assert torch.allclose((loss_0 + loss_1) / 2, loss, rtol=1e-12)
+    assert torch.allclose((grad_0 + grad_1) / 2, norm[0].weight.grad, rtol=1e-10)
+    for own, other, whole in zip(state_0, state_1, norm.state_dict().values(), strict=True):
+        assert torch.equal(own, other) and torch.allclose(own, whole, rtol=1e-12)
 
 
 @pytest.mark.soak
 def test_two_processes_train_what_one_does(tmp_path):
+    """Across the change from motion alone to depth and motion, with validation."""
     root = make_recording(tmp_path / "data")
-    script = tmp_path / "train.py"
-    script.write_text(SCRIPT.format(here=str(Path(__file__).parent)))
-    states = []
-    for devices in (1, 2):
-        out = tmp_path / f"run{devices}"
-        arguments = [sys.executable, str(script), str(devices), str(root), str(out)]
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=280)
-        assert done.returncode == 0, done.stderr
-        states.append(torch.load(out / "last.ckpt", weights_only=True))
-    one, two = states
-    assert one["step"] == two["step"] == 8
-    for name, value in one["model"].items():
-        assert torch.allclose(value, two["model"][name], atol=1e-5), name
-    scores = [[v["score"] for v in s["validations"]] for s in states]
-    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    settings = ("train.steps=8", "objective.pose_first=0.3", "train.validate_every=4")
+    states = [
+        train(root, tmp_path / f"run{n}", "sc_depth", *settings, f"train.devices={n}")
+        for n in (1, 2)
+    ]
+    one, two = ([v["score"] for v in s["validations"]] for s in states)
+    assert one == pytest.approx(two, rel=1e-2)
     begin = source(root, 4).batch(0)
     parts = [source(root, 4).batch(0, rank, 2) for rank in (0, 1)]
     assert torch.equal(begin.tgt[1::2], parts[1].tgt)
+
+
+@pytest.mark.soak
+def test_two_machines_train_together(tmp_path):
+    """The two-node command of the README; the machines share the folders."""
+    root, out = make_recording(tmp_path / "data"), tmp_path / "run"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    machines = [
+        train(
+            root, out, "monodepth", "train.steps=4", "train.nodes=2", wait=False,
+            NODE_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=port,
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    assert all(finish(m, out)["step"] == 4 for m in machines)
+    assert (out / "model.safetensors").is_file()

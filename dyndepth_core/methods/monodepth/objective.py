@@ -16,12 +16,12 @@ from dyndepth_core.data.sample import Sample
 from dyndepth_core.geometry.camera import resize_K
 from dyndepth_core.geometry.warp import inverse_warp
 from dyndepth_core.losses.photometric import (
-    TIE_BREAK,
     ImageStats,
     automask,
     image_stats,
     min_reprojection,
     photometric_error,
+    tie_break,
 )
 from dyndepth_core.losses.smoothness import edge_aware_smoothness
 from dyndepth_core.methods.base import LossTerms, Predictions
@@ -168,7 +168,7 @@ class _View:
             errors = photometric_error(src, target, ssim_weight)
             identity = min_reprojection(errors.unflatten(0, (-1, sources)).squeeze(2))
             if noise:
-                identity = identity + TIE_BREAK * torch.randn_like(identity)
+                identity = identity + tie_break(identity)
         K = resize_K(K.float(), 0.5**level, 0.5**level).repeat_interleave(sources, 0)
         return cls(src, target, identity, K)
 

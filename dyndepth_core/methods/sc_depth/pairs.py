@@ -12,7 +12,12 @@ from dyndepth_core.geometry.camera import resize_K
 from dyndepth_core.geometry.warp import correspond
 from dyndepth_core.geometry.warp import sample as look_up
 from dyndepth_core.losses.consistency import depth_inconsistency
-from dyndepth_core.losses.photometric import TIE_BREAK, image_stats, masked_mean, photometric_error
+from dyndepth_core.losses.photometric import (
+    image_stats,
+    masked_mean,
+    photometric_error,
+    tie_break,
+)
 
 
 @dataclass
@@ -69,7 +74,7 @@ class Pairs:
             identity = photometric_error(self.image_b, target, ssim_weight)
             valid = seen.valid
             if automask:
-                tie = TIE_BREAK * torch.randn_like(identity) if noise else 0.0
+                tie = tie_break(identity) if noise else 0.0
                 valid = valid & (error < identity + tie)
         inconsistency = depth_inconsistency(seen.z_src, look_up(self.depth_b, seen.pixels))
         return Comparison(error, identity, inconsistency, valid.to(error.dtype), warped)
