@@ -29,6 +29,10 @@ def command(
             "--split", help="train, val or test puts all clips there; auto: 80, 10 and 10 %."
         ),
     ] = "auto",
+    camera: Annotated[
+        str,
+        typer.Option("--camera", help="car, or hand: carried by somebody who walks at 1.4 m/s."),
+    ] = "car",
     workers: Annotated[int, typer.Option("--workers", min=1, help="Rendering processes.")] = 2,
 ) -> None:
     """Render clips of the synthetic driving world: images, calibration, stamps and exact ground
@@ -51,6 +55,8 @@ def command(
     height, width = parse_size(size)
     if split not in ("auto", "train", "val", "test"):
         raise ValueError(f"--split {split!r}: choose auto, train, val or test")
+    if camera not in ("car", "hand"):
+        raise ValueError(f"--camera {camera!r}: choose car or hand")
     columns = (
         TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), TextColumn("clips"),
         TimeRemainingColumn(),
@@ -59,7 +65,7 @@ def command(
         task = progress.add_task("", total=clips)
         render_dataset(
             out, seed, _shares(clips, split), frames, (height, width), workers,
-            lambda n: progress.advance(task, n),
+            lambda n: progress.advance(task, n), camera == "hand",
         )  # fmt: skip
     Console().print(
         f"{clips} clips of {frames} frames at {height}x{width} in {out}", highlight=False

@@ -35,6 +35,9 @@ class DepthPoseConfig(BaseModel):
     pose_lr_factor: float = Field(
         2.5, gt=0, description="learning rate of the pose network over that of the rest"
     )
+    intrinsics_lr_factor: float = Field(
+        5.0, gt=0, description="learning rate of intrinsics per video over that of the rest"
+    )
     pose_first: float = Field(
         0.08, ge=0, lt=1, description="share of the training in which only motion learns"
     )
@@ -62,7 +65,10 @@ class DepthPoseObjective(Objective):
     ) -> None:
         super().__init__()
         self.config: DepthPoseConfig = config.objective
-        self.lr_factors = {"pose_net": self.config.pose_lr_factor}
+        self.lr_factors = {
+            "pose_net": self.config.pose_lr_factor,
+            "intrinsics": self.config.intrinsics_lr_factor,
+        }
         self.network, self.canonical_focal = config.network, float(canonical_focal)
         network, intrinsics = config.network, config.data.intrinsics
         self.depth_net = DepthNet(network.encoder, network.decoder_channels, scales, network.width)
@@ -106,11 +112,11 @@ class DepthPoseObjective(Objective):
         elif K_pair is not None:
             learned = K_pair.unflatten(0, (batch, sources)).mean(1)
             K = torch.where(sample.K_known.view(-1, 1, 1), K, learned)
-        # An unknown camera defines the canonical one: its own focal length is only known once it is
-        # learned.
-        scale = torch.where(
-            sample.K_known, sample.K[:, 0, 0] / self.canonical_focal, torch.ones_like(K[:, 0, 0])
-        )
+        # Without gradient: the focal length is learned from how the image moves, not by making
+        # everything nearer. One of a single pair is too noisy to scale depth with.
+        focal = K[:, 0, 0].detach()
+        known = sample.K_known | (self.intrinsics is not None)
+        scale = torch.where(known, focal / self.canonical_focal, torch.ones_like(focal))
         return T_src_tgt.unflatten(0, (batch, sources)), K, scale
 
     def depth(self, disp: Tensor, scale: Tensor) -> Tensor:
@@ -121,18 +127,12 @@ class DepthPoseObjective(Objective):
 
     @torch.no_grad()
     def inference_graph(self) -> DepthPoseGraph:
-        """Depth at scale 0 and motion; the learned focal length becomes the canonical one where the
-        camera was unknown.
-        """
-        focal = self.canonical_focal
-        if self.intrinsics is not None:
-            height, width = self.intrinsics.size
-            focal = float((self.intrinsics.log_focal[:, 0].exp() * 0.5 * (height + width)).mean())
+        """Depth at scale 0 and motion."""
         n = self.network
         graph = self.graph_class(
-            encoder=n.encoder, decoder_channels=n.decoder_channels, canonical_focal=focal,
-            min_depth=n.min_depth, max_depth=n.max_depth, width=n.width,
-            pose_encoder=n.pose_encoder, pose_downscale=n.pose_downscale,
+            encoder=n.encoder, decoder_channels=n.decoder_channels,
+            canonical_focal=self.canonical_focal, min_depth=n.min_depth, max_depth=n.max_depth,
+            width=n.width, pose_encoder=n.pose_encoder, pose_downscale=n.pose_downscale,
         )  # fmt: skip
         _copy_weights(self.depth_net, graph.depth_net)
         _copy_weights(self.pose_net, graph.pose_net)

@@ -38,7 +38,9 @@ def trained_model(
     """
     graph = objective.inference_graph()
     parent = read_meta(start) if start else None
-    units = parent.architecture.get("units", 1.0) if parent else typical_units(graph, frames)
+    units = (
+        parent.architecture.get("units", 1.0) if parent else typical_units(objective, graph, frames)
+    )
     graph.architecture["units"] = units
     network = config.network
     meta = ModelMeta(
@@ -54,12 +56,11 @@ def trained_model(
 
 
 @torch.no_grad()
-def typical_units(graph: InferenceGraph, frames: SampleSource) -> float:
+def typical_units(objective: Objective, graph: InferenceGraph, frames: SampleSource) -> float:
     """TYPICAL_DEPTH over the median, over images, of the median predicted depth."""
     medians = []
     for batch in validation_batches(frames, UNIT_BATCHES, frames.names):
-        K = batch.K.clone()
-        K[~batch.K_known, 0, 0] = graph.canonical_focal  # as in training
+        K = objective.predict(batch, 1.0).K  # learned ones, too
         medians.append(graph(batch.tgt, None, K)[0].flatten(1).median(1).values)
     return TYPICAL_DEPTH / float(torch.cat(medians).median())
 

@@ -17,6 +17,7 @@ from ..data.sample import SampleSource
 from ..inference.model_file import load_model, save_model
 from ..methods import get_method
 from ..methods.base import Objective
+from .cameras import report_cameras
 from .checkpoint import write_atomic, write_json
 from .model import git_revision, trained_model
 from .settings import RUNTIME_FIELDS
@@ -179,6 +180,9 @@ def _stage(
                 config, objective, held_out or source, data, weights_of, start
             )
             save_model(context.run / MODEL, graph, meta)
+            if config.data.intrinsics == "video":
+                still = SampleSource(train, config.data, settings.batch_size, settings.seed, False)
+                report_cameras(objective, still, context.run)
         return [context.run / MODEL]
 
     return Stage(name, inputs, run)

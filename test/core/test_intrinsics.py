@@ -93,11 +93,17 @@ def test_a_pair_is_a_camera_of_its_own_and_both_pairs_of_a_target_agree(recordin
         assert weight.grad.abs().sum() > 0
 
 
-def test_the_graph_takes_the_learned_focal_length_for_canonical(recordings):
-    objective, _ = setup(recordings, "video")
+def test_depth_follows_the_learned_focal_length(recordings):
+    """Cameras of one mixture share one depth network: depth = f / f0 of what it says, in training
+    and on the vehicle.
+    """
+    objective, source = setup(recordings, "video")
     with torch.no_grad():
-        objective.intrinsics.log_focal[:, 0] = torch.tensor([100 / 80, 60 / 80]).log()
-    assert objective.inference_graph().canonical_focal == pytest.approx(80.0)
-    with torch.no_grad():
-        objective.intrinsics.log_focal[:, 0] = torch.tensor(50 / 80).log()
-    assert objective.inference_graph().canonical_focal == pytest.approx(50.0)
+        objective.intrinsics.log_focal[:] = torch.tensor([100 / 80, 60 / 80]).log()
+    batch = replace(source.batch(0), video=torch.tensor([0, 1, 0, 1]))
+    found = objective.predict(batch)
+    torch.testing.assert_close(found.depth_scale * FOCAL, torch.tensor([100.0, 60.0, 100.0, 60.0]))
+    assert not found.depth_scale.requires_grad and found.K.requires_grad
+    graph = objective.eval().inference_graph()
+    depth = objective.depth(objective.predict(batch).disps[0], found.depth_scale)
+    torch.testing.assert_close(graph(batch.tgt_net, None, found.K)[0], depth)

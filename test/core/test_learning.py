@@ -67,7 +67,7 @@ def test_motion_is_learned_from_depth(recording):
         losses.append(terms.terms["photometric"].item())
         errors.append(((t - true).norm(dim=-1) / true.norm(dim=-1)).mean().item())
     assert np.mean(losses[-10:]) < 0.4 * np.mean(losses[:3])
-    assert errors[0] > 0.8 and np.mean(errors[-10:]) < 0.35
+    assert errors[0] > 0.8 and np.mean(errors[-10:]) < 0.5
 
 
 def test_the_first_twenty_losses_are_these(recording):

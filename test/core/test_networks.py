@@ -1,5 +1,6 @@
 """Encoders, decoder, pose network and learned intrinsics: shapes, sizes, weights, start values."""
 
+import math
 import sys
 
 import pytest
@@ -283,14 +284,16 @@ def test_intrinsics_per_video_start_at_the_mean_side_and_the_centre():
 def test_intrinsics_per_video_are_its_own_and_mirror_with_the_image():
     net = VideoIntrinsics(2, (64, 96))
     with torch.no_grad():
-        net.log_focal[1] = torch.tensor([0.1, -0.2])
+        net.log_focal[1], net.aspect[1] = 0.1, -2.0
         net.centre[1] = torch.tensor([0.05, -0.1])
     both = torch.tensor([1, 1, 0])
     a, b, other = net(both, torch.tensor([False, True, False])).unbind(0)
+    assert a[0, 0].item() == pytest.approx(80 * math.exp(-0.1))
+    assert a[1, 1].item() == pytest.approx(80 * math.exp(0.3))
     assert a[0, 2].item() == pytest.approx(0.55 * 96 - 0.5)
     assert a[1, 2].item() == pytest.approx(0.4 * 64 - 0.5)
     assert b[0, 2].item() == pytest.approx(95 - a[0, 2].item())
     torch.testing.assert_close(a[[0, 1], [0, 1]], b[[0, 1], [0, 1]])
     assert a[1, 2] == b[1, 2] and other[0, 0] == 80
     net(both, torch.tensor([False, True, False]))[:, 0].sum().backward()
-    assert net.log_focal.grad[1, 0] > 0 and net.centre.grad[1, 0].abs() < 1e-4
+    assert net.log_focal.grad[1] > 0 and net.centre.grad[1, 0].abs() < 1e-4

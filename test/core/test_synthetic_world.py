@@ -139,8 +139,8 @@ def test_any_size_shows_the_same_scene():
 
 def test_cameras_and_streets_vary_within_their_ranges():
     worlds = [World(seed, clip, SIZE) for seed in range(4) for clip in range(6)]
-    pitch = np.degrees([world.camera_pitch for world in worlds])
-    height = np.array([world.camera_height for world in worlds])
+    pitch = np.degrees([world.mount.pitch for world in worlds])
+    height = np.array([world.mount.height for world in worlds])
     focal = np.array([world.calib.fx / SIZE[1] for world in worlds])
     assert np.abs(pitch).max() <= 2.0 and np.ptp(pitch) > 2.0
     assert height.min() >= 1.2 and height.max() <= 2.2 and np.ptp(height) > 0.6
@@ -151,7 +151,7 @@ def test_cameras_and_streets_vary_within_their_ranges():
     for world in worlds[::3]:  # the camera is where it should be, above and along the road
         T = world.camera_pose(5)
         above = T[2, 3] - float(world.network.height(T[0, 3], T[1, 3]))
-        assert above == pytest.approx(world.camera_height, abs=0.12)
+        assert above == pytest.approx(world.mount.height, abs=0.12)
         car = world.odometry(5)
         heading = math.atan2(
             2 * (car["qw"] * car["qz"] + car["qx"] * car["qy"]),

@@ -33,25 +33,26 @@ def render_dataset(
     size: tuple[int, int],
     workers: int = 2,
     advance: Callable[[int], None] = lambda clips: None,
+    walking: bool = False,
 ) -> None:
     """Render clips (seed, 0), (seed, 1), ... of `frames` frames at size (H, W) into a root.
 
-    splits: number of clips per split, in order. Clips that are there already are kept, so that an
-    interrupted call can be given again; advance(n) is called when n more clips are there. Raises
-    ValueError when the folder holds anything else.
+    splits: number of clips per split, in order; walking: see World. Clips that are there already
+    are kept, so that an interrupted call can be given again; advance(n) is called when n more clips
+    are there. Raises ValueError when the folder holds anything else.
     """
     if min(size) < 16 or max(size) > MAX_SIDE:
         raise ValueError(f"size {size[0]}x{size[1]}: both sides must be 16 to {MAX_SIDE} pixels")
     names = clip_names(seed, sum(splits.values()))
     _check_root(out, names)
     todo = [
-        (out, name, seed, clip, frames, *size)
+        (out, name, seed, clip, frames, *size, walking)
         for clip, name in enumerate(names)
         if not (out / name).is_dir()
     ]
     about = {
         "tool": "dyndepth synth", "seed": seed, "clips": len(names), "frames": frames,
-        "size": list(size),
+        "size": list(size), "camera": "hand" if walking else "car",
     }  # fmt: skip
     _check_settings(out, about)
     out.mkdir(parents=True, exist_ok=True)
@@ -84,7 +85,8 @@ def _check_settings(out: Path, about: Mapping[str, Any]) -> None:
         return
     try:
         old = json.loads(path.read_text())
-        changed = [k for k in ("seed", "frames", "size") if old[k] != about[k]]
+        old.setdefault("camera", "car")
+        changed = [k for k in ("seed", "frames", "size", "camera") if old[k] != about[k]]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged; give a new folder with --out") from error
     if changed:
@@ -120,9 +122,9 @@ def _render(job: tuple) -> str:
     import cv2
 
     cv2.setNumThreads(1)
-    out, name, seed, clip, frames, height, width = job
+    out, name, seed, clip, frames, height, width, walking = job
     partial = out / f".{name}.part"
     shutil.rmtree(partial, ignore_errors=True)
-    write_clip(partial, World(seed, clip, (height, width), frames))
+    write_clip(partial, World(seed, clip, (height, width), frames, walking=walking))
     partial.rename(out / name)
     return name

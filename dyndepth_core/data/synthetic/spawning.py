@@ -8,6 +8,7 @@ import numpy as np
 
 from .agents import FIRST_AGENT, Agent
 from .junctions import Junctions
+from .mount import PACE
 from .streets import Network
 from .vehicles import CAR_SHARE
 
@@ -23,6 +24,7 @@ class Spawner:
         scenario: str,
         lengths: list[float],
         people: int,
+        walking: bool = False,
     ):
         self.rng, self.network, self.junctions, self.scenario = rng, network, junctions, scenario
         self.lengths, self.people = lengths, people
@@ -32,13 +34,17 @@ class Spawner:
         self.serial = 0
         self.time = 0.0
         self.next = {"oncoming": 0.0, "beside": 0.0, "cross": 0.0, "lead": 0.0, "jay": 0.0}
-        lane = self.lanes[int(rng.integers(style.lanes))]
-        cruise = float(np.clip(rng.normal(9.3, 2.3), 4.5, 15.0))
+        # lane and speed of the ego's car; the cars around are spread by them in any case
+        self.lane = lane = self.lanes[int(rng.integers(style.lanes))]
+        self.cruise = cruise = float(np.clip(rng.normal(9.3, 2.3), 4.5, 15.0))
         start = self._start()
         v = 0.0 if scenario == "stand" else cruise
         self.ego = Agent(0, "ego", start, lane, v, cruise, d_wish=lane)
         self.agents: list[Agent] = [self.ego]
         self._populate()
+        if walking:  # on the right pavement, between its trees and the houses
+            self.ego.d = self.ego.d_wish = -(style.half + max(0.62 * style.pavement, 1.2))
+            self.ego.v = self.ego.wish = PACE
 
     def _start(self) -> float:
         net = self.network
@@ -87,12 +93,12 @@ class Spawner:
                     ego.s = s - 2.25 - 4.4 - float(rng.uniform(0.8, 3.0))
                 else:
                     ego.s = min(ego.s, s - 14.0)
-            self._new("car", s, ego.d, ego.v * min(factor, 1.0), ego.wish * factor)
+            self._new("car", s, self.lane, ego.v * min(factor, 1.0), self.cruise * factor)
         for s in np.arange(ego.s + 12.0, ego.s + 160.0, 1.0):
             if rng.random() < 0.028 * self.busy:
                 self._oncoming(float(s))
         if style.lanes == 2:
-            other = self.lanes[0] + self.lanes[1] - ego.d
+            other = self.lanes[0] + self.lanes[1] - self.lane
             for _ in range(int(rng.integers(1, 4))):
                 s = ego.s + float(rng.uniform(-18, 35))
                 if all(a.kind == "ego" or abs(a.s - s) > 9 or a.d != other for a in self.agents):
@@ -102,7 +108,7 @@ class Spawner:
                         s,
                         other,
                         max(ego.v + faster, 0.0) if ego.v else 0.0,
-                        ego.wish + faster,
+                        self.cruise + faster,
                     )
         elif rng.random() < 0.3 and self.scenario == "drive":
             self._overtake(ego.s - float(rng.uniform(-4, 10)))
@@ -147,11 +153,11 @@ class Spawner:
         if now > self.next["beside"]:
             self.next["beside"] = now + float(rng.exponential(7.0)) + 3.0
             if len(self.lanes) == 2:
-                other = self.lanes[0] + self.lanes[1] - ego.d
+                other = self.lanes[0] + self.lanes[1] - self.lane
                 s = ego.s - 24.0
                 if all(abs(a.s - s) > 12 or abs(a.d - other) > 1 for a in self.agents):
                     self._new(
-                        "overtaker", s, other, ego.v + 3.0, ego.wish + float(rng.uniform(2, 5))
+                        "overtaker", s, other, ego.v + 3.0, self.cruise + float(rng.uniform(2, 5))
                     )
             elif self.scenario != "stand":
                 self._overtake(ego.s - 22.0)
@@ -161,9 +167,9 @@ class Spawner:
                 self._new(
                     "car",
                     ego.s + 165.0,
-                    ego.d,
-                    0.7 * ego.wish,
-                    ego.wish * float(rng.uniform(0.5, 0.9)),
+                    self.lane,
+                    0.7 * self.cruise,
+                    self.cruise * float(rng.uniform(0.5, 0.9)),
                 )
         if now > self.next["cross"]:
             first = now < 0.25

@@ -30,12 +30,13 @@ class Traffic:
         dt: float,
         lengths: list[float],
         people: int,
+        walking: bool = False,
     ):
         self.network = network
         self.substeps = max(int(math.ceil(dt / 0.1 - 1e-6)), 1)
         self.dt = dt / self.substeps
         self.junctions = Junctions(rng, network)
-        self.spawner = Spawner(rng, network, self.junctions, scenario, lengths, people)
+        self.spawner = Spawner(rng, network, self.junctions, scenario, lengths, people, walking)
         self.ego = self.spawner.ego
         self.history: list[Snapshot] = []
         for _ in range(3):

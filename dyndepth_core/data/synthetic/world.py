@@ -8,8 +8,6 @@ from functools import cached_property
 
 import numpy as np
 
-from dyndepth_core.data.calibration import Calibration
-
 from . import models
 from .actors import Actors
 from .atlas import Atlas
@@ -17,6 +15,7 @@ from .faces import CASTER
 from .ground import albedo, draw_paint, visible
 from .layout import Assets, Layout
 from .light import ShadowMap, draw_weather, expose, sky
+from .mount import CarMount, HandMount, draw_camera
 from .raster import Grid
 from .render import View, gather, object_colors, trace
 from .streets import Network
@@ -36,7 +35,7 @@ class Frame:
     image uint8 (H, W, 3) RGB; depth float32 (H, W) metres along z, 0 = sky; instances int32 (H, W),
     0 = background; dynamic bool (H, W), moves at 1 m/s or more; velocity float32 (H, W, 3) m/s
     relative to the ground in this frame's optical axes; T_world_cam float64 (4, 4); odometry of the
-    vehicle; stamp_ns; road bool (H, W).
+    vehicle, none when walking; stamp_ns; road bool (H, W).
     """
 
     image: np.ndarray
@@ -45,13 +44,16 @@ class Frame:
     dynamic: np.ndarray
     velocity: np.ndarray
     T_world_cam: np.ndarray
-    odometry: dict[str, float]
+    odometry: dict[str, float] | None
     stamp_ns: int
     road: np.ndarray
 
 
 class World:
-    """Everything about one clip follows from (seed, clip); frames may be asked for in any order."""
+    """Everything about one clip follows from (seed, clip); frames may be asked for in any order.
+
+    walking: the camera is in the hand of a walker on the pavement instead of on a car.
+    """
 
     def __init__(
         self,
@@ -60,6 +62,7 @@ class World:
         size: tuple[int, int] = (128, 416),
         frames: int | None = None,
         rate_hz: float = 10.0,
+        walking: bool = False,
     ):
         height, width = size
         if height < 16 or width < 16:
@@ -78,6 +81,9 @@ class World:
         self.scenario = str(
             rng.choice(["drive", "turn", "stop", "stand"], p=[0.70, 0.14, 0.07, 0.09])
         )
+        if walking:  # lights are for cars
+            self.scenario = "drive"
+        self.walking = walking
         self.grade = float(rng.choice([0.0, 1.0], p=[0.15, 0.85]) * rng.uniform(0.01, 0.058))
         first = (
             float(rng.uniform(130, 190))
@@ -87,7 +93,10 @@ class World:
         self.network = Network(
             np.random.default_rng((seed, clip, 2)), self.style, first, self.grade
         )
-        self._camera(np.random.default_rng((seed, clip, 3)))
+        rng = np.random.default_rng((seed, clip, 3))
+        self.calib = draw_camera(rng, size)
+        self.grid = Grid.of(self.calib.K, size)
+        self.mount = HandMount.draw(rng) if walking else CarMount.draw(rng)
         self.weather = draw_weather(np.random.default_rng((seed, clip, 4)))
         rng = np.random.default_rng((seed, clip, 6))
         ids = TILE_IDS
@@ -108,6 +117,7 @@ class World:
             1.0 / rate_hz,
             [car.length for car in cars],
             people,
+            walking,
         )
         self.actors = Actors(ids, cars, self.network, self.traffic, rng)
         self.shadow = ShadowMap(self.weather.sun)
@@ -117,53 +127,15 @@ class World:
         """The textures; most of the time a new world takes, so drawn with the first frame."""
         return make_atlas(np.random.default_rng((self.seed, self.clip, 5)))
 
-    def _camera(self, rng: np.random.Generator) -> None:
-        h, w = self.size
-        f = w * float(rng.uniform(0.52, 0.92))
-        cx = (w - 1) / 2 + w * float(rng.uniform(-0.02, 0.02))
-        cy = (h - 1) / 2 + h * float(rng.uniform(-0.07, 0.07))
-        self.calib = Calibration(
-            fx=f, fy=f, cx=cx, cy=cy, width=w, height=h, source="synthetic world"
-        )
-        self.grid = Grid.of(self.calib.K, self.size)
-        self.camera_height = float(rng.uniform(1.25, 2.15))
-        self.camera_pitch = math.radians(float(rng.uniform(-1.7, 1.7)))  # down is positive
-        self._mount = (
-            float(rng.uniform(-0.25, 0.25)),
-            math.radians(float(rng.uniform(-1.2, 1.2))),
-            math.radians(float(rng.normal(0, 0.35))),
-        )
-        self._shake = rng.uniform(0, 2 * np.pi, 6), rng.uniform(0.3, 1.0, 3)
-
     def camera_pose(self, i: int) -> np.ndarray:
-        """T_world_cam (4, 4) at frame i: on a car that follows the road and shakes a bit."""
+        """T_world_cam (4, 4) at frame i: on a car or a walker that follows the road."""
         self.network.extend(self.traffic.at(i)[2].agents[0].s + 450.0)
         ego = self.traffic.at(i)[1].agents[0]
         x, y, heading, _ = self.network.place(ego.s, ego.d)
-        R_car, z = ground_pose(self.network.height, x, y, heading)
-        phase, size = self._shake
-        t = i / self.rate_hz
-        share = min(ego.v / 6.0, 1.0)
-        wave = [
-            math.sin(f * t + p) for f, p in zip((7.9, 11.7, 6.3, 4.1, 9.0, 3.3), phase, strict=True)
-        ]
-        side, yaw, roll = self._mount
-        pitch = self.camera_pitch + math.radians(0.11 * size[0] * share * (wave[0] + 0.6 * wave[1]))
-        pitch -= math.radians(0.05) * float(np.clip(ego.accel, -3, 2))
-        roll += math.radians(0.10 * size[1] * share * (wave[2] + wave[3]))
-        up = self.camera_height + 0.008 * size[2] * share * (wave[4] + wave[5])
-        cp, sp = math.cos(pitch), math.sin(pitch)
-        cy, sy = math.cos(yaw), math.sin(yaw)
-        cr, sr = math.cos(roll), math.sin(roll)
-        # columns: the camera's right, down, forward in car axes (x forward, y left, z up)
-        base = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
-        R_yaw = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1.0]])
-        R_pitch = np.array([[1.0, 0, 0], [0, cp, sp], [0, -sp, cp]])
-        R_roll = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1.0]])
-        T = np.eye(4)
-        T[:3, :3] = R_car @ R_yaw @ base @ R_pitch @ R_roll
-        T[:3, 3] = np.array([x, y, z]) + R_car @ np.array([0.6, side, up])
-        return T
+        T_world_body = np.eye(4)
+        T_world_body[:3, :3], z = ground_pose(self.network.height, x, y, heading)
+        T_world_body[:3, 3] = x, y, z
+        return T_world_body @ self.mount.pose(i / self.rate_hz, ego.v, ego.accel)
 
     def render(self, i: int) -> Frame:
         """Frame i >= 0; motion goes on for as long as frames are asked for."""
@@ -256,7 +228,7 @@ class World:
             dynamic,
             velocity,
             T,
-            self.odometry(i),
+            None if self.walking else self.odometry(i),
             int(round(i * 1e9 / self.rate_hz)),
             road,
         )
