@@ -68,9 +68,12 @@ def config_class(method: str) -> type[Config]:
     """The Config whose objective section is the method's own class."""
     from .methods import get_method
 
-    section = get_method(method).config_class
+    info = get_method(method)
+    sections = {"objective": info.config_class, "data": info.data_class}
     return create_model(
-        f"Config_{method}", __base__=Config, objective=(section, Field(default_factory=section))
+        f"Config_{method}",
+        __base__=Config,
+        **{name: (kind, Field(default_factory=kind)) for name, kind in sections.items()},
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
-from dyndepth_core.data.sample import Sample
+from dyndepth_core.data.sample import DataConfig, Sample
 
 
 @dataclass
@@ -111,6 +111,7 @@ class MethodInfo:
     objective_class: type[Objective]
     graph_class: type[InferenceGraph]
     stages: tuple[str, ...] = ("train",)
+    data_class: type[DataConfig] = DataConfig  # with the method's own defaults
 
 
 def method_names() -> list[str]:

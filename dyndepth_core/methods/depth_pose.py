@@ -104,12 +104,8 @@ class DepthPoseObjective(Objective):
             torch.where(swap, src, tgt), torch.where(swap, tgt, src)
         )
         T_src_tgt = torch.where(past.view(-1, 1, 1), invert_T(T_second_first), T_second_first)
-        K = sample.K
-        if self.intrinsics is not None:
-            K = torch.where(
-                sample.K_known.view(-1, 1, 1), K, self.intrinsics(sample.video, sample.flipped)
-            )
-        elif K_pair is not None:
+        K = self.cameras(sample)
+        if K_pair is not None:
             learned = K_pair.unflatten(0, (batch, sources)).mean(1)
             K = torch.where(sample.K_known.view(-1, 1, 1), K, learned)
         # Without gradient: the focal length is learned from how the image moves, not by making
@@ -118,6 +114,13 @@ class DepthPoseObjective(Objective):
         known = sample.K_known | (self.intrinsics is not None)
         scale = torch.where(known, focal / self.canonical_focal, torch.ones_like(focal))
         return T_src_tgt.unflatten(0, (batch, sources)), K, scale
+
+    def cameras(self, sample: Sample) -> Tensor:
+        """K (B, 3, 3): given ones and those learned per video."""
+        if self.intrinsics is None:
+            return sample.K
+        learned = self.intrinsics(sample.video, sample.flipped)
+        return torch.where(sample.K_known.view(-1, 1, 1), sample.K, learned)
 
     def depth(self, disp: Tensor, scale: Tensor) -> Tensor:
         """Depth (B, 1, H, W) at the camera's focal length."""
@@ -128,15 +131,20 @@ class DepthPoseObjective(Objective):
     @torch.no_grad()
     def inference_graph(self) -> DepthPoseGraph:
         """Depth at scale 0 and motion."""
-        n = self.network
-        graph = self.graph_class(
-            encoder=n.encoder, decoder_channels=n.decoder_channels,
-            canonical_focal=self.canonical_focal, min_depth=n.min_depth, max_depth=n.max_depth,
-            width=n.width, pose_encoder=n.pose_encoder, pose_downscale=n.pose_downscale,
-        )  # fmt: skip
-        _copy_weights(self.depth_net, graph.depth_net)
-        _copy_weights(self.pose_net, graph.pose_net)
+        graph = self.graph_class(**self.architecture())
+        for name, network in graph.named_children():
+            _copy_weights(getattr(self, name), network)
         return graph.eval()
+
+    def architecture(self) -> dict[str, Any]:
+        """What rebuilds the graph."""
+        n = self.network
+        return {
+            "encoder": n.encoder, "decoder_channels": n.decoder_channels, "width": n.width,
+            "canonical_focal": self.canonical_focal, "min_depth": n.min_depth,
+            "max_depth": n.max_depth, "pose_encoder": n.pose_encoder,
+            "pose_downscale": n.pose_downscale,
+        }  # fmt: skip
 
 
 def _copy_weights(source: nn.Module, target: nn.Module) -> None:

@@ -51,10 +51,11 @@ class DepthPoseGraph(InferenceGraph):
     """
 
     method = "monodepth"  # a method with the same graph subclasses it
+    architecture_class = DepthPoseArchitecture
 
     def __init__(self, **architecture: Any) -> None:
         super().__init__()
-        a = DepthPoseArchitecture(**architecture)
+        a = self.architecture_class(**architecture)
         self.architecture = {"method": self.method, **a.model_dump(mode="json")}
         self.canonical_focal, self.min_depth, self.max_depth = (
             a.canonical_focal, a.min_depth, a.max_depth
@@ -80,8 +81,11 @@ class DepthPoseGraph(InferenceGraph):
         depth = depth * (units * K[:, 0, 0] / self.canonical_focal).view(-1, 1, 1, 1)
         motion = None
         if previous_image is not None and self.pose_net is not None:
-            # The earlier image first, as in training.
-            T_tgt_src, _ = self.pose_net(previous_image, image)
-            motion = invert_T(T_tgt_src)
+            motion = self.motion(image, previous_image, K)
             motion = make_T(motion[:, :3, :3], units * motion[:, :3, 3])
         return depth, None, motion, state
+
+    def motion(self, image: Tensor, previous_image: Tensor, K: Tensor) -> Tensor:
+        """T_src_tgt (B, 4, 4), src the previous image, in units of the training."""
+        T_tgt_src, _ = self.pose_net(previous_image, image)  # the earlier first, as in training
+        return invert_T(T_tgt_src)

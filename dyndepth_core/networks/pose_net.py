@@ -40,6 +40,17 @@ class PoseNet(nn.Module):
         """Images (B, 3, H, W) of an earlier and a later time -> (T_second_first (B, 4, 4), K (B, 3,
         3) in pixels or None).
         """
+        x = self._features(first, second)
+        vector = self._vector(x)
+        T = make_T(exp_so3(vector[:, :3]), vector[:, 3:])
+        K = None if self.intrinsics is None else self.intrinsics(x, first.shape[-2:])
+        return T, K
+
+    def vector(self, first: Tensor, second: Tensor) -> Tensor:
+        """Images as in forward -> (B, 6): axis times angle in radians, then translation."""
+        return self._vector(self._features(first, second))
+
+    def _features(self, first: Tensor, second: Tensor) -> Tensor:
         pair = torch.cat((first, second), 1)
         if self.downscale > 1:
             pair = F.avg_pool2d(pair, self.downscale)
@@ -47,10 +58,11 @@ class PoseNet(nn.Module):
         # ELU where the paper has ReLU: in small batches all its units died, motion was constant.
         for layer in (self.squeeze, self.conv1, self.conv2):
             x = F.elu(layer(x))
-        vector = self.head(x).float().mean((2, 3))
-        T = make_T(exp_so3(ROTATION_SCALE * vector[:, :3]), TRANSLATION_SCALE * vector[:, 3:])
-        K = None if self.intrinsics is None else self.intrinsics(x, first.shape[-2:])
-        return T, K
+        return x
+
+    def _vector(self, x: Tensor) -> Tensor:
+        scale = x.new_tensor([ROTATION_SCALE] * 3 + [TRANSLATION_SCALE] * 3, dtype=torch.float32)
+        return scale * self.head(x).float().mean((2, 3))
 
 
 class PairIntrinsics(nn.Module):

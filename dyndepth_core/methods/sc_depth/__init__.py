@@ -3,6 +3,13 @@ written from the papers' mathematics.
 """
 
 from dyndepth_core.methods.base import MethodInfo
-from dyndepth_core.methods.sc_depth.objective import SCDepthConfig, SCDepthGraph, SCDepthObjective
+from dyndepth_core.methods.sc_depth.objective import (
+    SCDataConfig,
+    SCDepthConfig,
+    SCDepthGraph,
+    SCDepthObjective,
+)
 
-METHOD = MethodInfo("sc_depth", SCDepthConfig, SCDepthObjective, SCDepthGraph)
+METHOD = MethodInfo(
+    "sc_depth", SCDepthConfig, SCDepthObjective, SCDepthGraph, data_class=SCDataConfig
+)

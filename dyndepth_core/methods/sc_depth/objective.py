@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from dyndepth_core.data.sample import Sample
+from dyndepth_core.data.sample import DataConfig, Sample
 from dyndepth_core.geometry.se3 import invert_T
 from dyndepth_core.losses.consistency import self_discovered_mask
 from dyndepth_core.losses.photometric import masked_mean, min_reprojection
 from dyndepth_core.losses.smoothness import edge_aware_smoothness
 from dyndepth_core.methods.base import LossTerms, Predictions
 from dyndepth_core.methods.depth_pose import DepthPoseConfig, DepthPoseObjective
-from dyndepth_core.methods.depth_pose_graph import DepthPoseGraph
+from dyndepth_core.methods.sc_depth.graph import SCDepthGraph
 from dyndepth_core.methods.sc_depth.pairs import Pairs
+from dyndepth_core.methods.sc_depth.rectify import (
+    Rectified,
+    RectifyNet,
+    draw_rotations,
+    rectify,
+    rotation_losses,
+)
+
+IMAGE_STD, PAPER_WIDTH = 0.225, 832
+
+
+class SCDataConfig(DataConfig):
+    """Pairs instead of triplets: both images of a pair are learned from, so that with both
+    neighbours every pair of the video would be looked at twice.
+    """
+
+    source_offsets: tuple[int, ...] = Field(
+        (1,), description="source frames relative to the target, in strides"
+    )
 
 
 class SCDepthConfig(DepthPoseConfig):
@@ -31,19 +51,19 @@ class SCDepthConfig(DepthPoseConfig):
     self_discovered: bool = Field(
         True, description="weight the photometric error down where the two depths disagree"
     )
+    rectify: bool = Field(
+        False, description="take the rotation out of each pair first: for hand-held video (V2)"
+    )
 
 
 @dataclass
 class SCPredictions(Predictions):
-    """With the disps of the sources, (B, S, 1, H, W), each in its own image plane."""
+    """With the disps of the sources, (B, S, 1, H, W), each in its own image plane; rectified: those
+    image planes are turned to the orientation of tgt.
+    """
 
     src_disps: Tensor
-
-
-class SCDepthGraph(DepthPoseGraph):
-    """The graph of a depth and a pose network, under this method's name."""
-
-    method = "sc_depth"
+    rectified: Rectified | None = None
 
 
 class SCDepthObjective(DepthPoseObjective):
@@ -57,17 +77,50 @@ class SCDepthObjective(DepthPoseObjective):
 
     Each pair stays in the image plane of its own a: one reference code takes the minimum over maps
     of different planes. The motion of the way back is the inverse, so that a pair has one motion.
-    The start (`pose_first`, `pyramid`) is that of monodepth.
+    The start (`pose_first`, `pyramid`) is that of monodepth. `rectify`: see rectify.py.
     """
 
     graph_class = SCDepthGraph
 
+    def __init__(self, config: Any, videos: list[str], canonical_focal: float) -> None:
+        super().__init__(config, videos, canonical_focal)
+        network = config.network
+        self.rectify_net = None
+        if self.config.rectify:
+            if config.data.intrinsics == "pair":
+                raise ValueError(
+                    "objective.rectify turns images before the network that would learn intrinsics "
+                    "per pair sees them: use data.intrinsics given or video"
+                )
+            self.rectify_net = RectifyNet(network.pose_encoder, network.width)
+            self.lr_factors["rectify_net"] = self.config.pose_lr_factor
+            if network.pretrained:
+                self.rectify_net.net.encoder.load_imagenet(network.weights)
+
+    def architecture(self) -> dict[str, Any]:
+        """See DepthPoseObjective."""
+        return {**super().architecture(), "rectify": self.config.rectify}
+
     def predict(self, sample: Sample, progress: float = 1.0) -> SCPredictions:
         """Depth of tgt and of every source in one forward pass, motions, intrinsics."""
-        batch, sources = sample.dt.shape
+        shape = batch, sources = sample.dt.shape
+        rectified = None
+        if self.rectify_net is not None:
+            rectified = rectify(self.rectify_net, *self._flat(sample))
+            sample = replace(sample, src_net=rectified.src_net.unflatten(0, shape))
         images = torch.cat((sample.tgt_net[:, None], sample.src_net), 1).flatten(0, 1)
         disps = self.disps(images, progress)[0].unflatten(0, (batch, 1 + sources))
-        return SCPredictions({0: disps[:, 0]}, *self.motions(sample), disps[:, 1:])
+        T_src_tgt, K, scale = self.motions(sample)
+        if rectified is not None:
+            T_src_tgt = rectified.T_src_rect.unflatten(0, shape) @ T_src_tgt
+        return SCPredictions({0: disps[:, 0]}, T_src_tgt, K, scale, disps[:, 1:], rectified)
+
+    def _flat(self, sample: Sample) -> tuple[Tensor, ...]:
+        """tgt, src, src_net, K and whether src is the earlier one, of every pair (N = B S, ...)."""
+        sources = sample.dt.shape[1]
+        tgt, K = (x.repeat_interleave(sources, 0) for x in (sample.tgt_net, self.cameras(sample)))
+        past = (sample.dt < 0).flatten()
+        return tgt, sample.src.flatten(0, 1), sample.src_net.flatten(0, 1), K.float(), past
 
     def losses(
         self, sample: Sample, predictions: SCPredictions, progress: float = 1.0
@@ -79,11 +132,18 @@ class SCDepthObjective(DepthPoseObjective):
             found = pairs.compare(config.ssim_weight, config.automask, self.training)
             weight = self_discovered_mask(found.inconsistency) if config.self_discovered else 1.0
             depth = self.depth(predictions.disps[0], predictions.depth_scale)
+            turned = predictions.rectified
             terms = {
                 "photometric": masked_mean(weight * found.error, found.valid),
                 "geometry": config.geometry * masked_mean(found.inconsistency, found.valid),
-                "smoothness": config.smoothness * edge_aware_smoothness(depth, sample.tgt),
+                "smoothness": config.smoothness * self._smoothness(depth, sample.tgt),
             }
+            if turned is not None:
+                tgt, _, src, K, past = self._flat(sample)
+                sources = sample.dt.shape[1]
+                numbers = sample.index[:, None] * sources + torch.arange(sources).to(sample.index)
+                drawn = draw_rotations(numbers.flatten())
+                terms |= rotation_losses(self.rectify_net, tgt, src, turned, K, past, drawn)
             coarse = config.pyramid_weight(progress)
             if coarse > 0:
                 smaller = [pairs.smaller(level) for level in range(1, config.pyramid)]
@@ -98,6 +158,12 @@ class SCDepthObjective(DepthPoseObjective):
         }  # fmt: skip
         return LossTerms(sum(terms.values()), terms, {k: m.detach() for k, m in maps.items()})
 
+    def _smoothness(self, depth: Tensor, image: Tensor) -> Tensor:
+        """Of depth over its mean, per pixel of the paper's 832 columns, with edges in units of the
+        standard deviation: the paper's weight then fits other sizes and images in [0, 1], too.
+        """
+        return edge_aware_smoothness(depth, image / IMAGE_STD) * (depth.shape[-1] / PAPER_WIDTH)
+
     def _pairs(self, sample: Sample, predictions: SCPredictions) -> Pairs:
         batch, sources = sample.dt.shape
 
@@ -106,14 +172,18 @@ class SCDepthObjective(DepthPoseObjective):
 
         scale = predictions.depth_scale
         tgt, src = repeat(sample.tgt), sample.src.flatten(0, 1)
+        T = predictions.T_src_tgt.flatten(0, 1).float()
+        seen = None
+        if (turned := predictions.rectified) is not None:
+            src, T = turned.src, turned.T_src_rect.mT @ T
+            seen = torch.cat((turned.seen, torch.ones_like(turned.seen)))
         tgt_depth = repeat(self.depth(predictions.disps[0], scale))
         src_depth = self.depth(predictions.src_disps.flatten(0, 1), repeat(scale))
-        T = predictions.T_src_tgt.flatten(0, 1).float()
         K = repeat(predictions.K.float())
         return Pairs(
             torch.cat((tgt, src)), torch.cat((src, tgt)),
             torch.cat((tgt_depth, src_depth)), torch.cat((src_depth, tgt_depth)),
-            torch.cat((T, invert_T(T))), torch.cat((K, K)),
+            torch.cat((T, invert_T(T))), torch.cat((K, K)), seen,
         )  # fmt: skip
 
     @torch.no_grad()

@@ -47,7 +47,8 @@ class Comparison:
 @dataclass
 class Pairs:
     """N pairs (a, b) of images (N, 3, H, W) in [0, 1] with their depths (N, 1, H, W), T_b_a
-    (N, 4, 4) and K (N, 3, 3) of both.
+    (N, 4, 4) and K (N, 3, 3) of both. seen (N, 1, H, W) bool: pixels of b that show something; the
+    pairs come in both orders, so those of a are the same, half of N further.
     """
 
     image_a: Tensor
@@ -56,13 +57,17 @@ class Pairs:
     depth_b: Tensor
     T_b_a: Tensor
     K: Tensor
+    seen: Tensor | None = None
 
     def smaller(self, level: int) -> Pairs:
         """At 1 / 2^level of the resolution; depth is averaged as inverse depth."""
         factor = 2**level
         images = (F.avg_pool2d(x, factor) for x in (self.image_a, self.image_b))
         depths = (1 / F.avg_pool2d(1 / d, factor) for d in (self.depth_a, self.depth_b))
-        return Pairs(*images, *depths, self.T_b_a, resize_K(self.K, 1 / factor, 1 / factor))
+        seen = None
+        if self.seen is not None:
+            seen = F.avg_pool2d(self.seen.float(), factor) == 1
+        return Pairs(*images, *depths, self.T_b_a, resize_K(self.K, 1 / factor, 1 / factor), seen)
 
     def compare(self, ssim_weight: float, automask: bool, noise: bool) -> Comparison:
         """Warp b into a and compare images and depths; noise breaks ties of the automask."""
@@ -73,6 +78,9 @@ class Pairs:
         with torch.no_grad():
             identity = photometric_error(self.image_b, target, ssim_weight)
             valid = seen.valid
+            if self.seen is not None:
+                there = look_up(self.seen.float(), seen.pixels) > 0.999
+                valid = valid & there & self.seen.roll(len(self.seen) // 2, 0)
             if automask:
                 tie = tie_break(identity) if noise else 0.0
                 valid = valid & (error < identity + tie)
