@@ -8,6 +8,7 @@ import torch
 from scenes import camera, drive, write_recording
 from tiny import FOCAL, tiny_config, truth
 
+from dyndepth_core.config import load
 from dyndepth_core.data.recording import Recording
 from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.geometry.se3 import invert_T
@@ -175,3 +176,24 @@ def test_the_graph_carries_the_name_of_the_method(recording):
     graph = make().inference_graph()
     assert graph.architecture["method"] == "sc_depth"
     assert type(build_graph(graph.architecture)) is type(graph) is type(graph.depth_only())
+
+
+def test_pairs_are_the_default_and_triplets_a_choice():
+    assert load(method="sc_depth").data.source_offsets == (1,)
+    assert load(method="monodepth").data.source_offsets == (-1, 1)
+    given = load(overrides=["data.source_offsets=[-1, 1]"], method="sc_depth")
+    assert given.data.source_offsets == (-1, 1)
+
+
+def test_smoothness_is_that_of_the_papers_image_whatever_the_size():
+    """A slope of depth across 416 columns costs what the same slope costs across 832."""
+    objective = make()
+    ramps = [torch.linspace(1, 3, w).expand(1, 1, 64, w) for w in (416, 832)]
+    small, large = (objective._smoothness(d, torch.zeros(1, 3, 64, d.shape[-1])) for d in ramps)
+    assert large.item() == pytest.approx(2 / 2 / 831, rel=1e-3)  # step over mean, per pixel
+    assert small.item() == pytest.approx(large.item(), rel=5e-3)
+    edge = torch.zeros(1, 3, 64, 832)
+    edge[..., 416:] = 0.225  # one standard deviation
+    jump = (ramps[1] > 2).float() + 1
+    flat, at_edge = (objective._smoothness(jump, i) for i in (0 * edge, edge))
+    assert at_edge.item() == pytest.approx(flat.item() / torch.e, rel=1e-5)
