@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -256,10 +257,18 @@ def report(console: Console, out: Path, summary: dict[str, Any], pictures: dict[
     console.print("look at:")
     for what, path in {**pictures, "figures": out / "summary.json"}.items():
         console.print(f"  {path}  ({what})", soft_wrap=True)
+    if shutil.which("ros2"):
+        live = (
+            "  ros2 launch dyndepth demo.launch.py                 the same, live, in RViz\n"
+            "  ros2 launch dyndepth depth.launch.py image:=TOPIC   your own camera\n"
+        )
+    else:  # the wheels bring ROS's libraries, but neither ros2 nor RViz
+        live = (
+            "  depth_node --ros-args -r image:=TOPIC -r camera_info:=TOPIC   your own camera\n"
+            "  (with ROS 2 installed: ros2 launch dyndepth demo.launch.py, in RViz)\n"
+        )
     console.print(
-        "next:\n"
-        "  ros2 launch dyndepth demo.launch.py                 the same, live, in RViz\n"
-        "  ros2 launch dyndepth depth.launch.py image:=TOPIC   your own camera\n"
+        f"next (in this environment: source {Path(sys.prefix) / 'bin' / 'activate'}):\n{live}"
         f"  dyndepth evaluate --data {out / 'recording'}   all figures of the same frames\n"
         "  dyndepth collect BAG --out DATA                     your own bag, to train on",
         soft_wrap=True,

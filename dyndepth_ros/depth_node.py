@@ -225,7 +225,7 @@ class DepthNode(LifecycleNode):
             predictor = load_predictor(self.config)
             self._worker.call(lambda: self._pipeline.swap(predictor)).result()
             self._announce()
-            done.set_result((True, f"now running {describe(predictor)}"))
+            done.set_result((True, f"now running {_in_words(predictor)}"))
         except Exception as error:  # whatever it was, the old model goes on
             text = f"model not changed, the old one goes on: {error}"
             self.get_logger().error(text)
@@ -236,8 +236,12 @@ class DepthNode(LifecycleNode):
         predictor = self._pipeline.predictor
         if not self.config.model:
             self.get_logger().warning(SYNTHETIC)
-        what = ", ".join(f"{key} {value}" for key, value in describe(predictor).items() if value)
-        self.get_logger().info(f"depth in {predictor.scale.source} scale by {what}")
+        text = f"depth in {predictor.scale.source} scale by {_in_words(predictor)}"
+        self.get_logger().info(text)
+
+
+def _in_words(predictor: Any) -> str:
+    return ", ".join(f"{key} {value}" for key, value in describe(predictor).items() if value)
 
 
 def main(args: list[str] | None = None) -> int:

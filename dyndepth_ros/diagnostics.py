@@ -38,6 +38,7 @@ class Snapshot:
     published: int
     dropped: int
     bad: int
+    unwanted: int
     input_hz: float
     output_hz: float
     latency_ms: dict[int, float] = field(default_factory=dict)
@@ -54,7 +55,7 @@ class Statistics:
         self._clock, self._lock = clock, threading.Lock()
         self._inputs: deque[float] = deque()
         self._frames: deque[Frame] = deque()
-        self._received = self._published = self._dropped = self._bad = 0
+        self._received = self._published = self._dropped = self._bad = self._unwanted = 0
         self.restart()
 
     def restart(self) -> None:
@@ -77,6 +78,11 @@ class Statistics:
         with self._lock:
             self._bad += 1
 
+    def unwanted(self) -> None:
+        """A frame came while nobody subscribed to any result."""
+        with self._lock:
+            self._unwanted += 1
+
     def published(self, latency: float, network_ms: float | None, work_ms: float) -> None:
         """A frame went out `latency` s after its stamp; the network, if run, took network_ms."""
         with self._lock:
@@ -93,7 +99,9 @@ class Statistics:
                 self._frames.popleft()
             frames, inputs = list(self._frames), len(self._inputs)
             span = max(min(WINDOW_S, now - self._started), 1e-3)
-            counts = self._received, self._published, self._dropped, self._bad
+            counts = (
+                self._received, self._published, self._dropped, self._bad, self._unwanted
+            )  # fmt: skip
             silence = now - (self._started if self._last_input is None else self._last_input)
         sane = [f.latency * 1e3 for f in frames if -0.1 < f.latency < SAME_CLOCK_S]
         return Snapshot(
@@ -144,6 +152,7 @@ def report(stamp: Any, situation: Situation, now: Snapshot) -> DiagnosticArray:
         "frames_out": str(now.published),
         "dropped_frames": str(now.dropped),
         "bad_frames": str(now.bad),
+        "unwanted_frames": str(now.unwanted),
         "scale_source": situation.scale_source,
         "scale_value": f"{situation.scale_value:g}",
         "calibration": situation.calibration,

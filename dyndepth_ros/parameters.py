@@ -22,6 +22,11 @@ WHEN = {
     "start": "read at start only",
 }
 
+COUNTS = {"now": "", "reload": ", which counts from the next ~/reload_model", "start": ""}
+PLAIN = {  # pydantic's words for those who do not read regular expressions
+    "string_pattern_mismatch": "not of the form it must have",
+}
+
 
 def option(default: Any, text: str, *, unit: str = "", applies: Applies = "start", **limits: Any):
     """A field that becomes a ROS parameter; `limits` are pydantic's (ge, le, pattern)."""
@@ -145,7 +150,7 @@ def validate(config_class: type[Config], values: dict[str, Any]) -> Config:
 
 
 def _fault(error: Any, config_class: type[ParameterModel]) -> str:
-    reason = error["msg"].removeprefix("Value error, ")
+    reason = PLAIN.get(error["type"], error["msg"].removeprefix("Value error, "))
     if not error["loc"]:
         return reason
     name = str(error["loc"][0])
@@ -167,7 +172,7 @@ class Parameters:
         config_class: type[Config],
         on_change: Callable[[Config, set[str]], None] | None = None,
     ) -> None:
-        self._class, self._on_change = config_class, on_change
+        self._class, self._on_change, self._log = config_class, on_change, node.get_logger()
         values = {name: self._declare(node, name) for name in config_class.model_fields}
         self.config: Config = validate(config_class, values)
         self._warn_of_typos(node)
@@ -183,6 +188,9 @@ class Parameters:
             description=explain(field),
             additional_constraints=" | ".join(choices(field)),
             read_only=not field.json_schema_extra["dynamic"],
+            # `ros2 param set ... 40` sends an integer; our own check takes it for 40.0 and says in
+            # words what else does not fit
+            dynamic_typing=True,
         )
         span = limits(field)
         if span and isinstance(field.default, float):
@@ -216,6 +224,9 @@ class Parameters:
             self.config = validate(self._class, {**self.config.model_dump(), **changes})
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        for name in changes:
+            applies = self._class.model_fields[name].json_schema_extra["applies"]
+            self._log.info(f"{name} is now {getattr(self.config, name)!r}{COUNTS[applies]}")
         if self._on_change is not None:
             self._on_change(self.config, set(changes))
         return SetParametersResult(successful=True)

@@ -113,6 +113,7 @@ class Pipeline:
         wanted = self._outputs.wanted()
         if not wanted:
             self.predictor.reset()  # what comes after an idle time does not follow what was before
+            self._statistics.unwanted()
             return
         decode = (
             conversions.compressed_to_rgb

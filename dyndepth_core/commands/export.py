@@ -41,12 +41,16 @@ def command(
     """Write a trained model smaller, for the vehicle. The new file's depth is compared with the old
     one's before it is kept.
     """
+    from dyndepth_core.commands.info import model_of_run
     from dyndepth_core.inference.export import export_model
 
     if model.is_dir():
-        model = model / "model.safetensors"
+        model = model_of_run(model)
     change = export_model(model, out, weights.value, depth_only, tolerance)
+    before, after = model.stat().st_size, out.stat().st_size
+    if after >= before:
+        typer.echo(f"{out} is not smaller: {model} holds nothing that could be left out")
     typer.echo(
-        f"{out}  {out.stat().st_size / 1e6:.1f} MB (was {model.stat().st_size / 1e6:.1f} MB), "
+        f"{out}  {after / 1e6:.1f} MB (was {before / 1e6:.1f} MB), "
         f"largest change of depth {change:.2%}"
     )

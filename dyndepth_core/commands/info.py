@@ -29,11 +29,21 @@ def command(
     if model is None:
         model = bundled_model()
     elif model.is_dir():
-        model = model / "model.safetensors"
+        model = model_of_run(model)
     content = describe(model)
     write_json(json_file, content)
     if json_file != STDOUT:
         _show(content)
+
+
+def model_of_run(folder: Path) -> Path:
+    """The model in the folder of a run; ValueError when its training is not finished."""
+    path = folder / "model.safetensors"
+    if not path.is_file() and (folder / "config.yaml").is_file():
+        raise ValueError(
+            f"{folder}: this training is not finished; dyndepth train --out {folder} --resume"
+        )
+    return path
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -118,9 +118,8 @@ def _predict_all(
             text = f"{source.name}: depth of {summary['frames']} frames"
             if summary["damaged"]:
                 text += f" ({summary['damaged']} damaged ones left out)"
-            text += (
-                f" in {folder / 'depth'}, network {summary['milliseconds']['network']['p50']} ms"
-            )
+            milliseconds = summary["milliseconds"]["network"]["p50"]
+            text += f" in {folder / 'depth'}, network {milliseconds:.1f} ms a frame"
             if summary["video"]:
                 text += f"; look at {folder / summary['video']}"
             console.print(text, soft_wrap=True, highlight=False)

@@ -12,7 +12,12 @@ VALIDATION_SHARE, TEST_SHARE = 0.1, 0.1  # of the clips, none where there are to
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", help="Root folder of the recordings; must be new.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="Root folder of the recordings: a new one, or that of this same command."
+        ),
+    ],
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Which worlds; (seed, clip) is one street.")
     ] = 0,

@@ -13,31 +13,44 @@ from dyndepth_core.commands.output import check_json, write_json
 def command(
     method: Annotated[
         str | None,
-        typer.Option(help="METHOD or METHOD+PLUGIN, e.g. monodepth (default: the configuration's)"),
+        typer.Option(
+            help="METHOD or METHOD+PLUGIN: monodepth or sc_depth [default: that of --config, else "
+            "monodepth]"
+        ),
     ] = None,
     data: Annotated[
         list[Path] | None,
-        typer.Option(help="recording, root of recordings, image folder or video; may be repeated"),
+        typer.Option(
+            help="recording, root of recordings, image folder or video; may be repeated; needed"
+        ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="folder of the run; gets model.safetensors, config, metrics, logs"),
+        typer.Option(
+            help="folder of the run; gets model.safetensors, config, metrics, logs; needed"
+        ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file with settings; RUN/config.yaml shows all of them")
+        Path | None, typer.Option(help="YAML file with settings, as --show-config writes it")
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="section.field=value, e.g. train.steps=2000")
     ] = None,
     intrinsics: Annotated[
-        str | None, typer.Option(help="given (calib.json), or learned per pair or per video")
+        str | None,
+        typer.Option(help="given (calib.json), or learned: pair, video [default: given]"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out")] = False,
     from_: Annotated[
         Path | None, typer.Option("--from", help="model file to start from (fine-tuning)")
     ] = None,
-    devices: Annotated[int | None, typer.Option(help="devices on each machine")] = None,
-    nodes: Annotated[int | None, typer.Option(help="machines")] = None,
+    devices: Annotated[
+        int | None, typer.Option(help="devices on each machine [default: 1]")
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(help="machines [default: 1]")] = None,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="print every setting with its meaning and stop")
+    ] = False,
     json_: Annotated[
         Path | None, typer.Option("--json", help="also write the metrics of the run there")
     ] = None,
@@ -52,10 +65,10 @@ def command(
     train.minutes=45
     """
     check_json(json_)
-    from dyndepth_core.config import load
+    from dyndepth_core.config import dump, load
     from dyndepth_core.training.run import CONFIG, resumed_request, train_run
 
-    if out is None:
+    if out is None and not show_config:
         raise ValueError("--out: name the folder of the run, e.g. --out runs/first")
     overrides = list(set_ or [])
     for name, value in (
@@ -65,6 +78,9 @@ def command(
     ):
         if value is not None:
             overrides.append(f"{name}={value}")
+    if show_config:
+        typer.echo(dump(load(config, overrides, method)), nl=False)
+        return
     if resume:
         old_data, old_start = resumed_request(out)
         data, from_, config = data or old_data, from_ or old_start, config or out / CONFIG

@@ -200,6 +200,13 @@ class SampleSource:
         """
         return float(np.mean([self.K(v)[0, 0] for v, *_ in self._targets]))
 
+    def lost(self) -> list[str]:
+        """Recordings of which the network sees less than nine tenths, in words; each size once."""
+        words = {
+            fit.lost: name for name, fit in zip(self.names, self._fits, strict=True) if fit.lost
+        }
+        return [f"{name}: {text}" for text, name in words.items()]
+
     def _draw(self, step: int) -> list[int]:
         """Targets of a step: walk through seeded permutations, so that each frame is seen once per
         epoch.
@@ -220,17 +227,12 @@ class SampleSource:
         """
         drawn = list(enumerate(self._draw(step)))[rank::world]
         rows = [self._readable(t, step, slot) for slot, t in drawn]
-        images = (
-            torch.from_numpy(np.stack([r[0] for r in rows]))
+        images, coloured = (
+            torch.from_numpy(np.stack([r[k] for r in rows]))
             .permute(0, 1, 4, 2, 3)
             .float()
             .div_(255)
-        )
-        coloured = (
-            torch.from_numpy(np.stack([r[1] for r in rows]))
-            .permute(0, 1, 4, 2, 3)
-            .float()
-            .div_(255)
+            for k in (0, 1)
         )
         videos = torch.tensor([r[4] for r in rows])
         known = torch.tensor(

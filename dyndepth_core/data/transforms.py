@@ -36,6 +36,19 @@ class Fit:
         return slice(top, top + height), slice(left, left + width)
 
     @property
+    def lost(self) -> str:
+        """What the network does not get to see, in words; empty where that is less than a tenth."""
+        (rows, cols), (top, left, height, width) = self.in_size, self.crop
+        if height * width >= (1 - MAX_SIDE_CROP) * rows * cols:
+            return ""
+        share = height * width / (rows * cols)
+        return (
+            f"the network sees {share:.0%} of images of {cols}x{rows} (rows {top} to "
+            f"{top + height - 1}, columns {left} to {left + width - 1}), there is no depth for the "
+            "rest"
+        )
+
+    @property
     def scale(self) -> tuple[float, float]:
         """(scale_x, scale_y) of the resize; equal up to the rounding to whole pixels."""
         return self.resized[1] / self.crop[3], self.resized[0] / self.crop[2]

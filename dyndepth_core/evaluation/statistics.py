@@ -32,9 +32,12 @@ class PairedInterval:
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse` or `undecided` (also below MIN_BLOCKS), for errors, where less is
-        better."""
-        if self.blocks < MIN_BLOCKS or self.low <= 1.0 <= self.high:
+        """`better`, `worse`, `undecided` or, below MIN_BLOCKS, `too few blocks`; for errors, where
+        less is better.
+        """
+        if self.blocks < MIN_BLOCKS:
+            return "too few blocks"
+        if self.low <= 1.0 <= self.high:
             return "undecided"
         return "better" if self.high < 1.0 else "worse"
 

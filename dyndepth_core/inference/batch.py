@@ -19,6 +19,7 @@ from .output import OutputSize
 from .predictor import Prediction, Predictor
 from .sources import FrameSource
 
+ASSUMED = "assumed, the camera is unknown"
 METRIC_RANGE = 80.0  # metres, the far end of the colours where nothing else is asked for
 
 
@@ -56,7 +57,8 @@ class _Output:
         else:
             self.colours = DepthColors.for_depth(first.depth)
         self.video = SideBySide(folder / "color", options.fps or source.rate_hz)
-        camera = f"predict: {source.calib.source}"
+        known = source.calib.K is not None
+        camera = f"predict: {source.calib.source if known else ASSUMED}"
         Calibration.from_K(self.K, self.size[1], self.size[0], camera).save(folder / "calib.json")
 
 
@@ -112,7 +114,7 @@ def predict_source(
         "network_size": list(predictor.input_size),
         "depth_size": list(output.size),
         "K": output.K.tolist(),
-        "camera": source.calib.source,
+        "camera": source.calib.source if source.calib.K is not None else ASSUMED,
         "max_range": options.max_range,
         "colour_range": [output.colours.near, output.colours.far],
         "depth_files": f"depth/*.{options.file_format}",
@@ -132,7 +134,8 @@ def notes(source: FrameSource, predictor: Predictor) -> list[str]:
     if source.calib.K is None:
         found.append(
             f"the camera of {source.name} is unknown: the model's focal length is assumed, so "
-            "distances are right only up to one factor; put a calib.json beside the images"
+            "distances are right only up to one factor; put a calib.json beside the images, or "
+            "VIDEO.calib.json beside a video"
         )
     if source.rectified_here:
         found.append(

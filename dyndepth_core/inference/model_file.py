@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -29,7 +30,7 @@ __all__ = [
     "write_atomically",
 ]
 
-METADATA_KEY = "dyndepth"
+METADATA_KEY, DIGEST_KEY = "dyndepth", "sha256"
 BUNDLED = Path(__file__).resolve().parent.parent / "assets" / "depth.safetensors"
 
 
@@ -99,7 +100,8 @@ def save_model(
                 if not torch.isfinite(stored).all():
                     raise ValueError(f"weight {name} exceeds half precision: save it as float32")
         tensors[name] = stored
-    metadata = {"format": "pt", METADATA_KEY: meta.model_dump_json()}
+    about = meta.model_dump_json()
+    metadata = {"format": "pt", METADATA_KEY: about, DIGEST_KEY: _digest(about, tensors)}
     write_atomically(path, dump_tensors(tensors, metadata))
 
 
@@ -110,13 +112,15 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
     ValueError, naming the file, the fault and the remedy, when it is damaged, foreign, newer than
     this package or does not fit its architecture.
     """
-    path = Path(path)
+    path = Path(path).expanduser().absolute()
     data = _read(path)
-    meta = _parse_meta(path, _safetensors_header(path, data))
+    header = _safetensors_header(path, data)
+    meta = _parse_meta(path, header)
     try:
         tensors = load_tensors(data)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise _fault(path, f"is damaged ({error})") from error
+    _check_digest(path, header["__metadata__"], tensors)
     graph = _build(path, meta)
     _check_shapes(path, graph.state_dict(), tensors)
     for name, tensor in tensors.items():
@@ -128,7 +132,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
 
 def read_meta(path: str | Path) -> ModelMeta:
     """Metadata of a model file without building the network; raises as `load_model`."""
-    path = Path(path)
+    path = Path(path).expanduser().absolute()
     return _parse_meta(path, _safetensors_header(path, _read(path)))
 
 
@@ -200,6 +204,22 @@ def _parse_meta(path: Path, header: dict[str, Any]) -> ModelMeta:
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, e['loc'])) or 'all'}: {e['msg']}" for e in error.errors()]
         raise _fault(path, f"has unusable metadata ({'; '.join(faults)})") from error
+
+
+def _digest(about: str, tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of metadata and weights."""
+    digest = hashlib.sha256(about.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _check_digest(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -> None:
+    """Files of the first version carry none."""
+    wanted = metadata.get(DIGEST_KEY)
+    if wanted is not None and wanted != _digest(metadata[METADATA_KEY], tensors):
+        raise _fault(path, "is damaged (its content is not what was written: wrong SHA-256)")
 
 
 def _build(path: Path, meta: ModelMeta) -> nn.Module:

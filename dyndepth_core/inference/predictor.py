@@ -197,6 +197,8 @@ class Predictor:
         if known is not None and known[0] == camera and known[1].device == self.device:
             return known[1]
         fit = plan_fit(camera.size, self.input_size, K)
+        if fit.lost and not self._plans:
+            logger.warning("%s: a model of another data.size would see them whole", fit.lost)
         if K is None:  # such that the network-size image is the canonical camera, centred
             (height, width), focal = self.input_size, self.meta.canonical_focal
             canonical = [[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]]

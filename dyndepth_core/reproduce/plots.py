@@ -48,7 +48,12 @@ def _errors(methods: Mapping[str, Any], path: Path) -> Path:
 def _intervals(paired: Sequence[Mapping[str, Any]], path: Path) -> Path:
     known = [p for p in paired if p["low"] is not None]
     figure, axis = plt.subplots(figsize=(9, 0.9 + 0.22 * len(known)), layout="constrained")
-    colors = {"better": "tab:green", "worse": "tab:red", "undecided": "tab:gray"}
+    colors = {
+        "better": "tab:green",
+        "worse": "tab:red",
+        "undecided": "tab:gray",
+        "too few blocks": "tab:gray",
+    }
     for k, p in enumerate(known):
         color = colors[p["verdict"]]
         axis.plot([p["low"], p["high"]], [k, k], color=color)

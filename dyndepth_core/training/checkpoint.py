@@ -86,6 +86,7 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.best: dict[str, Any] = {"step": None, "score": None}
+        self.last_step: int | None = None
 
     def read_last(self) -> dict[str, Any] | None:
         """State to go on from, None for a fresh start; clears up after a killed writer. Raises
@@ -96,6 +97,7 @@ class Checkpoints:
             (self.folder / BEST).unlink(missing_ok=True)  # of a training that has to begin again
             return None
         state = load(self.folder / LAST)
+        self.last_step = state["step"]
         if (self.folder / BEST).exists():
             best = load(self.folder / BEST)
             self.best = {"step": best["step"], "score": best["score"]}
@@ -103,7 +105,14 @@ class Checkpoints:
 
     def write_last(self, state: dict[str, Any], *, final: bool) -> None:
         """Replace last.ckpt; when the disk is full a warning, but OSError for the final one."""
-        self._write(LAST, state, final)
+        if self._write(LAST, state, final):
+            self.last_step = state["step"]
+
+    def in_words(self) -> str:
+        """Where a training that is broken off now can be taken up again."""
+        if self.last_step is None:
+            return "interrupted before its first checkpoint: --resume begins again"
+        return f"interrupted; --resume goes on from its last checkpoint, step {self.last_step}"
 
     def offer_best(
         self, step: int, score: float, model: dict[str, torch.Tensor], *, write: bool

@@ -71,7 +71,7 @@ def fit(
         raise of_worker(error) from None
     except Abort:
         loop.state = "interrupted"
-        raise KeyboardInterrupt from None
+        raise KeyboardInterrupt(loop.checkpoints.in_words()) from None
     finally:
         result = loop.close()
     return result

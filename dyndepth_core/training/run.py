@@ -20,7 +20,7 @@ from ..methods.base import Objective
 from .cameras import report_cameras
 from .checkpoint import write_atomic, write_json
 from .model import git_revision, trained_model
-from .settings import RUNTIME_FIELDS
+from .settings import RUNTIME_FIELDS, TrainConfig
 from .source import fingerprint, split_recordings
 from .stages import Stage, StageContext, hash_file, read_record, run_stages
 
@@ -92,7 +92,8 @@ def _check_folder(config: Config, out: Path, resume: bool) -> None:
             raise ValueError(
                 f"{out} was begun with other settings ({'; '.join(changed)}): "
                 "to resume, leave them as they were; "
-                "for a new training give another --out"
+                f"for a new training give another --out, with --from {out / MODEL} to go on from "
+                "what this one has learned"
             )
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(
@@ -145,6 +146,8 @@ def _stage(
         else None
         for part in (train, val)
     )
+    for text in source.lost():
+        log.warning("%s; choose another data.size to have it", text)
     if not val:
         log.warning(
             "the recordings are too short to hold any frame out: no validation, "
@@ -169,6 +172,11 @@ def _stage(
             len(train),
             len(held_out or ()),
         )
+        height, width = config.data.size
+        log.info(
+            "%s at %dx%d pixels, batches of %d, %s, into %s",
+            config.method, height, width, settings.batch_size, _budget(settings), context.run,
+        )  # fmt: skip
         result = fit(objective, settings, source, held_out, context.folder, label=config.method)
         if result.state == "interrupted":
             raise KeyboardInterrupt(
@@ -186,6 +194,12 @@ def _stage(
         return [context.run / MODEL]
 
     return Stage(name, inputs, run)
+
+
+def _budget(settings: TrainConfig) -> str:
+    parts = [f"{settings.steps} steps"] if settings.steps else []
+    parts += [f"{settings.minutes:g} minutes"] if settings.minutes else []
+    return " or ".join(parts)
 
 
 def make_objective(

@@ -215,3 +215,12 @@ def test_info_of_what_is_no_model(tmp_path, capsys):
     for name in ("x.safetensors", "absent.safetensors", ""):
         assert cli.main(["info", str(tmp_path / name)]) == 2
         assert "error: model" in capsys.readouterr().err
+
+
+def test_train_shows_every_setting_of_a_method(capsys):
+    assert (
+        cli.main(["train", "--method", "sc_depth", "--show-config", "--set", "train.steps=7"]) == 0
+    )
+    shown = capsys.readouterr().out
+    assert "rectify: false  # " in shown and "steps: 7  # " in shown
+    assert cli.main(["train", "--method", "sc_depth"]) == 2 and "--out" in capsys.readouterr().err

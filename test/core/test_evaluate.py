@@ -190,7 +190,7 @@ def test_the_command_writes_figures_table_and_pictures(tmp_path, models):
     assert pictures == ["best.png", "over_time.png", "worst.png"]
 
 
-def test_a_model_against_itself_is_undecided_at_ratio_one(tmp_path, models):
+def test_a_model_against_itself_is_at_ratio_one(tmp_path, models):
     write(tmp_path / "drive", frames=3)
     out = tmp_path / "scores.json"
     result = run(
@@ -199,7 +199,7 @@ def test_a_model_against_itself_is_undecided_at_ratio_one(tmp_path, models):
     assert result.exit_code == 0, (result.output, result.exception)
     report = json.loads(out.read_text())
     pair = next(p for p in report["paired"] if p["second"] == "compare")
-    assert pair["ratio"] == 1.0 and pair["verdict"] == "undecided"
+    assert pair["ratio"] == 1.0 and pair["verdict"] == "too few blocks"
     assert report["baselines_fitted_on"] == "the evaluated recordings"
     assert "flatters" in result.output
 

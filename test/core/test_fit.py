@@ -98,21 +98,26 @@ def only_plain(value):
 # -- what the weights depend on -------------------------------------------------------------------
 
 
-def test_deleting_every_ground_truth_file_changes_no_weight(tmp_path, root, run):
+@pytest.mark.parametrize("method", ["monodepth", "sc_depth"])
+def test_deleting_every_ground_truth_file_changes_no_weight(tmp_path, root, run, method):
+    if method != "monodepth":
+        run = tmp_path / "seeing"
+        train_run(load(overrides=[*TINY, *OPTIONS], method=method), [root], run)
     blind = tmp_path / "blind" / "drive"
     shutil.copytree(root / "drive", blind)
     removed = [p for p in blind.iterdir() if p.name not in ("images", "calib.json", "frames.csv")]
     assert {"depth", "poses.csv"} <= {p.name for p in removed}
     for path in removed:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    train_run(load(overrides=[*TINY, *OPTIONS]), [blind.parent], tmp_path / "run")
+    settings = load(overrides=[*TINY, *OPTIONS], method=method)
+    train_run(settings, [blind.parent], tmp_path / "run")
     assert same_weights(last_weights(run), last_weights(tmp_path / "run"))
     (graph, meta), (other, other_meta) = (
         load_model(folder / "model.safetensors") for folder in (run, tmp_path / "run")
     )
     assert same_weights(graph.state_dict(), other.state_dict())
     assert meta.provenance.dataset_manifest == other_meta.provenance.dataset_manifest
-    begin = make_objective(load(overrides=[*TINY, *OPTIONS]), source(root)).state_dict()
+    begin = make_objective(settings, source(root)).state_dict()
     assert not same_weights(begin, last_weights(run))
 
 

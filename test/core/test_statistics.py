@@ -19,8 +19,8 @@ def test_the_ratio_is_the_geometric_mean():
     found = paired_log_ratio([1.0, 4.0], [1.0, 1.0], [0, 1])
     assert found.ratio == pytest.approx(2.0)
     assert found.low == pytest.approx(1.0) and found.high == pytest.approx(4.0)
-    assert found.verdict == "undecided"
-    assert paired_log_ratio([1.0] * 4, [2.0] * 4, list(range(4))).verdict == "undecided"  # too few
+    assert found.verdict == "too few blocks"
+    assert paired_log_ratio([1.0] * 4, [2.0] * 4, list(range(4))).verdict == "too few blocks"
 
 
 def noisy(seed, blocks, repeats):
@@ -57,7 +57,7 @@ def test_the_same_seed_gives_the_same_interval():
 
 def test_one_block_has_no_interval():
     found = paired_log_ratio([1.0, 2.0], [2.0, 2.0], ["clip", "clip"])
-    assert found.low is None and found.high is None and found.verdict == "undecided"
+    assert found.low is None and found.high is None and found.verdict == "too few blocks"
 
 
 @pytest.mark.parametrize("a,b", [([], []), ([1.0], [1.0, 2.0]), ([0.0], [1.0]), ([np.nan], [1.0])])

@@ -71,6 +71,24 @@ def test_bad_options_are_named(tmp_path):
         command(out=tmp_path / "y", clips=1, frames=1)
 
 
+def test_a_walking_camera_has_no_odometry_and_turns_more_than_it_moves(tmp_path):
+    turns, steps = {}, {}
+    for camera in ("car", "hand"):
+        out = tmp_path / camera
+        command(out=out, seed=3, clips=1, frames=6, size="32x104", camera=camera, workers=1)
+        recording = open_recordings(out)[0]
+        motions = [np.linalg.inv(recording.pose(i)) @ recording.pose(i + 1) for i in range(5)]
+        turns[camera] = np.mean([np.arccos((np.trace(T[:3, :3]) - 1) / 2) for T in motions])
+        steps[camera] = np.mean([np.linalg.norm(T[:3, 3]) for T in motions])
+        assert (recording.odometry(0) is None) is (camera == "hand")
+    assert 0.1 < steps["hand"] < 0.2 < steps["car"]
+    assert turns["hand"] > 0.008 and turns["hand"] / steps["hand"] > 5 * turns["car"] / steps["car"]
+    with pytest.raises(ValueError, match="choose car or hand"):
+        command(out=tmp_path / "x", clips=1, frames=1, camera="drone")
+    with pytest.raises(ValueError, match="camera car"):
+        command(out=tmp_path / "car", seed=3, clips=1, frames=6, size="32x104", camera="hand")
+
+
 def test_clips_of_other_settings_are_not_passed_off_as_new_ones(tmp_path):
     command(out=tmp_path / "a", seed=5, clips=1, frames=1, size="32x104", workers=1)
     before = (tmp_path / "a" / "manifest.json").read_bytes()

@@ -129,6 +129,13 @@ def test_a_slightly_wider_image_loses_columns_a_much_wider_one_gains_rows():
     assert (out[rows.stop :] == out[rows.stop - 1]).all()
 
 
+def test_what_the_network_does_not_see_is_said():
+    """960x540 into 128x416: 295 of 540 rows."""
+    text = plan_fit((540, 960), (128, 416)).lost
+    assert "sees 55% of images of 960x540" in text and "rows 122 to 417" in text
+    assert plan_fit((376, 1241), (128, 416)).lost == ""
+
+
 def test_equal_sizes_change_nothing():
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     fit = plan_fit((64, 96), (64, 96), make_K(64, 96, 0.4, 0.7))

@@ -171,7 +171,7 @@ def test_parameters_change_what_is_published(camera, predictor):
     [
         ({"device": "gpu"}, "device.*auto, cpu, cuda"),
         ({"max_range": -1.0}, "max_range.*out of range"),
-        ({"max_range": "far"}, "type"),
+        ({"max_range": "far"}, "max_range is 'far'.*number"),
         ({"depth_encoding": "8UC1"}, "depth_encoding.*32FC1"),
         ({"color_far": 1.0}, "color_near 4 must be less than color_far 1"),
         ({"image_transport": "raw"}, "read-only"),
@@ -182,6 +182,17 @@ def test_bad_parameter_is_rejected_with_the_reason(camera, change, reason):
 
     result = camera.set(**change)[0]
     assert not result.successful and re.search(reason, result.reason), result.reason
+
+
+def test_whole_numbers_do_for_lengths_and_changes_are_logged(camera, node):
+    """`ros2 param set /depth_node max_range 40` sends an integer."""
+    try:
+        assert camera.set(max_range=40)[0].successful
+        node.wait_for("max_range is now 40.0")
+        assert camera.set(device="cpu")[0].successful
+        node.wait_for("device is now 'cpu', which counts from the next ~/reload_model")
+    finally:
+        camera.set(max_range=80.0, device="auto")
 
 
 def test_size_and_K_may_change_at_any_time(camera, node, predictor):

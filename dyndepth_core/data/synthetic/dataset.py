@@ -74,7 +74,8 @@ def _check_root(out: Path, names: list[str]) -> None:
     strange = sorted(p.name for p in out.iterdir() if p.name not in known) if out.is_dir() else []
     if strange:
         raise ValueError(
-            f"{out} holds other things ({', '.join(strange[:3])}): give a new folder with --out"
+            f"{out} holds other things, or clips of another seed ({', '.join(strange[:3])}): give "
+            "a new folder with --out; a training takes several (--data A --data B)"
         )
 
 
