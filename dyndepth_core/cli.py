@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
@@ -132,7 +134,10 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
 def _load(point: metadata.EntryPoint) -> Callable[..., Any]:
     """The command of an entry point, or one in its place that says why it cannot run here."""
     try:
-        return guarded(point.load())
+        command = guarded(point.load())
+        # lines of a docstring are not those of the reader's terminal
+        command.__doc__ = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command) or "")
+        return command
     except Exception as error:
         reason = _missing(error) if isinstance(error, ModuleNotFoundError) else _message(error)
 

@@ -200,6 +200,7 @@ class DepthNode(LifecycleNode):
             publishers=self._images.publishers if self._images else 0,
             calibration=pipeline.calibrator.state if pipeline else "",
             model=describe(pipeline.predictor) if pipeline else {},
+            model_parameter=self.config.model,
             scale_source=scale.source if scale else "",
             scale_value=scale.value if scale else 0.0,
             wanted=bool(self._outputs and self._outputs.wanted()),

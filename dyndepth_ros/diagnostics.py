@@ -133,6 +133,7 @@ class Situation:
     publishers: int  # how many publish images there
     calibration: str
     model: dict[str, str]  # of `describe`
+    model_parameter: str  # what the next reload would load
     scale_source: str
     scale_value: float
     wanted: bool  # somebody subscribes to a result
@@ -157,6 +158,7 @@ def report(stamp: Any, situation: Situation, now: Snapshot) -> DiagnosticArray:
         "scale_value": f"{situation.scale_value:g}",
         "calibration": situation.calibration,
         **situation.model,
+        "model_parameter": situation.model_parameter,
     }
     device = situation.model.get("device", "")
     status = status_message(f"{situation.node}: depth", level, message, values, device)

@@ -177,6 +177,7 @@ def test_diagnostics_name_what_keeps_depth_from_being_right(changes, level, word
     fields = {
         "node": "depth_node", "state": "active", "image_topic": "/image", "publishers": 0,
         "wanted": True, "calibration": "camera_info", "model": {"device": "cpu"},
+        "model_parameter": "",
         "scale_source": "checkpoint",
         "scale_value": 1.0,
     }  # fmt: skip
