@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         )
     try:
         tree = yaml.safe_load(path.read_text())
+    except RecursionError as error:
+        raise ValueError(f"{path}: not a configuration, it is nested too deeply") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path}: not valid YAML ({' '.join(str(error).split())}); mend it there"
@@ -207,7 +210,7 @@ def _explain(cls: type[Config], fault: Mapping[str, Any]) -> str:
     path = [str(part) for part in fault["loc"]]
     name = ".".join(path) or "configuration"
     if fault["type"] == "extra_forbidden":
-        return f"{name}: no such field{_suggest(cls, path)} (value {fault['input']!r})"
+        return f"{name}: no such field{_suggest(cls, path)} (value {reprlib.repr(fault['input'])})"
     owner, field = cls, None
     for depth, part in enumerate(path):
         if part not in owner.model_fields:
@@ -222,7 +225,7 @@ def _explain(cls: type[Config], fault: Mapping[str, Any]) -> str:
     if fault["type"] == "value_error":  # one of our own checks: its message already says what to do
         return f"{name}: {fault['ctx']['error']}"
     reason = fault["msg"][:1].lower() + fault["msg"][1:]
-    return f"{name}: {fault['input']!r} is not allowed: {reason}{meaning}"
+    return f"{name}: {reprlib.repr(fault['input'])} is not allowed: {reason}{meaning}"
 
 
 def _suggest(cls: type[Config], path: list[str]) -> str:

@@ -23,6 +23,7 @@ CAMERA_PIXELS = 640 * 197  # a camera of the model's own shape, so that no borde
 RATE_HZ = 10.0
 START_PATIENCE_S = 120.0  # until the first frame; importing torch from a cold disk takes its time
 FRAME_PATIENCE_S = 60.0
+MARK = ".dyndepth_demo"
 OURS = ("recording", "received", "logs", "received.json", "summary.json", "contact_sheet.png")
 
 
@@ -96,12 +97,17 @@ def camera_size(model_size: tuple[int, int]) -> tuple[int, int]:
 def prepare(out: Path) -> None:
     """Make the folder; what an earlier demo left there goes, anything else is refused."""
     out.mkdir(parents=True, exist_ok=True)
-    strange = {p.name for p in out.iterdir()} - {*OURS, "film.mp4", "film.avi"}
+    strange = {p.name for p in out.iterdir()} - {*OURS, MARK, "film.mp4", "film.avi"}
     if strange:
         raise ValueError(f"{out}: holds other files ({', '.join(sorted(strange)[:3])}); "
                          "give another folder with --out")  # fmt: skip
+    if any(out.iterdir()) and not (out / MARK).is_file():
+        raise ValueError(f"{out}: not empty and not of an earlier demo; remove it, or give "
+                         "another folder with --out")  # fmt: skip
     for path in out.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if path.name != MARK:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (out / MARK).write_text("made by dyndepth demo, which empties this folder before it runs\n")
 
 
 def _progress(console: Console) -> Progress:

@@ -66,7 +66,8 @@ def command(
     """
     check_json(json_)
     from dyndepth_core.config import dump, load
-    from dyndepth_core.training.run import CONFIG, resumed_request, train_run
+    from dyndepth_core.training.folder import CONFIG, resumed_request
+    from dyndepth_core.training.run import train_run
 
     if out is None and not show_config:
         raise ValueError("--out: name the folder of the run, e.g. --out runs/first")

@@ -67,9 +67,16 @@ def sample(
     height, width = image.shape[-2:]
     scale = pixels.new_tensor((2 / max(width - 1, 1), 2 / max(height - 1, 1))).view(1, 2, 1, 1)
     grid = (pixels * scale - 1).permute(0, 2, 3, 1)
-    return F.grid_sample(
+    bad = None
+    if grid.device.type == "cpu" and grid.detach().sum().isnan():
+        # The CPU's gradient of grid_sample reads beyond its memory where the grid is NaN. It gets a
+        # finite one; the NaN goes on in the result, where the health checks see it.
+        bad = grid.isnan().any(-1)[:, None]
+        grid = grid.nan_to_num(0.0, 0.0, 0.0)
+    found = F.grid_sample(
         image, grid.to(image.dtype), mode=mode, padding_mode=padding, align_corners=True
     )
+    return found if bad is None else found.masked_fill(bad, torch.nan)
 
 
 def inverse_warp(

@@ -69,6 +69,7 @@ class DepthPoseObjective(Objective):
             "pose_net": self.config.pose_lr_factor,
             "intrinsics": self.config.intrinsics_lr_factor,
         }
+        self.partial_gradients = self.config.pose_first > 0
         self.network, self.canonical_focal = config.network, float(canonical_focal)
         network, intrinsics = config.network, config.data.intrinsics
         self.depth_net = DepthNet(network.encoder, network.decoder_channels, scales, network.width)

@@ -44,7 +44,8 @@ class NetworkConfig(BaseModel):
     )
     canonical_focal: float | None = Field(
         None,
-        gt=0,
+        ge=1,
+        le=1e5,
         description="focal length f0 in pixels depth is predicted at; none: mean over the training "
         "set",
     )

@@ -4,12 +4,13 @@ a progress bar.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import cv2
@@ -62,13 +63,9 @@ class Monitor:
         self._label, self._last_line = label, 0.0
 
     def row(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one row of numbers to metrics.csv and TensorBoard; a full disk costs the row,
-        not the training.
-        """
-        try:
+        """Append one row of numbers to metrics.csv and TensorBoard."""
+        with self._losable(step, "metrics"):
             self._row(step, values)
-        except OSError as error:
-            log.warning("step %d: metrics cannot be written (%s)", step, error)
 
     def _row(self, step: int, values: Mapping[str, float]) -> None:
         row = {"step": str(step), **{k: f"{v:.6g}" for k, v in values.items()}}
@@ -97,8 +94,17 @@ class Monitor:
 
     def text(self, step: int, kind: str, message: str) -> None:
         """Put a health warning into TensorBoard."""
-        self.board.add_text(f"warnings/{kind}", message, step)
-        self.board.flush()
+        with self._losable(step, "warning"):
+            self.board.add_text(f"warnings/{kind}", message, step)
+            self.board.flush()
+
+    @contextlib.contextmanager
+    def _losable(self, step: int, what: str) -> Iterator[None]:
+        """A full disk costs what was to be written, not the training."""
+        try:
+            yield
+        except OSError as error:
+            log.warning("step %d: %s cannot be written (%s)", step, what, error)
 
     def pictures(self, step: int, sample: Sample, maps: Mapping[str, Tensor]) -> None:
         """Write image, depth, warped source, automask and photometric error of the first targets
@@ -119,7 +125,8 @@ class Monitor:
             "tgt",
             *(n for n, v in maps.items() if v.dim() == 4 and v.shape[0] == sample.tgt.shape[0]),
         ]
-        self.board.add_image(" / ".join(names), grid, step, dataformats="HWC")
+        with self._losable(step, "pictures"):
+            self.board.add_image(" / ".join(names), grid, step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush everything; safe to call twice."""

@@ -6,26 +6,25 @@ import json
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..config import Config, difference, dump, load
+from ..config import Config, dump
 from ..data.sample import SampleSource
 from ..inference.model_file import load_model, save_model
 from ..methods import get_method
 from ..methods.base import Objective
 from .cameras import report_cameras
 from .checkpoint import write_atomic, write_json
+from .folder import CONFIG, METRICS, MODEL, REQUEST, as_begun, check_folder
 from .model import git_revision, trained_model
 from .settings import RUNTIME_FIELDS, TrainConfig
 from .source import fingerprint, split_recordings
-from .stages import Stage, StageContext, hash_file, read_record, run_stages
+from .stages import Stage, StageContext, hash_file, run_stages
 
 log = logging.getLogger(__name__)
-MODEL, CONFIG, REQUEST, METRICS = "model.safetensors", "config.yaml", "run.json", "metrics.json"
 
 
 def train_run(
@@ -47,10 +46,10 @@ def train_run(
     git_revision()
     first = _is_first_process()
     if first:
-        _check_folder(config, out, resume)
+        check_folder(config, out, resume)
     stages = [_stage(name, config, data, start) for name in get_method(config.method).stages]
     if resume:
-        stages = [_as_begun(stage, out) for stage in stages]
+        stages = [as_begun(stage, config, out) for stage in stages]
     if first:
         _begin(config, data, out, start)
     try:
@@ -62,62 +61,6 @@ def train_run(
     finally:
         metrics = _write_metrics(config, out, [s.name for s in stages]) if first else {}
     return metrics
-
-
-def resumed_request(out: str | Path) -> tuple[list[Path], Path | None]:
-    """What `--data` and `--from` were when the run was begun; ValueError when `out` holds no
-    run.
-    """
-    path = Path(out) / REQUEST
-    if not path.is_file():
-        raise ValueError(
-            f"{out}: no run to resume there (it has no {REQUEST}); leave --resume out to begin one"
-        )
-    try:
-        request = json.loads(path.read_text())
-        start = request["from"]
-        return [Path(p) for p in request["data"]], Path(start) if start else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({type(error).__name__}): give --data and --out anew, without "
-            "--resume, or restore it"
-        ) from error
-
-
-def _check_folder(config: Config, out: Path, resume: bool) -> None:
-    if resume and (out / CONFIG).is_file():
-        runtime = tuple(f"train.{name}:" for name in RUNTIME_FIELDS)
-        changed = [d for d in difference(load(out / CONFIG), config) if not d.startswith(runtime)]
-        if changed:
-            raise ValueError(
-                f"{out} was begun with other settings ({'; '.join(changed)}): "
-                "to resume, leave them as they were; "
-                f"for a new training give another --out, with --from {out / MODEL} to go on from "
-                "what this one has learned"
-            )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(
-            f"{out} exists already: add --resume to go on with it, or give another --out"
-        )
-
-
-def _as_begun(stage: Stage, out: Path) -> Stage:
-    """The stage with the inputs it was begun with; ValueError when other data would make it
-    begin again.
-    """
-    record = read_record(out, stage.name)
-    if record is None or not isinstance(record.get("values"), dict):
-        return stage
-    begun = record["values"]
-    changed = [
-        name for name in stage.inputs if name != "config" and stage.inputs[name] != begun[name]
-    ]
-    if changed:
-        raise ValueError(
-            f"{out} was begun with other data ({', '.join(changed)} changed): restore it, "
-            "or give another --out"
-        )
-    return replace(stage, inputs=begun)  # its config may lack fields that are newer than the run
 
 
 def _begin(config: Config, data: Sequence[str | Path], out: Path, start: str | Path | None) -> None:
@@ -252,8 +195,12 @@ def _write_metrics(config: Config, out: Path, stages: Sequence[str]) -> dict[str
     for name in stages:
         path = out / "stages" / name / METRICS
         if path.is_file():
-            metrics.update(json.loads(path.read_text()))
-            warnings += [{"stage": name, **w} for w in metrics["warnings"]]
+            try:
+                found = json.loads(path.read_text())
+                warnings += [{"stage": name, **w} for w in found["warnings"]]
+                metrics.update(found)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                log.warning("%s is damaged: its figures are left out", path)
     metrics["warnings"] = warnings
     metrics["model"] = hash_file(out / MODEL) if (out / MODEL).is_file() else None
     try:

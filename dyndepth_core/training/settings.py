@@ -29,17 +29,21 @@ class TrainConfig(BaseModel):
     training.
     """
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
 
     seed: int = Field(
         0, ge=0, lt=2**63, description="seed of initialisation, sample order and augmentation"
     )
     steps: int | None = Field(
-        20_000, ge=1, description="budget in optimiser steps; null = only `minutes` counts"
+        20_000,
+        ge=1,
+        le=10**9,
+        description="budget in optimiser steps; null = only `minutes` counts",
     )
     minutes: float | None = Field(
         None,
         gt=0,
+        le=1e6,
         description="budget in minutes of wall clock; with `steps` too, whichever is used up first",
     )
     batch_size: int = Field(
@@ -48,9 +52,9 @@ class TrainConfig(BaseModel):
     optimizer: Literal["adam", "adamw"] = Field(
         "adamw", description="adam, or adamw (decoupled weight decay)"
     )
-    lr: float = Field(1e-4, gt=0, description="highest learning rate")
+    lr: float = Field(1e-4, gt=0, le=10, description="highest learning rate")
     weight_decay: float = Field(
-        0.01, ge=0, description="decay of weights with 2 or more dimensions"
+        0.01, ge=0, le=10, description="decay of weights with 2 or more dimensions"
     )
     beta1: float = Field(0.9, ge=0, lt=1, description="decay of the gradient's running mean")
     beta2: float = Field(
@@ -91,14 +95,16 @@ class TrainConfig(BaseModel):
         10, ge=1, description="steps between two looks at the health of the training"
     )
     workers: int = Field(
-        1, ge=0, description="processes that load data; 0 = in the training process itself"
+        1, ge=0, le=1024, description="processes that load data; 0 = in the training process itself"
     )
-    threads: int | None = Field(None, ge=1, description="threads of torch; null = torch decides")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="threads of torch; null = torch decides"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: cuda where there is one"
     )
-    devices: int = Field(1, ge=1, description="devices on each machine")
-    nodes: int = Field(1, ge=1, description="machines")
+    devices: int = Field(1, ge=1, le=1024, description="devices on each machine")
+    nodes: int = Field(1, ge=1, le=4096, description="machines")
     license: str = Field(
         "", description="licence of the weights, as it shall stand in the model file"
     )

@@ -123,3 +123,25 @@ def test_no_section_takes_unknown_keys():
     for section in ("data", "network", "objective", "train"):
         with pytest.raises(ValueError, match="no such field"):
             config.from_dict({section: {"nonsense_field": 1}})
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["train.lr=.inf", "train.steps=99999999999999999999999", "train.threads=100000",
+     "network.canonical_focal=1e300", "train.minutes=.inf"],
+)  # fmt: skip
+def test_values_beyond_all_sense_are_refused_at_once(override):
+    with pytest.raises(ValueError, match=override.split("=")[0]):
+        load(overrides=[override])
+
+
+def test_a_file_nested_without_end_or_holding_a_bomb_is_refused(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("a: " + "[" * 5000)
+    with pytest.raises(ValueError, match=r"config.yaml: not (a configuration|valid YAML)"):
+        load(path)
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 30)]
+    path.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match="a0: no such field"):
+        load(path)

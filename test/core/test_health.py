@@ -14,7 +14,7 @@ from dyndepth_core.data.sample import Sample
 from dyndepth_core.data.writer import RecordingWriter
 from dyndepth_core.training.fit import fit
 from dyndepth_core.training.health import Health, NotFiniteError, image_motion, log_spread
-from dyndepth_core.training.run import train_run
+from dyndepth_core.training.run import make_objective, train_run
 
 PLAIN = (
     "data.flip=0",
@@ -214,3 +214,14 @@ def test_flat_depth_is_no_news_in_the_first_steps():
     for step in range(0, 1000, 10):
         health.observe(step, step / 20_000, sample_of(image, image[:, None]), maps)
     assert health.warnings == []
+
+
+def test_nan_in_the_motion_ends_in_words_not_in_a_crash(tmp_path):
+    """The real method: its warp used to end the process in a segmentation fault."""
+    samples = source(make_recording(tmp_path / "data"))
+    config = load(overrides=[*TINY, "train.steps=4", "objective.pose_first=0"])
+    objective = make_objective(config, samples)
+    with torch.no_grad():
+        objective.pose_net.head.bias[3] = torch.nan
+    with pytest.raises(NotFiniteError, match="NaN|not finite|infinit"):
+        fit(objective, config.train, samples, None, tmp_path / "run")

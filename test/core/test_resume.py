@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,12 @@ import pytest
 import torch
 from training_helpers import TINY, ToyObjective, make_recording, same_weights, settings, source
 
-from dyndepth_core.config import load
+from dyndepth_core.config import dump, load
 from dyndepth_core.inference.model_file import load_model
 from dyndepth_core.training import checkpoint
 from dyndepth_core.training.fit import fit
-from dyndepth_core.training.run import resumed_request, train_run
+from dyndepth_core.training.folder import resumed_request
+from dyndepth_core.training.run import train_run
 
 REAL = (*TINY, "train.steps=40", "train.checkpoint_every=4", "train.validate_every=8")
 
@@ -232,3 +234,35 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, root):
     objective.layer = torch.nn.Conv2d(3, 1, 5, padding=2)
     with pytest.raises(ValueError, match="does not fit this configuration.*give a new --out"):
         fit(objective, settings(), source(root), None, tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"values": {}}', None])
+def test_a_lost_record_costs_no_checkpoint(tmp_path, root, whole_real, content):
+    run = tmp_path / "run"
+    shutil.copytree(whole_real, run)
+    stage = run / "stages" / "train"
+    before = (stage / "last.ckpt").read_bytes()
+    (stage / "stage.json").unlink()
+    if content is not None:
+        (stage / "stage.json").write_text(content)
+    with pytest.raises(ValueError, match="holds checkpoints, but its stage.json is lost"):
+        train_run(load(overrides=REAL), [root], run, resume=True)
+    assert (stage / "last.ckpt").read_bytes() == before
+
+
+def test_an_edited_configuration_is_not_taken_over_silently(tmp_path, root, whole_real):
+    run = tmp_path / "run"
+    shutil.copytree(whole_real, run)
+    edited = load(overrides=[*REAL, "train.lr=0.5"])
+    (run / "config.yaml").write_text(dump(edited))
+    with pytest.raises(ValueError, match="was changed since.*train.lr: 0.0001, 0.5"):
+        train_run(load(run / "config.yaml"), [root], run, resume=True)
+
+
+@pytest.mark.parametrize("content", ["{}", "no json", "[]"])
+def test_damaged_metrics_of_a_stage_are_left_out(tmp_path, root, whole_real, caplog, content):
+    run = tmp_path / "run"
+    shutil.copytree(whole_real, run)
+    (run / "stages" / "train" / "metrics.json").write_text(content)
+    metrics = train_run(load(overrides=REAL), [root], run, resume=True)
+    assert metrics["warnings"] == [] and "is damaged: its figures are left out" in caplog.text

@@ -181,3 +181,16 @@ def test_gradients_of_a_splat_reach_its_values():
     values = torch.rand(1, 1, 3, 4, dtype=torch.float64, requires_grad=True)
     found = correspond(plane(5.0, (3, 4)), pose(x=-1.0), camera(5.0, (3, 4)))
     assert torch.autograd.gradcheck(lambda v: forward_splat(v, found, fill=0.0)[0], (values,))
+
+
+@pytest.mark.parametrize("padding", ["border", "zeros"])
+def test_a_grid_of_nan_gives_nan_and_no_crash(padding):
+    """torch's CPU gradient of grid_sample reads beyond its memory there: the process would end."""
+    image = torch.rand(1, 3, 64, 96, requires_grad=True)
+    pixels = torch.rand(1, 2, 64, 96) * 60
+    pixels[..., :32, :] = torch.nan
+    pixels.requires_grad_()
+    found = sample(image, pixels, padding)
+    assert found[..., :32, :].isnan().all() and found[..., 32:, :].isfinite().all()
+    found.sum().backward()
+    assert pixels.grad[..., 32:, :].isfinite().all()

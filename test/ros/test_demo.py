@@ -130,10 +130,6 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path, run, model_file):
     (tmp_path / "thesis.tex").write_text("precious")
     done = run("--out", tmp_path, "--model", model_file)
     assert isinstance(done.exception, ValueError) and "thesis.tex" in str(done.exception)
-    (tmp_path / "demo" / "logs").mkdir(parents=True)
-    (tmp_path / "demo" / "summary.json").write_text("old")
-    demo.prepare(tmp_path / "demo")
-    assert not list((tmp_path / "demo").iterdir())
 
 
 def test_a_world_the_model_knows_is_refused(model_file):
@@ -193,3 +189,18 @@ def test_a_cloud_is_read_as_it_was_written():
     keep = np.arange(6) != 4
     assert (xyz == np.arange(18).reshape(6, 3)[keep]).all()
     assert (rgb == colors.reshape(6, 3)[keep]).all()
+
+
+def test_a_folder_of_the_users_own_is_never_emptied(tmp_path):
+    """Though its folders are called as those of a demo are."""
+    (tmp_path / "recording").mkdir()
+    precious = tmp_path / "recording" / "precious.txt"
+    precious.write_text("mine")
+    with pytest.raises(ValueError, match="not of an earlier demo"):
+        demo.prepare(tmp_path)
+    assert precious.read_text() == "mine"
+    demo.prepare(tmp_path / "new")
+    (tmp_path / "new" / "logs").mkdir()
+    (tmp_path / "new" / "summary.json").write_text("old")
+    demo.prepare(tmp_path / "new")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == [demo.MARK]
