@@ -42,7 +42,7 @@ def command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out")] = False,
     from_: Annotated[
-        Path | None, typer.Option("--from", help="model file to start from (fine-tuning)")
+        Path | None, typer.Option("--from", help="model file or run to start from (fine-tuning)")
     ] = None,
     devices: Annotated[
         int | None, typer.Option(help="devices on each machine [default: 1]")
@@ -65,6 +65,7 @@ def command(
     train.minutes=45
     """
     check_json(json_)
+    from dyndepth_core.commands.info import model_of_run
     from dyndepth_core.config import dump, load
     from dyndepth_core.training.folder import CONFIG, resumed_request
     from dyndepth_core.training.run import train_run
@@ -89,6 +90,8 @@ def command(
         raise ValueError(
             "--data: name at least one recording, root of recordings, image folder or video"
         )
+    if from_ is not None and from_.is_dir():
+        from_ = model_of_run(from_)
     settings = load(config, overrides, method)
     metrics = train_run(settings, data, out, resume=resume, start=from_)
     if not metrics:  # a process that Lightning started beside the first one, which reports

@@ -164,7 +164,7 @@ def make_objective(
         objective = _initial(config, source, focal)
     own = objective.state_dict()
     wrong = [k for k, v in given.items() if k not in own or own[k].shape != v.shape]
-    if wrong or meta.method != config.method:
+    if wrong:  # another method with the same networks is a start as good as any
         raise ValueError(
             f"--from {start}: its {meta.method} network does not fit this {config.method} "
             f"configuration ({len(wrong)} of {len(given)} weights differ, e.g. {wrong[:2]}); "

@@ -269,3 +269,12 @@ def test_a_model_that_does_not_fit_is_refused(run, root):
     config = load(overrides=[*TINY, "network.width=0.25"])
     with pytest.raises(ValueError, match="--from .*does not fit.*same network section"):
         make_objective(config, source(root), run / "model.safetensors")
+
+
+def test_another_method_with_the_same_networks_is_a_start(root, run):
+    config = load(overrides=[*TINY, "objective.rectify=true"], method="sc_depth")
+    start = run / "model.safetensors"
+    begun = make_objective(config, source(root), start).state_dict()
+    given = load_model(start)[0].state_dict()
+    assert given and all(torch.equal(begun[k], v) for k, v in given.items())
+    assert any(k.startswith("rectify_net.") for k in begun.keys() - given.keys())
