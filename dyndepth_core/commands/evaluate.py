@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,6 +63,7 @@ def command(
     ground plane). A stratum is the mean over images with at least 100 of its pixels.
     """
     check_json(json_file)
+    _check_pictures(pictures)
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -113,13 +115,26 @@ def command(
         "methods": result.table(),
         "paired": _pairs(result.scores),
     }
+    _show(console, report, rule.says)  # first: a disk may be full, and the run was long
     write_json(json_file, report)
-    _show(console, report, rule.says)
     if pictures is not None:
         from dyndepth_core.evaluation.report import save_pictures
 
         files = save_pictures(pictures, recordings, arms["model"], result.scores["model"], rule)
         console.print("pictures:", ", ".join(str(f) for f in files), soft_wrap=True)
+
+
+def _check_pictures(folder: Path | None) -> None:
+    """ValueError, before any work, when no pictures could be written there; the folder is made."""
+    if folder is None:
+        return
+    import dyndepth_core.evaluation.report  # noqa: F401  what draws may not be installed
+
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--pictures {folder}: is no folder; name one for the pictures")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"--pictures {folder}: cannot be written there; choose another place")
 
 
 def _fit_priors(recordings: list[Recording], training: Path | None, console) -> tuple[dict, str]:

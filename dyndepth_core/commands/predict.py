@@ -123,4 +123,10 @@ def _predict_all(
             if summary["video"]:
                 text += f"; look at {folder / summary['video']}"
             console.print(text, soft_wrap=True, highlight=False)
+            if summary["empty"]:
+                console.print(
+                    f"[yellow]warning:[/yellow] no pixel of {source.name} has a depth: look at its "
+                    "focal length (calib.json), at --max-range and at the model",
+                    soft_wrap=True,
+                )
     return summaries

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 MAX_SIDE = 16384  # pixels
+FOCAL_RANGE = (0.02, 100.0)  # of the longer image side: beyond any lens, so a slip or a wrong unit
 DISTORTION_MODELS = ("plumb_bob", "rational_polynomial", "equidistant")
 
 
@@ -55,6 +56,12 @@ class Calibration:
             raise ValueError(
                 f"calibration: focal lengths fx={self.fx}, fy={self.fy} must be positive pixels"
             )
+        near, far = (side * max(sides) for side in FOCAL_RANGE)
+        if given and not (near <= self.fx <= far and near <= self.fy <= far):
+            raise ValueError(
+                f"calibration: focal lengths fx={self.fx:g}, fy={self.fy:g} cannot be those of an "
+                f"image of {self.width}x{self.height}; give pixels, from {near:g} to {far:g}"
+            )
         if self.distortion is None:
             return
         if self.distortion.get("model") not in DISTORTION_MODELS:
@@ -94,12 +101,20 @@ class Calibration:
         path = Path(path)
         try:
             fields = json.loads(path.read_text())
+            if not isinstance(fields, dict):
+                raise ValueError("write an object, {...} with width, height, fx, fy, cx, cy")
+            if missing := [name for name in ("width", "height") if name not in fields]:
+                raise ValueError(f"it lacks {' and '.join(missing)}, in pixels")
             fields.setdefault("rectified", not fields.get("distortion"))
             names = set(cls.__dataclass_fields__)
             return cls(**{k: v for k, v in fields.items() if k in names})
         except (TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"{path}: not a valid calib.json ({error})") from error
 
+    def dumps(self) -> str:
+        """This calibration as the text of a `calib.json`."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
     def save(self, path: str | Path) -> None:
         """Write this calibration as `calib.json`."""
-        Path(path).write_text(json.dumps(asdict(self), indent=1) + "\n")
+        Path(path).write_text(self.dumps())

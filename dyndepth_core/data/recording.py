@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
-import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -12,6 +12,7 @@ import numpy as np
 
 from dyndepth_core.data.calibration import Calibration
 from dyndepth_core.data.image_codec import check_complete
+from dyndepth_core.data.truth import read_poses, read_truth_png, read_velocity, shorten
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
@@ -32,7 +33,7 @@ class Recording:
         self.path = Path(path)
         self.name = self.path.name
         folder = self.path / "images" if (self.path / "images").is_dir() else self.path
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(_images(folder.iterdir()))
         if not files:
             raise ValueError(
                 f"{self.path}: no images ({', '.join(IMAGE_SUFFIXES)}) in it; is this the right "
@@ -51,7 +52,7 @@ class Recording:
             [r.get("keep", "1") not in ("0", "False", "false") for r in self._rows]
         )
         self.calib = self._read_calibration()
-        self._poses = _read_poses(self.path / "poses.csv")
+        self._poses = read_poses(self.path / "poses.csv")
 
     def __len__(self) -> int:
         return len(self._files)
@@ -72,7 +73,10 @@ class Recording:
         if path.exists():
             return Calibration.load(path)
         height, width = self.image(0).shape[:2]
-        return Calibration(width, height, source="no calib.json: intrinsics unknown")
+        try:
+            return Calibration(width, height, source="no calib.json: intrinsics unknown")
+        except ValueError as error:
+            raise ValueError(f"{self._files[0]}: {error}") from error
 
     def image_path(self, i: int) -> Path:
         """Path of image i."""
@@ -85,7 +89,14 @@ class Recording:
             check_complete(buffer)
             image = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
         except (ValueError, cv2.error) as error:
-            raise DamagedImage(f"{self._files[i]}: is damaged ({error}); re-record it") from error
+            raise DamagedImage(
+                f"{self._files[i]}: is damaged ({shorten(error)}); re-record it"
+            ) from error
+        except OSError as error:
+            raise DamagedImage(
+                f"{self._files[i]}: cannot be read ({shorten(error)}); make it readable, or remove "
+                "it"
+            ) from error
         if image is None:
             raise DamagedImage(
                 f"{self._files[i]}: cannot be decoded as an image; it is damaged, remove or "
@@ -97,20 +108,15 @@ class Recording:
         path = self.path / folder / (self._files[i].stem + suffix)
         return path if path.exists() else None
 
-    def _png(self, folder: str, i: int) -> np.ndarray | None:
+    def _png(self, folder: str, i: int, dtype: type | None = None) -> np.ndarray | None:
         path = self._truth(folder, i)
-        if path is None:
-            return None
-        data = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if data is None:
-            raise ValueError(f"{path}: damaged ground-truth PNG; render or convert it again")
-        return data
+        return None if path is None else read_truth_png(path, dtype)
 
     def depth(self, i: int) -> np.ndarray | None:
         """Ground-truth depth, float32 (H, W) in metres along z, 0 = none; None where the recording
         has none.
         """
-        data = self._png("depth", i)
+        data = self._png("depth", i, np.uint16)
         return None if data is None else data.astype(np.float32) / DEPTH_PNG_SCALE
 
     def instances(self, i: int) -> np.ndarray | None:
@@ -130,15 +136,7 @@ class Recording:
         where unknown.
         """
         path = self._truth("velocity", i, ".npz")
-        if path is None:
-            return None
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                return data["velocity"].astype(np.float32)
-        except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{path}: damaged ground-truth velocity; render or convert it again"
-            ) from error
+        return None if path is None else read_velocity(path)
 
     def pose(self, i: int) -> np.ndarray | None:
         """T_world_cam, float64 (4, 4); None where unknown."""
@@ -196,25 +194,6 @@ def _read_frames(path: Path, files: list[Path]) -> tuple[list[Path], list[dict[s
     return [f for f, _ in paired], [r for _, r in paired]
 
 
-def _read_poses(path: Path) -> dict[int, np.ndarray]:
-    if not path.exists():
-        return {}
-    try:
-        with path.open(newline="") as file:
-            lines = list(csv.reader(file))[1:]
-        if lines and len(lines[-1]) < 13:  # a kill or a full disk cut the last line short
-            lines.pop()
-        table = np.array(lines, dtype=np.float64).reshape(-1, 13)
-        if not np.isfinite(table[:, 0]).all():
-            raise ValueError("an index is not finite")
-    except (ValueError, csv.Error) as error:
-        raise ValueError(
-            f"{path}: expected 13 numbers a row, index and T00..T23, rows of T_world_cam ({error})"
-        ) from error
-    bottom = np.array([[0.0, 0.0, 0.0, 1.0]])
-    return {int(row[0]): np.concatenate([row[1:].reshape(3, 4), bottom]) for row in table}
-
-
 def open_recordings(path: str | Path, split: str | None = None) -> list[Recording]:
     """Open what `--data` names: a root of sequences, one sequence, an image folder or a video file.
 
@@ -235,7 +214,12 @@ def open_recordings(path: str | Path, split: str | None = None) -> list[Recordin
             )
         from dyndepth_core.data.video import VideoRecording  # here, because it builds on Recording
 
-        return [VideoRecording(path)]
+        try:
+            return [VideoRecording(path)]
+        except ValueError as error:  # of its calibration, which knows no file
+            if str(path.with_suffix("")) in str(error):
+                raise
+            raise ValueError(f"{path}: {error}") from error
     listing = path / "splits" / f"{split}.txt"
     if split is not None and (path / "splits").is_dir():
         if not listing.exists():
@@ -243,11 +227,7 @@ def open_recordings(path: str | Path, split: str | None = None) -> list[Recordin
                 f"{listing}: no such split; the root has "
                 f"{sorted(p.stem for p in listing.parent.glob('*.txt'))}"
             )
-        found = [
-            _open_split_line(path, line)
-            for line in listing.read_text().splitlines()
-            if line.strip()
-        ]
+        found = [_open_split_line(listing, line) for line in _lines(listing)]
         if not found:
             raise ValueError(
                 f"{listing}: names no sequence; write one name a line, or `name first last`"
@@ -256,7 +236,7 @@ def open_recordings(path: str | Path, split: str | None = None) -> list[Recordin
         found = [Recording(path)]
     else:  # a root of sequences may hold a picture of its own, so sequences come first
         found = [Recording(p) for p in sorted(path.iterdir()) if (p / "images").is_dir()]
-        if not found and any(p.suffix.lower() in IMAGE_SUFFIXES for p in path.iterdir()):
+        if not found and any(_images(path.iterdir())):
             found = [Recording(path)]
     if not found:
         raise ValueError(
@@ -266,15 +246,29 @@ def open_recordings(path: str | Path, split: str | None = None) -> list[Recordin
     return found
 
 
-def _open_split_line(root: Path, line: str) -> Recording:
-    name, *span = line.split()
+def _images(paths: Iterable[Path]) -> Iterable[Path]:
+    """Those that are images by their name; a pipe, a folder or a dangling link is none."""
+    return (p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+
+
+def _lines(listing: Path) -> list[str]:
+    try:
+        return [line for line in listing.read_text().splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{listing}: is no text ({error}); write one name a line, or `name first last`"
+        ) from error
+
+
+def _open_split_line(listing: Path, line: str) -> Recording:
+    root, (name, *span) = listing.parent.parent, line.split()
     if (
         len(span) not in (0, 2)
-        or not all(v.isdecimal() for v in span)
+        or not all(v.isdecimal() and len(v) < 10 for v in span)
         or not (root / name).is_dir()
     ):
         raise ValueError(
-            f"{root}/splits: line {line!r} must be `sequence [first last]` and name an existing "
-            "folder"
+            f"{listing}: line {line[:100]!r} must be `sequence [first last]` and name an "
+            "existing folder"
         )
     return Recording(root / name, *(int(v) for v in span))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dyndepth_core.data.recording import Recording
+from dyndepth_core.data.truth import NPZ_ERRORS
 from dyndepth_core.evaluation.film import Shot
 from dyndepth_core.evaluation.metrics import depth_errors, median_ratio, valid_depth
 from dyndepth_core.evaluation.runner import resample_inverse
@@ -29,8 +30,7 @@ class ReceivedArm:
 
     def depth(self, recording: Recording, i: int, size: tuple[int, int]) -> np.ndarray:
         """Depth of frame i carried to the ground truth's size (H, W); NaN where it has none."""
-        with np.load(self._folder / f"{i:06d}.npz", allow_pickle=False) as data:
-            depth, K = data["depth"], data["K"]
+        depth, K = _read(self._folder / f"{i:06d}.npz", "depth", "K")
         depth = np.where(np.isfinite(depth) & (depth > 0), depth, np.nan)
         full = (recording.calib.height, recording.calib.width)
         return resample_inverse(depth, K, recording.calib.K, full, size)
@@ -40,6 +40,16 @@ class ReceivedArm:
         return []
 
 
+def _read(path: Path, *keys: str) -> list[np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return [data[key] for key in keys]
+    except FileNotFoundError:
+        raise
+    except NPZ_ERRORS as error:
+        raise ValueError(f"{path}: damaged depth file; receive it again") from error
+
+
 def load_shot(recording: Recording, folder: Path, i: int) -> Shot:
     """Frame i to be drawn: depth and cloud scaled to the truth by the frame's median ratio."""
     truth = recording.depth(i)
@@ -47,8 +57,8 @@ def load_shot(recording: Recording, folder: Path, i: int) -> Shot:
     counts = valid_depth(truth) & np.isfinite(depth)
     ratio = median_ratio(truth[counts], depth[counts]) if counts.any() else 1.0
     error = depth_errors(truth[counts], depth[counts] * ratio)["abs_rel"] if counts.any() else None
-    with np.load(folder / f"{i:06d}.npz", allow_pickle=False) as data:
-        points, colors = data["points"].astype(np.float32) * ratio, data["colors"]
+    points, colors = _read(folder / f"{i:06d}.npz", "points", "colors")
+    points = points.astype(np.float32) * ratio
     seconds = (recording.stamps_ns[i] - recording.stamps_ns[0]) / 1e9
     note = "no ground truth" if error is None else f"abs_rel {error:.3f}"
     return Shot(

@@ -63,6 +63,8 @@ class ModelArm:
         ):  # any central camera will do: one factor on depth, which median scaling removes
             h, w = image.shape[:2]
             K = np.array([[w, 0, (w - 1) / 2], [0, w, (h - 1) / 2], [0, 0, 1]], dtype=np.float64)
+        else:
+            _check_size(recording, i, image)
         posed = recording.pose(i) is not None  # ego-motion costs a network: only where it is judged
         found = self.predictor(image, K, int(recording.stamps_ns[i]), motion=posed)
         self._motions.append(None if found.T_src_tgt is None else np.asarray(found.T_src_tgt))
@@ -71,6 +73,15 @@ class ModelArm:
     def ego(self) -> list[np.ndarray | None]:
         """The motions the model reported, one per frame after the first."""
         return self._motions[1:]
+
+
+def _check_size(recording: Recording, i: int, image: np.ndarray) -> None:
+    (height, width), calib = image.shape[:2], recording.calib
+    if (width, height) != (calib.width, calib.height):
+        raise ValueError(
+            f"{recording.image_path(i)}: image of {width}x{height}, but the calibration is for "
+            f"{calib.width}x{calib.height}; scale its width, height, fx, fy, cx, cy to the images"
+        )
 
 
 class BaselineArm:

@@ -15,6 +15,7 @@ from dyndepth_core.data.calibration import Calibration
 
 from .color import DepthColors
 from .depth_files import FORMATS, DepthFiles, SideBySide
+from .model_file import write_atomically
 from .output import OutputSize
 from .predictor import Prediction, Predictor
 from .sources import FrameSource
@@ -59,7 +60,8 @@ class _Output:
         self.video = SideBySide(folder / "color", options.fps or source.rate_hz)
         known = source.calib.K is not None
         camera = f"predict: {source.calib.source if known else ASSUMED}"
-        Calibration.from_K(self.K, self.size[1], self.size[0], camera).save(folder / "calib.json")
+        calib = Calibration.from_K(self.K, self.size[1], self.size[0], camera)
+        write_atomically(folder / "calib.json", calib.dumps().encode())
 
 
 def predict_source(
@@ -122,9 +124,11 @@ def predict_source(
         "seconds": round(seconds, 3),
         "frames_per_second": round(frames / seconds, 2),
         "milliseconds": {name: _percentiles(values) for name, values in times.items()},
+        "empty": output.files.empty,
         "notes": notes(source, predictor),
     }
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    text = json.dumps(summary, indent=1) + "\n"
+    write_atomically(folder / "summary.json", text.encode())
     return summary
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from pathlib import Path
 
@@ -27,9 +28,27 @@ def depth_to_png(depth: np.ndarray, max_range: float = PNG_LIMIT) -> np.ndarray:
     return np.where(valid, coded, 0).astype(np.uint16)
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file through a temporary name: a kill or a full disk leaves none under its final one.
+
+    Unlike `write_atomically` it does not wait for the disk, which takes longer than the network
+    does. Raises OSError that names the file.
+    """
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
 class DepthFiles:
     """Writes `<folder>/<name>.png` (16 bit, metres x 256, 0 = none) or `.npz` (key `depth`, float32
-    metres, NaN = none, and its `K`); depth beyond max_range is left out.
+    metres, NaN = none, and its `K`); depth beyond max_range is left out. empty: no pixel of any of
+    them has depth.
 
     Raises ValueError for another format, OSError when the disk does not take it.
     """
@@ -39,6 +58,7 @@ class DepthFiles:
             raise ValueError(f"depth format {file_format!r}: choose {' or '.join(FORMATS)}")
         self.folder, self.format = folder, file_format
         self.max_range = np.inf if max_range is None else max_range
+        self.empty = True
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, name: str, depth: np.ndarray, K: np.ndarray) -> Path:
@@ -46,14 +66,19 @@ class DepthFiles:
         path = self.folder / f"{name}.{self.format}"
         if self.format == "npz":
             kept = np.where(depth <= self.max_range, depth, np.nan).astype(np.float32)
-            np.savez_compressed(path, depth=kept, K=K)
+            self.empty &= not np.isfinite(kept).any()
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, depth=kept, K=K)
+            replace_file(path, buffer.getvalue())
             return path
         # Level 1: a third of the time of the default, a tenth more bytes.
         options = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-        good, data = cv2.imencode(".png", depth_to_png(depth, self.max_range), options)
+        coded = depth_to_png(depth, self.max_range)
+        self.empty &= not coded.any()
+        good, data = cv2.imencode(".png", coded, options)
         if not good:
             raise ValueError(f"{path}: depth of shape {depth.shape} cannot be encoded")
-        path.write_bytes(data.tobytes())
+        replace_file(path, data.tobytes())
         return path
 
 
@@ -61,7 +86,8 @@ class SideBySide:
     """A video of the input and the coloured depth: side by side, wide images one above the other.
 
     The first codec that this build of OpenCV can really write is used: mp4v in .mp4, else MJPG in
-    .avi. Raises ValueError when there is none or the frame rate cannot be used.
+    .avi. It has its final name, `path`, once it is closed. Raises ValueError when there is none or
+    the frame rate cannot be used.
     """
 
     def __init__(self, stem: Path, fps: float) -> None:
@@ -71,6 +97,7 @@ class SideBySide:
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self.path: Path | None = None
+        self._partial = Path()
         self.count = 0
 
     def add(self, image: np.ndarray, colours: np.ndarray) -> None:
@@ -100,7 +127,10 @@ class SideBySide:
             if _can_write(codec, suffix, self._size):
                 self.path = self._stem.with_suffix(suffix)
                 code = cv2.VideoWriter_fourcc(*codec)
-                self._writer = cv2.VideoWriter(str(self.path), code, self._fps, self._size[::-1])
+                # OpenCV knows the container by the end of the name.
+                self._partial = self.path.with_name(f".{self._stem.name}.part{suffix}")
+                size = self._size[::-1]
+                self._writer = cv2.VideoWriter(str(self._partial), code, self._fps, size)
                 return
         raise ValueError("this OpenCV writes neither mp4v nor MJPG video: use --no-video")
 
@@ -110,8 +140,10 @@ class SideBySide:
             return
         self._writer.release()
         self._writer = None
-        if not cv2.VideoCapture(str(self.path)).read()[0]:
+        if not cv2.VideoCapture(str(self._partial)).read()[0]:
+            self._partial.unlink(missing_ok=True)
             raise ValueError(f"{self.path}: the video could not be written; is the disk full?")
+        self._partial.replace(self.path)
 
 
 def _can_write(codec: str, suffix: str, size: tuple[int, int]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,14 +67,25 @@ def open_sources(path: str | Path, image_topic: str | None = None) -> list[Frame
 def _from_recording(recording) -> FrameSource:
     prepare, calib = _rectification(recording.calib)
 
+    names = unique_names([recording.image_path(i) for i in range(len(recording))])
+
     def frames() -> Iterator[Frame]:
         for i, stamp in enumerate(recording.stamps_ns):
-            name = recording.image_path(i).stem
-            yield _frame(name, int(stamp), calib, lambda i=i: prepare(recording.image(i)))
+            yield _frame(names[i], int(stamp), calib, lambda i=i: prepare(recording.image(i)))
 
     rate = _rate(recording.stamps_ns)
     rectified = calib is not recording.calib
     return FrameSource(recording.name, len(recording), rate, calib, rectified, frames)
+
+
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """A name for the results of each image of a folder: its stem, `a.jpg` where `a.png` lies beside
+    it."""
+    count = Counter(path.stem for path in paths)
+    names = [path.stem if count[path.stem] == 1 else path.name for path in paths]
+    if len(set(names)) < len(names):  # a.jpg, a.png and a.jpg.png
+        return [path.name for path in paths]
+    return names
 
 
 def _from_bag(path: Path, image_topic: str | None) -> FrameSource:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -201,14 +200,3 @@ def flatten(results: Sequence[RowResult]) -> dict[str, list[RowResult]]:
     for result in results:
         rows.setdefault(result.method, []).append(result)
     return rows
-
-
-def as_json(value: Any) -> Any:
-    """NaN-free numbers for a JSON file."""
-    if isinstance(value, dict):
-        return {k: as_json(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(v) for v in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value

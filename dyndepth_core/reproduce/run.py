@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..commands.output import as_json
 from ..config import Config, load, parse_method
 from ..data.recording import Recording, open_recordings
 from ..data.synthetic.dataset import render_dataset
@@ -22,7 +23,7 @@ from ..inference.predictor import Predictor
 from ..methods import get_method
 from ..training.run import MODEL
 from .budgets import Budget
-from .rows import RowResult, as_json, flatten, run_baselines, run_row, true_track
+from .rows import RowResult, flatten, run_baselines, run_row, true_track
 from .table import make_table, markdown
 
 SAY = Callable[[str], None]

@@ -208,3 +208,37 @@ def test_the_command_needs_ground_truth(tmp_path, models):
     write(tmp_path / "blind", truth=False)
     result = run("--model", models[0], "--compare", models[1], "--data", tmp_path / "blind")
     assert isinstance(result.exception, ValueError) and "ground truth" in str(result.exception)
+
+
+def test_a_calibration_of_another_size_is_refused(tmp_path, models):
+    """Its K would be wrong; predict and train refuse it too."""
+    recording = write(tmp_path / "drive", frames=2)
+    Calibration.from_K(K, 640, 480).save(recording.path / "calib.json")
+    result = run("--model", models[0], "--data", recording.path)
+    assert "000000.png: image of 96x64, but the calibration is for 640x480" in str(result.exception)
+
+
+def test_unknown_poses_are_null_and_the_table_comes_before_the_file(tmp_path, models, monkeypatch):
+    recording = write(tmp_path / "drive", frames=3)
+    table = recording.path / "poses.csv"
+    head, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([head, *(r.split(",")[0] + ",nan" * 12 for r in rows)]))
+    out = tmp_path / "scores.json"
+    words = ("--model", models[0], "--data", recording.path, "--json", out)
+    result = run(*words)
+    assert result.exit_code == 0, (result.output, result.exception)
+    report = json.loads(out.read_text(), parse_constant=pytest.fail)
+    assert report["methods"]["model"]["ego"]["ate_m"] is None
+
+    def full(*_):
+        raise OSError(28, "No space left on device", str(out))
+
+    monkeypatch.setattr("dyndepth_core.commands.evaluate.write_json", full)
+    result = run(*words)
+    assert isinstance(result.exception, OSError) and "median ratio" in result.output
+
+
+def test_a_place_where_no_pictures_can_be_is_refused_before_the_run(tmp_path):
+    (tmp_path / "notes.txt").write_text("keep")
+    result = run("--data", tmp_path / "nowhere", "--pictures", tmp_path / "notes.txt")
+    assert "notes.txt: is no folder" in str(result.exception)

@@ -27,6 +27,47 @@ def test_a_full_disk_is_named():
     assert error.value.filename == "/dev/full"
 
 
+def test_what_is_no_json_is_never_overwritten(tmp_path, capsys):
+    """The commonest slip: the file that the command reads."""
+    model = tmp_path / "m.safetensors"
+    model.write_bytes(b"\x7b" + bytes(7) + b"{}weights")
+    assert cli.main(["info", str(model), "--json", str(model)]) == 2
+    assert "m.safetensors: is there already and no JSON" in capsys.readouterr().err
+    assert model.read_bytes().endswith(b"weights")
+    for name in ("calib.json", "film.calib.json"):
+        with pytest.raises(ValueError, match="name of a calibration"):
+            check_json(tmp_path / name)
+    for content in ("", '{"a": 1}', "[1]"):  # figures of an earlier run are
+        (tmp_path / "old.json").write_text(content)
+        check_json(tmp_path / "old.json")
+    check_json(Path("/dev/null"))
+
+
+def test_figures_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path, link = tmp_path / "old.json", tmp_path / "link.json"
+    path.write_text("{}")
+    link.symlink_to(path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=r"old.json"):
+        patch.setattr("os.fsync", full)
+        write_json(path, {"a": 1})
+    assert path.read_text() == "{}" and len(list(tmp_path.iterdir())) == 2
+    write_json(link, {"a": 2})
+    assert link.is_symlink() and json.loads(path.read_text()) == {"a": 2}
+
+
+def test_what_json_does_not_know_is_null(tmp_path):
+    write_json(tmp_path / "a.json", {"a": [float("nan"), (1.5, float("inf"))], "b": {"c": None}})
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "a": [None, [1.5, None]],
+        "b": {"c": None},
+    }
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -82,7 +82,10 @@ def test_a_damaged_or_foreign_row_is_made_anew(table, out, tmp_path):
 
 def test_all_arms_get_the_same_budget():
     one, two = (row_config(m, BUDGETS["quick"], 3, None) for m in ("monodepth", "sc_depth"))
-    assert one.data == two.data and one.network == two.network and one.train == two.train
+    # which images a target is compared with is the method's own business
+    own = {"source_offsets"}
+    assert one.data.model_dump(exclude=own) == two.data.model_dump(exclude=own)
+    assert one.network == two.network and one.train == two.train
     assert one.train.minutes == 20 and one.data.size == (96, 320) and one.train.seed == 3
     assert BUDGETS["quick"].clips["test"] >= 20
     assert row_config("monodepth", BUDGETS["smoke"], 1, 0.5).train.minutes == 0.5
