@@ -25,6 +25,7 @@ BROKEN_BAG = 1  # exit code: nothing could be replayed
 QUEUE = 10  # messages kept for a slow reliable subscriber
 LATE_S = 0.5
 SETTLED_S = 1.0  # without a new subscriber
+MAX_GAP_NS = 60 * 10**9  # between two messages; more is a damaged time, or too long to wait for
 
 
 class ReplayConfig(ParameterModel):
@@ -92,6 +93,8 @@ class BagReplayNode(Node):
         self._settings = Parameters(self, ReplayConfig)
         self._clock_publisher = self.create_publisher(Clock, "/clock", result_output())
         self._outputs: dict[str, Publisher] = {}
+        self._kinds: dict[str, str] = {}
+        self._refused: set[tuple[str, str]] = set()  # (topic, type)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._bag: Any = None
@@ -154,11 +157,20 @@ class BagReplayNode(Node):
         if latched or name == "/tf_static":
             qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
         self._outputs[name] = self.create_publisher(message, name, qos)
+        self._kinds[name] = kind
 
     def _messages(self) -> Iterator[Any]:
         seconds = self.config.duration
         stop = self._origin_ns + round(seconds * 1e9) if seconds else None
-        return self._bag.messages(self._outputs, self._origin_ns, stop)
+        for message in self._bag.messages(self._outputs, self._origin_ns, stop):
+            if message.type == self._kinds[message.topic]:
+                yield message
+            elif (message.topic, message.type) not in self._refused:
+                self._refused.add((message.topic, message.type))
+                self.get_logger().warning(
+                    f"{message.topic} is replayed as {self._kinds[message.topic]}: its messages of "
+                    f"type {message.type or 'unknown'} are left out"
+                )
 
     def _play(self) -> None:
         try:
@@ -199,6 +211,9 @@ class BagReplayNode(Node):
         pace.restart(now, time.monotonic())
         self._publish_clock(now)
         for message in self._messages():
+            if abs(message.bag_ns - now) > MAX_GAP_NS:
+                self._skip_gap(now, message, pace)
+                now = message.bag_ns
             self._wait_until(message.bag_ns, pace)
             if self._stop.is_set():
                 return
@@ -208,6 +223,14 @@ class BagReplayNode(Node):
                 self._outputs[message.topic].publish(self._bag.cdr(message))
             except ValueError as error:
                 self._notices.warn(message.topic, f"left out: {error}")
+
+    def _skip_gap(self, now_ns: int, message: Any, pace: Pace) -> None:
+        """Go on at once at a message far away in time: one flipped bit may be years."""
+        self.get_logger().warning(
+            f"{(message.bag_ns - now_ns) / 1e9:.0f} s from bag time {now_ns} ns to the next "
+            f"message, of {message.topic}: skipped (a pause, or a damaged time)"
+        )
+        pace.restart(message.bag_ns, time.monotonic())
 
     def _wait_until(self, bag_ns: int, pace: Pace) -> None:
         """Sleep until a bag time, keeping /clock alive and following changes of the rate."""
@@ -230,6 +253,8 @@ class BagReplayNode(Node):
 
     def _publish_clock(self, bag_ns: int) -> None:
         sec, nanosec = divmod(bag_ns, 1_000_000_000)
+        if not -(2**31) <= sec < 2**31:  # a damaged time that the message cannot hold
+            return
         self._clock_publisher.publish(Clock(clock=Time(sec=sec, nanosec=nanosec)))
 
     def _flush(self) -> None:

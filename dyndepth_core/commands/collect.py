@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,7 +48,7 @@ def command(
     Images are rectified and resized with their intrinsics, odometry is interpolated at their
     stamps, a jump in the stamps begins a new sequence. Damaged bags give what can be read.
     `manifest.json` holds every file's SHA-256, the source bags and what was dropped and why. What
-    is on disk is valid at any moment.
+    is on disk is valid at any moment. A bag that cannot be used is named at the end, exit code 2.
     """
     check_json(json_file)
     from rich.console import Console
@@ -66,12 +67,25 @@ def command(
     entries: list[dict] = []
     try:
         _collect(bags, out, options, entries, console)
-    except KeyboardInterrupt:
-        _finish(out, options, entries, json_file, interrupted=True)
-        console.print("stopped; what was collected so far is complete and usable")
-        raise typer.Exit(130) from None
+    except BaseException as error:  # a full disk, Ctrl-C: what is there gets its manifest
+        with suppress(OSError):  # on a full disk; the first error is the one to report
+            _finish(out, options, entries, json_file, isinstance(error, KeyboardInterrupt))
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+        some = any(entry["kept"] for entry in entries)
+        raise KeyboardInterrupt(
+            "what was collected so far is complete and usable" if some else "nothing collected yet"
+        ) from None
     _finish(out, options, entries, json_file, interrupted=False)
+    bad = [entry for entry in entries if entry["error"]]
+    if bad and len(bags) == 1:
+        raise ValueError(bad[0]["error"])
     _show(console, out, entries)
+    if bad:
+        raise ValueError(
+            f"{len(bad)} of {len(bags)} bags could not be used ({', '.join(e['path'] for e in bad)}"
+            "), see above for the reasons"
+        )
     if not any(entry["kept"] for entry in entries):
         raise ValueError(f"{out}: no frame could be used, see above for the reasons")
 
@@ -99,16 +113,23 @@ def _collect(
     )
 
     from dyndepth_core.data.bag import Bag
+    from dyndepth_core.data.collect import CollectReport
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         for path in bags:
-            with Bag(path) as bag:
-                taken = {entry["name"] for entry in entries}
-                name = _unique(bag.name, taken)
-                entry = {"name": name, "path": str(path), "kept": 0, "bag_files": {}}
-                entries.append(entry)
-                _collect_one(bag, out, options, entry, progress)
+            taken = {entry["name"] for entry in entries}
+            entry = {"name": path.name, "path": str(path), "error": None, "bag_files": {}}
+            entry.update(_as_dict(CollectReport()))
+            entries.append(entry)
+            try:
+                with Bag(path) as bag:
+                    entry["name"] = _unique(bag.name, taken)
+                    _collect_one(bag, out, options, entry, progress)
+            except (ValueError, OSError) as error:
+                if _is_below(error, out):
+                    raise  # no other bag could be written either
+                entry["error"] = _text(error)
 
 
 def _collect_one(bag, out: Path, options: CollectOptions, entry: dict, progress: Progress) -> None:
@@ -128,6 +149,18 @@ def _collect_one(bag, out: Path, options: CollectOptions, entry: dict, progress:
             progress.advance(hashing)
     finally:
         entry.update(_as_dict(report))
+
+
+def _is_below(error: Exception, out: Path) -> bool:
+    """Whether an error is one of writing below a folder."""
+    name = getattr(error, "filename", None)
+    return isinstance(name, str) and Path(name).absolute().is_relative_to(out.absolute())
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def _as_dict(report: CollectReport) -> dict:
@@ -181,13 +214,19 @@ def _finish(
         "frames": sum(entry["kept"] for entry in entries),
         "bags": entries,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    write_manifest(out, info)
+    stopped = interrupted or any(entry["error"] for entry in entries)
+    if info["frames"] or not stopped:  # a lone manifest would only be in the way of another try
+        out.mkdir(parents=True, exist_ok=True)
+        write_manifest(out, info)
     write_json(json_file, info)
 
 
 def _show(console: Console, out: Path, entries: list[dict]) -> None:
     for e in entries:
+        if e["error"]:
+            console.print(f"{e['name']}: {e['error']}", style="red", soft_wrap=True)
+            if not e["kept"]:
+                continue
         console.print(
             f"{e['name']}: {e['image_topic']}, {e['frames_in']} frames, {e['kept']} kept in "
             f"{_count(e['sequences'], 'sequence')}, {e['with_odometry']} with odometry"
@@ -204,7 +243,10 @@ def _show(console: Console, out: Path, entries: list[dict]) -> None:
                 style="yellow",
                 soft_wrap=True,
             )
-    console.print(f"next: dyndepth train --method monodepth --data {out} --out RUN", soft_wrap=True)
+    if any(e["kept"] for e in entries):
+        console.print(
+            f"next: dyndepth train --method monodepth --data {out} --out RUN", soft_wrap=True
+        )
 
 
 def _count(things: list, word: str) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from dyndepth_core.data.bag_salvage import Damage, RawMessage, TopicInfo, unpack_zstd
 from dyndepth_core.data.bag_storage import SUFFIXES, StorageFile, storage_files, suffix
 from dyndepth_core.data.image_codec import decode, decode_compressed
+from dyndepth_core.data.writer import naming
 
 logger = logging.getLogger(__name__)
 
@@ -85,15 +86,16 @@ class Bag:
         return self._damage.notes
 
     def topics(self) -> dict[str, TopicInfo]:
-        """Topics by name."""
-        found: dict[str, TopicInfo] = {}
+        """Topics by name; one that holds several types counts as of the one it has most of."""
+        found: dict[tuple[str, str], TopicInfo] = {}
         for part in self._parts:
             for topic in part.topics:
-                before = found.get(topic.name, topic._replace(count=0))
-                found[topic.name] = topic._replace(
+                before = found.get(topic[:2], topic._replace(count=0))
+                found[topic[:2]] = topic._replace(
                     count=topic.count + before.count, latched=topic.latched or before.latched
                 )
-        return dict(sorted(found.items()))
+        rising = sorted(found.values(), key=lambda topic: (topic.name, topic.count))
+        return {topic.name: topic for topic in rising}
 
     def messages(
         self,
@@ -134,8 +136,17 @@ class Bag:
     def objects(
         self, topic: str, start_ns: int | None = None, stop_ns: int | None = None
     ) -> Iterator[tuple[int, Any]]:
-        """(bag_ns, message object) of one topic; damaged messages are only noted in `problems`."""
+        """(bag_ns, message object) of one topic; those damaged or not of its type are only noted in
+        `problems`.
+        """
+        info = self.topics().get(topic)
         for raw in self.messages([topic], start_ns, stop_ns):
+            if info is not None and raw.type != info.type:
+                self._damage.note(
+                    f"{self.path}: topic {topic} holds {info.type}; its messages of type "
+                    f"{raw.type or 'unknown'} are left out"
+                )
+                continue
             try:
                 yield raw.bag_ns, self.deserialize(raw)
             except ValueError as error:
@@ -160,7 +171,8 @@ class Bag:
         if file.suffix != ".zstd":
             return file
         copy = Path(self._temporary.name) / file.stem
-        fault = unpack_zstd(file, copy)
+        with naming(copy):
+            fault = unpack_zstd(file, copy)
         if fault:
             size = copy.stat().st_size
             self._damage.note(f"{file}: damaged after {size} unpacked bytes ({fault})")

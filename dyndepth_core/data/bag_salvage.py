@@ -75,7 +75,11 @@ class SqliteSalvage:
             raise ValueError(
                 f"{path}: nothing can be read from this sqlite3 bag file ({error})"
             ) from error
-        self._topics = {key: (name, kind) for key, name, kind in rows}
+        self._topics = {
+            key: (name, kind)
+            for key, name, kind in rows
+            if isinstance(name, str) and isinstance(kind, str)
+        }
 
     def topics(self) -> list[TopicInfo]:
         """Topics with the number of readable messages (reads the whole file)."""
@@ -85,7 +89,7 @@ class SqliteSalvage:
         self, names: Collection[str] | None, start: int | None = None, stop: int | None = None
     ) -> Iterator[RawMessage]:
         """Messages of the named topics (None: all) with start <= bag time < stop (ns)."""
-        last, failed, good = -1, 0, 0
+        last, failed, good, odd = -1, 0, 0, None
         while failed < MAX_FAILED_ROWS:
             try:
                 query = (
@@ -94,8 +98,17 @@ class SqliteSalvage:
                 for key, topic, stamp, data in self._db.execute(query, (last,)):
                     last, failed, good = key, 0, good + 1
                     name, kind = self._topics.get(topic, (None, ""))
-                    if name is not None and _wanted(name, stamp, names, start, stop):
-                        yield RawMessage(name, kind, stamp, bytes(data))
+                    if name is None:
+                        continue
+                    # SQLite keeps whatever was put in, whatever the column's type says.
+                    if not isinstance(stamp, int) or not isinstance(data, bytes):
+                        odd = key if odd is None else odd
+                        self._damage.note(
+                            f"{self.path}: message {odd} is damaged (its time or its data is of "
+                            "the wrong type); such messages are left out"
+                        )
+                    elif _wanted(name, stamp, names, start, stop):
+                        yield RawMessage(name, kind, stamp, data)
                 break
             except sqlite3.Error as error:
                 if failed == 0:

@@ -67,7 +67,14 @@ class StorageFile:
                     return
                 start = None if start is None else start + 1
         for message in self._rescue().messages(names, start, stop):
-            yield message._replace(data=_plain(message.data))
+            try:
+                data = _plain(message.data)
+            except ValueError as error:
+                self._damage.note(
+                    f"{self.path}: message at bag time {message.bag_ns} ns is damaged ({error})"
+                )
+                continue
+            yield message._replace(data=data)
 
     def close(self) -> None:
         """Close the file."""

@@ -41,6 +41,8 @@ class CollectOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.rate_hz <= 1000:
             raise ValueError(f"rate {self.rate_hz} Hz: give 0 (all frames) to 1000")
+        if not 0 < self.max_gap_s <= 1e6:
+            raise ValueError(f"max gap {self.max_gap_s} s: give more than 0 and at most 1e6")
         if self.size is not None and min(self.size) < 32:
             raise ValueError(f"size {self.size[0]}x{self.size[1]}: both sides must be at least 32")
 

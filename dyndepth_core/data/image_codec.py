@@ -94,16 +94,27 @@ def decode_compressed(data: bytes, format: str = "") -> np.ndarray:
     check_complete(buffer)
     mosaic = format.partition(";")[0].strip()
     if mosaic.startswith("bayer") and mosaic in _PACKED:
-        raw = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
-        if raw is not None and raw.ndim == 2:
+        raw = _imdecode(buffer, cv2.IMREAD_UNCHANGED)
+        if raw is not None and raw.ndim == 2 and raw.dtype in (np.uint8, np.uint16):
             raw = raw if raw.dtype == np.uint8 else (raw >> 8).astype(np.uint8)
             return _demosaic(raw, _PACKED[mosaic][2])
-    image = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = _imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise ValueError(f"compressed image of {buffer.size} bytes cannot be decoded: damaged file")
     if "compressed rgb" in format:  # image_transport: the file holds swapped channels
         return image
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _imdecode(buffer: np.ndarray, flags: int) -> np.ndarray | None:
+    """cv2.imdecode, whose error for a size beyond its limit (2^30 pixels) is no ValueError."""
+    try:
+        return cv2.imdecode(buffer, flags)
+    except cv2.error as error:
+        raise ValueError(
+            f"compressed image of {buffer.size} bytes cannot be decoded: its header is damaged or "
+            "declares more pixels than can be read"
+        ) from error
 
 
 def _rows(buffer: np.ndarray, height: int, row_bytes: int, step: int, encoding: str) -> np.ndarray:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
+import os
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -19,6 +22,7 @@ from dyndepth_core.data.recording import DEPTH_PNG_SCALE, ODOMETRY_KEYS
 
 JPEG_QUALITY = 95
 COLUMNS = ("index", "stamp_ns", *ODOMETRY_KEYS, "keep", "reason")
+PART = ".part"  # ends the name of what is not complete yet
 POSE_COLUMNS = ("index", *(f"T{r}{c}" for r in range(3) for c in range(4)))
 
 
@@ -36,10 +40,11 @@ class RecordingWriter:
                 f"{self.path}: holds a recording already; choose another folder or remove it first"
             )
         (self.path / "images").mkdir(parents=True, exist_ok=True)
-        calib.save(self.path / "calib.json")
+        with naming(self.path / "calib.json"):
+            calib.save(self.path / "calib.json")
         self._frames = (self.path / "frames.csv").open("w", newline="", buffering=1)
         self._rows = csv.writer(self._frames, lineterminator="\n")
-        self._rows.writerow(COLUMNS)
+        self._row(COLUMNS)
         self._pose_file = None
         self.count = 0
 
@@ -88,7 +93,7 @@ class RecordingWriter:
             self._png("dynamic", stem, dynamic.astype(np.uint8) * 255)
         if velocity is not None:
             (self.path / "velocity").mkdir(exist_ok=True)
-            _replace(
+            replace_file(
                 self.path / "velocity" / f"{stem}.npz", _npz(velocity=velocity.astype(np.float16))
             )
         if T_world_cam is not None:
@@ -101,25 +106,32 @@ class RecordingWriter:
         )
         known = odometry or {}
         motion = [repr(float(known[k])) if k in known else "" for k in ODOMETRY_KEYS]
-        self._rows.writerow([self.count, int(stamp_ns), *motion, int(keep), reason])
+        self._row([self.count, int(stamp_ns), *motion, int(keep), reason])
         self.count += 1
+
+    def _row(self, values: Iterable) -> None:
+        with naming(self.path / "frames.csv"):
+            self._rows.writerow(values)
 
     def _png(self, folder: str, stem: str, data: np.ndarray) -> None:
         (self.path / folder).mkdir(exist_ok=True)
         _write(self.path / folder / f"{stem}.png", data, [cv2.IMWRITE_PNG_COMPRESSION, 3])
 
     def _write_pose(self, T_world_cam: np.ndarray) -> None:
-        if self._pose_file is None:
-            self._pose_file = (self.path / "poses.csv").open("w", newline="", buffering=1)
-            self._pose_file.write(",".join(POSE_COLUMNS) + "\n")
         values = ",".join(repr(float(v)) for v in T_world_cam[:3].reshape(-1))
-        self._pose_file.write(f"{self.count},{values}\n")
+        with naming(self.path / "poses.csv"):
+            if self._pose_file is None:
+                self._pose_file = (self.path / "poses.csv").open("w", newline="", buffering=1)
+                self._pose_file.write(",".join(POSE_COLUMNS) + "\n")
+            self._pose_file.write(f"{self.count},{values}\n")
 
     def close(self) -> None:
         """Close the tables; the recording was valid before this too."""
-        self._frames.close()
+        with naming(self.path / "frames.csv"):
+            self._frames.close()
         if self._pose_file is not None:
-            self._pose_file.close()
+            with naming(self.path / "poses.csv"):
+                self._pose_file.close()
 
 
 def _write(path: Path, image: np.ndarray, options: list[int]) -> None:
@@ -131,7 +143,7 @@ def _write(path: Path, image: np.ndarray, options: list[int]) -> None:
         raise ValueError(
             f"{path}: an image of shape {image.shape}, {image.dtype} cannot be encoded"
         )
-    _replace(path, data.tobytes())
+    replace_file(path, data.tobytes())
 
 
 def _npz(**arrays: np.ndarray) -> bytes:
@@ -149,10 +161,35 @@ def _npz(**arrays: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _replace(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(data)
-    partial.replace(path)
+def replace_file(path: Path, data: bytes, durable: bool = False) -> None:
+    """Write a file through a temporary name: it is there whole or not at all; durable: after a
+    power cut too.
+    """
+    partial = path.with_name(path.name + PART)
+    with naming(path):
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError of writing the name of the file, which the operating system does not say."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason += "; make room there, then give the command again"
+        raise OSError(error.errno, reason, error.filename or str(path)) from error
 
 
 def write_splits(root: str | Path, splits: dict[str, list[str]]) -> None:
@@ -160,15 +197,20 @@ def write_splits(root: str | Path, splits: dict[str, list[str]]) -> None:
     folder = Path(root) / "splits"
     folder.mkdir(parents=True, exist_ok=True)
     for name, lines in splits.items():
-        (folder / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
+        replace_file(folder / f"{name}.txt", "".join(f"{line}\n" for line in lines).encode())
 
 
 def write_manifest(root: str | Path, info: dict) -> None:
-    """Write `<root>/manifest.json`: `info` and the SHA-256 of every other file below root."""
-    root = Path(root)
-    files = sorted(p for p in root.rglob("*") if p.is_file() and p.name != "manifest.json")
-    sums = {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-    (root / "manifest.json").write_text(json.dumps({**info, "files": sums}, indent=1) + "\n")
+    """Write `<root>/manifest.json`: `info` and the SHA-256 of every other complete file below
+    root.
+    """
+    root, sums = Path(root), {}
+    for path in sorted(p for p in root.rglob("*") if p.is_file() and p.name != "manifest.json"):
+        inner = path.relative_to(root)
+        if not any(part.endswith(PART) for part in inner.parts):  # what a kill left half done
+            sums[str(inner)] = hashlib.sha256(path.read_bytes()).hexdigest()
+    text = json.dumps({**info, "files": sums}, indent=1) + "\n"
+    replace_file(root / "manifest.json", text.encode(), durable=True)
 
 
 def manifest_hash(root: str | Path) -> str:
@@ -198,7 +240,10 @@ def world_seeds(roots: Iterable[str | Path]) -> list[int]:
     for root in roots:
         for folder in (Path(root), Path(root).parent):  # a root, or one sequence of it
             path = folder / "manifest.json"
-            info = json.loads(path.read_text()) if path.is_file() else {}
+            try:
+                info = json.loads(path.read_text()) if path.is_file() else {}
+            except ValueError as error:
+                raise ValueError(f"{path} is damaged ({error}): delete it") from error
             if info.get("tool") == "dyndepth synth":
                 seeds.add(int(info["seed"]))
     return sorted(seeds)

@@ -12,6 +12,7 @@ pytest.importorskip("rosbags")
 typer = pytest.importorskip("typer")
 from typer.testing import CliRunner  # noqa: E402
 
+from dyndepth_core import cli  # noqa: E402
 from dyndepth_core.commands import collect as collect_command  # noqa: E402
 from dyndepth_core.data.bag import Bag  # noqa: E402
 from dyndepth_core.data.bag_writer import bag_from_recording  # noqa: E402
@@ -157,6 +158,9 @@ def test_mixed_resolutions_and_undecodable_frames(tmp_path):
         ({"rate_hz": -1.0}, "rate -1"),
         ({"rate_hz": float("nan")}, "rate nan"),
         ({"size": (0, 64)}, "size 0x64"),
+        ({"max_gap_s": float("nan")}, "max gap nan"),
+        ({"max_gap_s": 0.0}, "max gap 0"),
+        ({"max_gap_s": -1.0}, "max gap -1"),
     ],
 )
 def test_bad_options(options, reason):
@@ -208,7 +212,7 @@ def test_the_same_bag_gives_the_same_tree(tmp_path, run):
     assert manifest_hash(tmp_path / "one") == manifest_hash(tmp_path / "two")
 
 
-def test_ctrl_c_leaves_what_was_collected(tmp_path, run, monkeypatch):
+def test_ctrl_c_leaves_what_was_collected(tmp_path, capfd, monkeypatch):
     bag = bag_from_recording(
         recording(tmp_path / "rec", [k / 10 for k in range(20)]), tmp_path / "b"
     )
@@ -221,8 +225,8 @@ def test_ctrl_c_leaves_what_was_collected(tmp_path, run, monkeypatch):
         real(self, *args, **kwargs)
 
     monkeypatch.setattr(RecordingWriter, "add", add)
-    done = run(bag, "--out", tmp_path / "out")
-    assert done.exit_code == 130 and "stopped" in done.output
+    assert cli.main(["collect", str(bag), "--out", str(tmp_path / "out")]) == cli.INTERRUPTED
+    assert "stopped: what was collected so far is complete" in capfd.readouterr().err
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     (found,) = open_recordings(tmp_path / "out")
     assert len(found) == 7 == manifest["frames"] and manifest["interrupted"]

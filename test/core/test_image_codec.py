@@ -147,6 +147,15 @@ def test_compressed_images(picture):
     assert (decode_compressed(png, "bayer_grbg8; png compressed ")[10, 5] == picture[10, 5]).all()
 
 
+def test_a_header_that_declares_too_many_pixels_is_refused(picture):
+    jpeg = bytearray(compress(picture, ".jpg"))
+    jpeg[(at := jpeg.index(b"\xff\xc0") + 5) : at + 4] = b"\xff\xdc\xff\xdc"  # 65500 x 65500
+    for format in ("jpeg", "bayer_rggb8; jpeg compressed"):
+        with pytest.raises(ValueError, match="more pixels than can be read") as error:
+            decode_compressed(bytes(jpeg), format)
+        assert ".cpp" not in str(error.value)
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.99])
 def test_truncated_files_are_refused_not_filled_with_grey(suffix, share):

@@ -5,19 +5,27 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..writer import write_manifest, write_splits
+from ..writer import PART, replace_file, write_manifest, write_splits
 from .world import World
 from .write import write_clip
 
 MANIFEST = "manifest.json"
 MAX_SIDE = 4096  # pixels
+MAX_CLIPS, MAX_FRAMES = 100_000, 1_000_000
+# .synth_<seed>_<clip>.<process>.part; older ones have no process
+_PART_NAME = re.compile(r"\.synth_\d+_\d+(?:\.(\d+))?" + re.escape(PART))
+JOIN_S = 5.0  # a terminated process is gone long before
 
 
 def clip_names(seed: int, count: int) -> list[str]:
@@ -39,11 +47,16 @@ def render_dataset(
 
     splits: number of clips per split, in order; walking: see World. Clips that are there already
     are kept, so that an interrupted call can be given again; advance(n) is called when n more clips
-    are there. Raises ValueError when the folder holds anything else.
+    are there. Raises ValueError when the folder holds anything else. SIGTERM ends it as Ctrl-C.
     """
+    count = sum(splits.values())
+    if not 1 <= count <= MAX_CLIPS:
+        raise ValueError(f"{count} clips: give 1 to {MAX_CLIPS}")
+    if not 1 <= frames <= MAX_FRAMES:
+        raise ValueError(f"{frames} frames per clip: give 1 to {MAX_FRAMES}")
     if min(size) < 16 or max(size) > MAX_SIDE:
         raise ValueError(f"size {size[0]}x{size[1]}: both sides must be 16 to {MAX_SIDE} pixels")
-    names = clip_names(seed, sum(splits.values()))
+    names = clip_names(seed, count)
     _check_root(out, names)
     todo = [
         (out, name, seed, clip, frames, *size, walking)
@@ -56,10 +69,16 @@ def render_dataset(
     }  # fmt: skip
     _check_settings(out, about)
     out.mkdir(parents=True, exist_ok=True)
-    (out / MANIFEST).write_text(json.dumps(about) + "\n")  # until it is complete
+    text = json.dumps(about) + "\n"  # until it is complete
+    replace_file(out / MANIFEST, text.encode(), durable=True)
     advance(len(names) - len(todo))
-    for _ in _render_all(todo, workers):
-        advance(1)
+    _remove_stale_parts(out)
+    with _sigterm_as_ctrl_c():
+        try:
+            for _ in _render_all(todo, workers):
+                advance(1)
+        finally:
+            _remove_stale_parts(out)
     first, lines = 0, {}
     for split, count in splits.items():
         lines[split] = names[first : first + count]
@@ -70,13 +89,32 @@ def render_dataset(
 
 def _check_root(out: Path, names: list[str]) -> None:
     """Refuse a folder that holds anything but clips of this very command."""
-    known = {*names, "splits", "manifest.json"} | {f".{n}.part" for n in names}
-    strange = sorted(p.name for p in out.iterdir() if p.name not in known) if out.is_dir() else []
+    known = {*names, "splits", MANIFEST, MANIFEST + PART}
+    found = sorted(p.name for p in out.iterdir()) if out.is_dir() else []
+    strange = [n for n in found if n not in known and not _PART_NAME.fullmatch(n)]
     if strange:
         raise ValueError(
             f"{out} holds other things, or clips of another seed ({', '.join(strange[:3])}): give "
             "a new folder with --out; a training takes several (--data A --data B)"
         )
+
+
+def _remove_stale_parts(out: Path) -> None:
+    """Remove clips left half done by processes that are gone."""
+    for path in out.glob(f".synth_*{PART}"):
+        match = _PART_NAME.fullmatch(path.name)
+        if match and not (match[1] and _is_alive(int(match[1]))):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
 
 
 def _check_settings(out: Path, about: Mapping[str, Any]) -> None:
@@ -88,16 +126,45 @@ def _check_settings(out: Path, about: Mapping[str, Any]) -> None:
         old = json.loads(path.read_text())
         old.setdefault("camera", "car")
         changed = [k for k in ("seed", "frames", "size", "camera") if old[k] != about[k]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged; give a new folder with --out") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is damaged: delete it if the clips beside it are of this same command, which "
+            "then goes on with them; else give a new folder with --out"
+        ) from error
     if changed:
         was = ", ".join(f"{k} {old[k]}" for k in changed)
         raise ValueError(f"{out} holds clips of {was}: give a new folder with --out")
 
 
-def _die_quietly() -> None:
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """While it lasts, SIGTERM raises KeyboardInterrupt, so that it too is cleaned up after."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt("terminated; complete clips stay, the same command goes on")
+
+    if threading.current_thread() is not threading.main_thread():  # may set no handler
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _start_worker() -> None:
     """Ctrl-C reaches every process of the terminal; the first one says what there is to say."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    threading.Thread(target=_end_with_parent, name="parent watch", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """However the first process ended, SIGKILL too: nobody waits for this clip any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _render_all(todo: list[tuple], workers: int) -> Iterator[str]:
@@ -107,14 +174,25 @@ def _render_all(todo: list[tuple], workers: int) -> Iterator[str]:
     # spawn: forking a process that has threads (BLAS, OpenCV) can deadlock
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
-        min(workers, len(todo)), mp_context=context, initializer=_die_quietly
+        min(workers, len(todo)), mp_context=context, initializer=_start_worker
     ) as pool:
-        jobs = [pool.submit(_render, job) for job in todo]
+        others = set(multiprocessing.active_children())
         try:
+            jobs = [pool.submit(_render, job) for job in todo]
             for job in as_completed(jobs):
                 yield job.result()
-        except BaseException:
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
+            ours = set(multiprocessing.active_children()) - others
+            for worker in ours:
+                worker.terminate()  # it would end its clip first
+            for worker in ours:
+                worker.join(JOIN_S)
+            if isinstance(error, BrokenProcessPool):
+                raise ChildProcessError(
+                    "a rendering process was killed (is the memory full?): give fewer --workers; "
+                    "complete clips stay, the same command goes on"
+                ) from error
             raise
 
 
@@ -124,8 +202,12 @@ def _render(job: tuple) -> str:
 
     cv2.setNumThreads(1)
     out, name, seed, clip, frames, height, width, walking = job
-    partial = out / f".{name}.part"
+    partial = out / f".{name}.{os.getpid()}{PART}"
     shutil.rmtree(partial, ignore_errors=True)
-    write_clip(partial, World(seed, clip, (height, width), frames, walking=walking))
-    partial.rename(out / name)
+    try:
+        write_clip(partial, World(seed, clip, (height, width), frames, walking=walking))
+        if not (out / name).is_dir():  # else the same command runs twice, with the same result
+            partial.rename(out / name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return name

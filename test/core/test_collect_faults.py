@@ -1,0 +1,143 @@
+"""`dyndepth collect` with a bad bag among good ones, a full disk, topics of two types, odd rows."""
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rosbags")
+pytest.importorskip("typer")
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer  # noqa: E402
+from rosbags.typesys import Stores, get_typestore  # noqa: E402
+
+from dyndepth_core import cli  # noqa: E402
+from dyndepth_core.data import bag_topics as topics  # noqa: E402
+from dyndepth_core.data.bag import Bag  # noqa: E402
+from dyndepth_core.data.bag_writer import bag_from_recording  # noqa: E402
+from dyndepth_core.data.calibration import Calibration  # noqa: E402
+from dyndepth_core.data.recording import Recording, open_recordings  # noqa: E402
+from dyndepth_core.data.writer import RecordingWriter  # noqa: E402
+
+FRAMES, START, STEP = 8, 10**18, 10**8
+CAMERA, INFO, ODOM = "/camera/image_raw", "/camera/camera_info", "/odom"
+STRING = "std_msgs/msg/String"
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    root = tmp_path_factory.mktemp("good")
+    with RecordingWriter(root / "rec", Calibration(96, 64, 80, 81, 47, 31), "png") as writer:
+        for i in range(FRAMES):
+            image = np.full((64, 96, 3), 10 + i, np.uint8)
+            motion = dict(tx=i, ty=0, tz=0, qx=0, qy=0, qz=0, qw=1, speed=1, yaw_rate=0)
+            writer.add(image, START + i * STEP, odometry=motion)
+    return bag_from_recording(Recording(root / "rec"), root / "drive", "sqlite3")
+
+
+def collect(*words: object) -> int:
+    return cli.main(["collect", *map(str, words)])
+
+
+def manifest(out: Path) -> dict:
+    return json.loads((out / "manifest.json").read_text())
+
+
+def test_a_bad_bag_among_good_ones_is_named_and_the_rest_has_its_manifest(good, tmp_path, capfd):
+    noise, out = tmp_path / "noise.mcap", tmp_path / "out"
+    noise.write_bytes(b"noise" * 99)
+    assert collect(noise, good, "--out", out) == cli.BAD_INPUT
+    said = capfd.readouterr()
+    assert f"1 of 2 bags could not be used ({noise})" in said.err
+    assert "noise.mcap: " in said.out and f"{FRAMES} kept" in said.out
+    first, second = manifest(out)["bags"]
+    assert "first bytes are wrong" in first["error"] and first["kept"] == 0
+    assert second["error"] is None and second["kept"] == FRAMES == len(open_recordings(out)[0])
+
+
+def test_a_single_bad_bag_is_one_error_and_leaves_nothing(good, tmp_path, capfd):
+    noise, out = tmp_path / "noise.mcap", tmp_path / "out"
+    noise.write_bytes(b"noise" * 99)
+    assert collect(noise, "--out", out) == cli.BAD_INPUT
+    assert capfd.readouterr().err.strip().endswith("first bytes are wrong)")
+    assert not out.exists() and collect(good, "--out", out) == 0
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_half_done(good, tmp_path, capfd, monkeypatch):
+    real, out = Path.open, tmp_path / "out"
+
+    def full(self, *args, **kwargs):
+        file = real(self, *args, **kwargs)
+        if self.name != "000005.jpg.part":
+            return file
+        file.close()
+        return open("/dev/full", "wb")
+
+    monkeypatch.setattr(Path, "open", full)
+    assert collect(good, good, "--out", out) == cli.BAD_INPUT
+    said = capfd.readouterr().err
+    assert "000005.jpg: No space left on device; make room there" in said, said
+    assert not list(out.rglob("*.part"))
+    assert manifest(out)["frames"] == 5 == len(open_recordings(out)[0])
+
+
+@pytest.fixture
+def with_strings(good, tmp_path):
+    """The bag, with a String first on each of its topics."""
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    text = store.serialize_cdr(store.types[STRING]("x"), STRING)
+    path = tmp_path / "mixed"
+    with (
+        Reader(good) as reader,
+        Writer(path, version=8, storage_plugin=StoragePlugin.SQLITE3) as writer,
+    ):
+        for name in (CAMERA, INFO, ODOM):
+            writer.write(writer.add_connection(name, STRING, typestore=store), START, text)
+        copies = {
+            c.id: writer.add_connection(
+                c.topic, c.msgtype, msgdef=c.msgdef.data, rihs01=c.digest
+            )
+            for c in reader.connections
+        }  # fmt: skip
+        for connection, stamp, data in reader.messages():
+            writer.write(copies[connection.id], stamp, data)
+    return path
+
+
+def test_a_topic_of_two_types_gives_the_messages_of_its_own(with_strings):
+    with Bag(with_strings) as bag:
+        image = topics.choose_image_topic(bag)
+        assert (image.name, image.count) == (CAMERA, FRAMES)
+        assert topics.find_calibration(bag, image).fx == 80
+        name, track = topics.find_odometry(bag)
+        assert name == ODOM and len(track) == FRAMES
+        assert len(list(bag.frames(CAMERA))) == FRAMES
+        for topic in (CAMERA, INFO, ODOM):
+            found = [p for p in bag.problems if f"topic {topic} holds" in p]
+            assert len(found) == 1 and f"{STRING} are left out" in found[0]
+
+
+def test_rows_of_the_wrong_type_are_left_out_and_reported(good, tmp_path):
+    path = Path(shutil.copytree(good, tmp_path / "odd"))
+    (file,) = path.glob("*.db3")
+    with sqlite3.connect(file) as db:
+        ids = [
+            key
+            for (key,) in db.execute(
+                "SELECT m.id FROM messages m JOIN topics t ON t.id = m.topic_id WHERE t.name = ?",
+                (CAMERA,),
+            )
+        ]
+        db.execute("CREATE TABLE loose AS SELECT * FROM messages")  # without its constraints
+        db.execute("DROP TABLE messages")
+        db.execute("ALTER TABLE loose RENAME TO messages")
+        db.execute("UPDATE messages SET data = 'text' WHERE id = ?", (ids[2],))
+        db.execute("UPDATE messages SET data = NULL WHERE id = ?", (ids[4],))
+    db.close()
+    with Bag(path) as bag:
+        stamps = [frame.stamp_ns for frame in bag.frames(CAMERA)]
+        problems = " ".join(bag.problems)
+    assert stamps == [START + i * STEP for i in range(FRAMES) if i not in (2, 4)]
+    assert f"{file}: message {ids[2]} is damaged" in problems
