@@ -36,6 +36,7 @@ def trained_model(
     pixel of `frames` lies at TYPICAL_DEPTH: ranges and colours meant for metres then fit, though
     the scale stays `relative`. A model trained on from `start` keeps the units of that one.
     """
+    objective.eval()
     graph = objective.inference_graph()
     parent = read_meta(start) if start else None
     units = (
