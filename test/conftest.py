@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
 
 # Before torch, OpenMP or rclpy are imported. Two test processes share two cores: one thread each.
@@ -49,6 +50,16 @@ def _has_cuda() -> bool:
 def soak(request: pytest.FixtureRequest) -> bool:
     """True under `make soak`: tests use their full counts."""
     return request.config.getoption("--soak")
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """A command that is run in this process and interrupted leaves Ctrl-C ignored, as processes
+    that are started later would inherit it.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session", autouse=True)
