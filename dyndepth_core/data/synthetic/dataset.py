@@ -114,7 +114,10 @@ def _is_alive(pid: int) -> bool:
         return False
     except PermissionError:  # it is another user's
         return True
-    return True
+    try:  # dead, but nobody has asked after it yet
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return True
 
 
 def _check_settings(out: Path, about: Mapping[str, Any]) -> None:
