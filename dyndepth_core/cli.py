@@ -110,7 +110,7 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
             raise SystemExit(0) from None
         except (ValueError, OSError) as error:
             _debug()
-            _say(_message(error))
+            _say(error_text(error))
             raise SystemExit(BAD_INPUT) from None
         except ModuleNotFoundError as error:
             _debug()
@@ -123,7 +123,7 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{os.path.basename(last.filename)}:{last.lineno}"
             _say(
-                f"internal error, please report it: {type(error).__name__}: {_message(error)} "
+                f"internal error, please report it: {type(error).__name__}: {error_text(error)} "
                 f"({where}; DYNDEPTH_DEBUG=1 shows the traceback)"
             )
             raise SystemExit(INTERNAL) from None
@@ -139,7 +139,7 @@ def _load(point: metadata.EntryPoint) -> Callable[..., Any]:
         command.__doc__ = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command) or "")
         return command
     except Exception as error:
-        reason = _missing(error) if isinstance(error, ModuleNotFoundError) else _message(error)
+        reason = _missing(error) if isinstance(error, ModuleNotFoundError) else error_text(error)
 
     def absent() -> None:
         raise ValueError(f"{point.name} cannot run here: {reason}")
@@ -159,7 +159,7 @@ def _missing(error: ModuleNotFoundError) -> str:
     return f"the Python package {package} is not installed: {remedy}"
 
 
-def _message(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Message of an exception; an OSError without its number."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"

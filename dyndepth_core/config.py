@@ -22,6 +22,10 @@ GRAMMAR = "METHOD or METHOD+PLUGIN"
 PLUGINS = ("motion_aware",)  # names of the grammar; a plug-in may be named before it is installed
 
 
+_SHORT = reprlib.Repr()  # a value may be a YAML bomb; a path should stay readable
+_SHORT.maxstring = _SHORT.maxother = 200
+
+
 class Config(BaseModel):
     """Everything that decides the weights of a training, one section per owner."""
 
@@ -210,7 +214,7 @@ def _explain(cls: type[Config], fault: Mapping[str, Any]) -> str:
     path = [str(part) for part in fault["loc"]]
     name = ".".join(path) or "configuration"
     if fault["type"] == "extra_forbidden":
-        return f"{name}: no such field{_suggest(cls, path)} (value {reprlib.repr(fault['input'])})"
+        return f"{name}: no such field{_suggest(cls, path)} (value {_SHORT.repr(fault['input'])})"
     owner, field = cls, None
     for depth, part in enumerate(path):
         if part not in owner.model_fields:
@@ -225,7 +229,7 @@ def _explain(cls: type[Config], fault: Mapping[str, Any]) -> str:
     if fault["type"] == "value_error":  # one of our own checks: its message already says what to do
         return f"{name}: {fault['ctx']['error']}"
     reason = fault["msg"][:1].lower() + fault["msg"][1:]
-    return f"{name}: {reprlib.repr(fault['input'])} is not allowed: {reason}{meaning}"
+    return f"{name}: {_SHORT.repr(fault['input'])} is not allowed: {reason}{meaning}"
 
 
 def _suggest(cls: type[Config], path: list[str]) -> str:

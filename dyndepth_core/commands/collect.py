@@ -112,6 +112,7 @@ def _collect(
         TimeRemainingColumn,
     )
 
+    from dyndepth_core.cli import error_text
     from dyndepth_core.data.bag import Bag
     from dyndepth_core.data.collect import CollectReport
 
@@ -129,7 +130,7 @@ def _collect(
             except (ValueError, OSError) as error:
                 if _is_below(error, out):
                     raise  # no other bag could be written either
-                entry["error"] = _text(error)
+                entry["error"] = error_text(error)
 
 
 def _collect_one(bag, out: Path, options: CollectOptions, entry: dict, progress: Progress) -> None:
@@ -155,12 +156,6 @@ def _is_below(error: Exception, out: Path) -> bool:
     """Whether an error is one of writing below a folder."""
     name = getattr(error, "filename", None)
     return isinstance(name, str) and Path(name).absolute().is_relative_to(out.absolute())
-
-
-def _text(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return str(error) or type(error).__name__
 
 
 def _as_dict(report: CollectReport) -> dict:

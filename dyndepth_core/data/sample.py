@@ -194,6 +194,10 @@ class SampleSource:
         focal = 0.5 * (height + width)  # the start value of Li et al. 2020
         return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
 
+    def stored_K(self, video: int, K: np.ndarray) -> np.ndarray:
+        """(3, 3) intrinsics in pixels of the stored images from those at network size."""
+        return self._fits[video].inverse_K(K)
+
     def mean_focal(self) -> float:
         """Mean fx over the targets at network size (pixels): the natural canonical focal length of
         a model.

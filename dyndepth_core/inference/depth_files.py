@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from dyndepth_core.data.recording import DEPTH_PNG_SCALE
+from dyndepth_core.data.writer import replace_file
 
 FORMATS = ("png", "npz")
 PNG_LIMIT = 65535 / DEPTH_PNG_SCALE  # metres; 256 m less one step
@@ -26,23 +27,6 @@ def depth_to_png(depth: np.ndarray, max_range: float = PNG_LIMIT) -> np.ndarray:
         valid = (depth > 0) & (depth <= min(max_range, PNG_LIMIT))
         coded = np.clip(np.rint(depth * DEPTH_PNG_SCALE), 1, 65535)
     return np.where(valid, coded, 0).astype(np.uint16)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file through a temporary name: a kill or a full disk leaves none under its final one.
-
-    Unlike `write_atomically` it does not wait for the disk, which takes longer than the network
-    does. Raises OSError that names the file.
-    """
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
 
 
 class DepthFiles:

@@ -84,8 +84,8 @@ def learned_cameras(
     out = {}
     for video, K in sorted(cameras.items()):
         pitch, yaw, _ = torch.cat(rotations[video]).abs().quantile(BUSY / 100, 0).tolist()
-        recording, fit = source.recordings[video], source._fits[video]
-        stored = fit.inverse_K(K.double().numpy())
+        recording = source.recordings[video]
+        stored = source.stored_K(video, K.double().numpy())
         size = recording.calib.width, recording.calib.height
         calib = Calibration.from_K(stored, *size, source="learned from the video itself")
         out[recording.name] = calib, Tolerance.of(K, source.config.size, pitch, yaw)

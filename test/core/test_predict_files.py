@@ -1,8 +1,8 @@
 """What `dyndepth predict` leaves: whole files or none, and a word where there is no depth."""
 
-import errno
+import contextlib
 import json
-from pathlib import Path
+import resource
 
 import cv2
 import numpy as np
@@ -31,26 +31,22 @@ def predict(folder, *options):
     return result.exit_code, " ".join(result.output.split()), out
 
 
-@pytest.fixture
-def small_disk(monkeypatch):
-    """A disk that is full in the middle of the second depth file."""
-    write, count = Path.write_bytes, [0]
-
-    def write_bytes(path, data):
-        count[0] += 1
-        if count[0] < 2:
-            return write(path, data)
-        write(path, data[: len(data) // 2])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+@contextlib.contextmanager
+def full_disk():
+    """No file of this process may grow beyond 40 bytes: writing fails in the middle, for real."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("kind", ["png", "npz"])
-def test_a_full_disk_leaves_no_half_file_and_is_named(tmp_path, small_disk, kind):
+def test_a_full_disk_leaves_no_half_file_and_is_named(tmp_path, kind):
     files = DepthFiles(tmp_path, kind, None)
     files.write("0", np.ones(SIZE), np.eye(3))
-    with pytest.raises(OSError, match=rf"1\.{kind}"):
+    with pytest.raises(OSError, match=rf"1\.{kind}"), full_disk():
         files.write("1", np.ones(SIZE), np.eye(3))
     assert [p.name for p in tmp_path.iterdir()] == [f"0.{kind}"]
 
