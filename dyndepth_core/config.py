@@ -74,7 +74,11 @@ def config_class(method: str) -> type[Config]:
     from .methods import get_method
 
     info = get_method(method)
-    sections = {"objective": info.config_class, "data": info.data_class}
+    sections = {
+        "objective": info.config_class,
+        "data": info.data_class,
+        "network": info.network_class,
+    }
     return create_model(
         f"Config_{method}",
         __base__=Config,

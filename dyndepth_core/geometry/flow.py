@@ -1,4 +1,4 @@
-"""Optical flow implied by geometry, in pixels from tgt to src, (B, 2, H, W)."""
+"""Optical flow implied by geometry, in pixels from tgt to src, (B, 2, H, W), and velocities."""
 
 from __future__ import annotations
 
@@ -18,3 +18,14 @@ def residual_flow(depth: Tensor, T_src_tgt: Tensor, K: Tensor, residual: Tensor)
     where residual is 0.
     """
     return correspond(depth, T_src_tgt, K, residual).pixels - correspond(depth, T_src_tgt, K).pixels
+
+
+def residual_velocity(residual: Tensor, T_src_tgt: Tensor, dt: Tensor) -> Tensor:
+    """Velocity relative to the ground in the axes of tgt: R_src_tgt^T residual / dt, (B, 3, H, W).
+
+    residual (B, 3, H, W) in the src frame, X_src = R X_tgt + t + residual; dt (B,) = t_src - t_tgt
+    in seconds, negative for an older src, not 0. Metres give m/s.
+    """
+    # element by element: under autocast a matrix product would round to half precision
+    turned = (T_src_tgt[:, :3, :3, None, None] * residual[:, :, None]).sum(1)
+    return turned / dt.view(-1, 1, 1, 1)

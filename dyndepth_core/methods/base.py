@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from dyndepth_core.data.sample import DataConfig, Sample
+from dyndepth_core.networks.depth_net import NetworkConfig
 
 
 @dataclass
@@ -111,7 +112,9 @@ class MethodInfo:
     objective_class: type[Objective]
     graph_class: type[InferenceGraph]
     stages: tuple[str, ...] = ("train",)
-    data_class: type[DataConfig] = DataConfig  # with the method's own defaults
+    # with the method's own defaults and fields
+    data_class: type[DataConfig] = DataConfig
+    network_class: type[NetworkConfig] = NetworkConfig
 
 
 def method_names() -> list[str]:

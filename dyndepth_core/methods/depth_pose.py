@@ -18,14 +18,10 @@ from dyndepth_core.networks.depth_net import DepthNet, disp_to_depth
 from dyndepth_core.networks.pose_net import PoseNet, VideoIntrinsics
 
 
-class DepthPoseConfig(BaseModel):
-    """What the losses of these methods share: photometric error, and the start of a training."""
+class StartConfig(BaseModel):
+    """How a training of these methods starts, and how fast its parts learn."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    ssim_weight: float = Field(
-        0.85, ge=0, le=1, description="share of SSIM in the photometric error"
-    )
-    automask: bool = Field(True, description="drop pixels the unwarped source explains better")
     pyramid: int = Field(
         4, ge=1, le=5, description="image levels (1/1, 1/2, ...) that judge the depth early on"
     )
@@ -51,6 +47,15 @@ class DepthPoseConfig(BaseModel):
         return max(0.0, 1 - progress / self.pyramid_until)
 
 
+class DepthPoseConfig(StartConfig):
+    """With the photometric error of Godard et al. 2019."""
+
+    ssim_weight: float = Field(
+        0.85, ge=0, le=1, description="share of SSIM in the photometric error"
+    )
+    automask: bool = Field(True, description="drop pixels the unwarped source explains better")
+
+
 class DepthPoseObjective(Objective):
     """Depth network, pose network and, where cameras are unknown, their intrinsics.
 
@@ -64,21 +69,24 @@ class DepthPoseObjective(Objective):
         self, config: Any, videos: list[str], canonical_focal: float, scales: tuple[int, ...] = (0,)
     ) -> None:
         super().__init__()
-        self.config: DepthPoseConfig = config.objective
-        self.lr_factors = {
-            "pose_net": self.config.pose_lr_factor,
-            "intrinsics": self.config.intrinsics_lr_factor,
-        }
+        self.config: StartConfig = config.objective
+        self.lr_factors = {"intrinsics": self.config.intrinsics_lr_factor}
         self.partial_gradients = self.config.pose_first > 0
         self.network, self.canonical_focal = config.network, float(canonical_focal)
-        network, intrinsics = config.network, config.data.intrinsics
-        self.depth_net = DepthNet(network.encoder, network.decoder_channels, scales, network.width)
-        self.pose_net = PoseNet(
-            network.pose_encoder, network.width, network.pose_downscale, intrinsics == "pair"
-        )
+        intrinsics = config.data.intrinsics
+        self.make_networks(scales, intrinsics == "pair")
         self.intrinsics = (
             VideoIntrinsics(len(videos), config.data.size) if intrinsics == "video" else None
         )
+
+    def make_networks(self, scales: tuple[int, ...], intrinsics: bool) -> None:
+        """Set the networks; intrinsics: the one of motion also says those of each pair."""
+        network = self.network
+        self.depth_net = DepthNet(network.encoder, network.decoder_channels, scales, network.width)
+        self.pose_net = PoseNet(
+            network.pose_encoder, network.width, network.pose_downscale, intrinsics
+        )
+        self.lr_factors["pose_net"] = self.config.pose_lr_factor
         if network.pretrained:
             self.depth_net.encoder.load_imagenet(network.weights)
             self.pose_net.encoder.load_imagenet(network.weights)
@@ -105,16 +113,20 @@ class DepthPoseObjective(Objective):
             torch.where(swap, src, tgt), torch.where(swap, tgt, src)
         )
         T_src_tgt = torch.where(past.view(-1, 1, 1), invert_T(T_second_first), T_second_first)
+        K_pair = None if K_pair is None else K_pair.unflatten(0, (batch, sources)).mean(1)
+        K, scale = self.cameras_and_scales(sample, K_pair)
+        return T_src_tgt.unflatten(0, (batch, sources)), K, scale
+
+    def cameras_and_scales(self, sample: Sample, K_pair: Tensor | None) -> tuple[Tensor, Tensor]:
+        """K (B, 3, 3) and depth_scale (B,): see Predictions. K_pair: of networks that learn it."""
         K = self.cameras(sample)
         if K_pair is not None:
-            learned = K_pair.unflatten(0, (batch, sources)).mean(1)
-            K = torch.where(sample.K_known.view(-1, 1, 1), K, learned)
+            K = torch.where(sample.K_known.view(-1, 1, 1), K, K_pair)
         # Without gradient: the focal length is learned from how the image moves, not by making
         # everything nearer. One of a single pair is too noisy to scale depth with.
         focal = K[:, 0, 0].detach()
         known = sample.K_known | (self.intrinsics is not None)
-        scale = torch.where(known, focal / self.canonical_focal, torch.ones_like(focal))
-        return T_src_tgt.unflatten(0, (batch, sources)), K, scale
+        return K, torch.where(known, focal / self.canonical_focal, torch.ones_like(focal))
 
     def cameras(self, sample: Sample) -> Tensor:
         """K (B, 3, 3): given ones and those learned per video."""
@@ -134,7 +146,7 @@ class DepthPoseObjective(Objective):
         """Depth at scale 0 and motion."""
         graph = self.graph_class(**self.architecture())
         for name, network in graph.named_children():
-            _copy_weights(getattr(self, name), network)
+            copy_weights(getattr(self, name), network)
         return graph.eval()
 
     def architecture(self) -> dict[str, Any]:
@@ -148,7 +160,7 @@ class DepthPoseObjective(Objective):
         }  # fmt: skip
 
 
-def _copy_weights(source: nn.Module, target: nn.Module) -> None:
+def copy_weights(source: nn.Module, target: nn.Module) -> None:
     """Copy what the target has; the heads of coarser scales and of intrinsics stay behind in
     training.
     """

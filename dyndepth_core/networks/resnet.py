@@ -9,6 +9,12 @@ from torch import Tensor, nn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+RESNET_CHANNELS = (64, 64, 128, 256, 512)
+
+
+def scaled_channels(width: float) -> tuple[int, ...]:
+    """Channels of the five levels times `width`, multiples of 8."""
+    return tuple(max(8, int(round(n * width / 8)) * 8) for n in RESNET_CHANNELS)
 
 
 class BasicBlock(nn.Module):
@@ -43,8 +49,8 @@ class ResNet18(nn.Module):
 
     def __init__(self, in_channels: int = 3, width: float = 1.0) -> None:
         super().__init__()
-        c = [max(8, int(round(n * width / 8)) * 8) for n in (64, 64, 128, 256, 512)]
-        self.channels = tuple(c)
+        c = scaled_channels(width)
+        self.channels = c
         self.conv1 = nn.Conv2d(in_channels, c[0], 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(c[0])
         self.maxpool = nn.MaxPool2d(3, 2, 1)

@@ -3,7 +3,7 @@
 import torch
 from scenes import camera, pose, render
 
-from dyndepth_core.geometry.flow import residual_flow, rigid_flow
+from dyndepth_core.geometry.flow import residual_flow, residual_velocity, rigid_flow
 
 SIZE = (16, 24)
 K = camera(20.0, SIZE)
@@ -47,3 +47,24 @@ def test_residual_flow_is_what_object_motion_adds():
     along = torch.tensor([-0.1, 0, 0]).double().view(1, 3, 1, 1).expand_as(moved)
     rigid = rigid_flow(depth, pose(x=0.1), camera())
     torch.testing.assert_close(residual_flow(depth, pose(x=0.1), camera(), along), -rigid)
+
+
+def test_a_car_receding_at_5_mps_reads_plus_5_with_an_older_and_with_a_newer_src():
+    """Its point moves by 5 m/s dt in the world; the residual is what ego-motion leaves of that, in
+    the axes of src, whichever way the camera turns.
+    """
+    velocity = torch.tensor([0.0, 0.0, 5.0], dtype=torch.float64)
+    T_world_tgt = pose(x=1.0, yaw=0.2, pitch=0.1)
+    for dt in (-0.1, 0.1):
+        T_world_src = pose(x=1.0 + 10 * dt, z=3 * dt, yaw=0.2 + dt)
+        T_src_tgt = torch.linalg.inv(T_world_src) @ T_world_tgt
+        world_velocity = T_world_tgt[0, :3, :3] @ velocity
+        residual = (T_world_src[0, :3, :3].T @ (world_velocity * dt)).view(1, 3, 1, 1)
+        found = residual_velocity(residual, T_src_tgt, torch.tensor([dt], dtype=torch.float64))
+        torch.testing.assert_close(found.flatten(), velocity)
+
+
+def test_turning_on_the_spot_leaves_no_velocity():
+    """Residual zero is velocity zero, whatever the rotation: ego-motion does not leak into it."""
+    found = residual_velocity(torch.zeros(1, 3, 4, 5), pose(yaw=0.3).float(), torch.tensor([0.1]))
+    assert (found == 0).all()

@@ -1,0 +1,90 @@
+"""Settings of the residual_motion method: the published losses with their effective weights."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dyndepth_core.data.sample import DataConfig
+from dyndepth_core.methods.depth_pose import StartConfig
+from dyndepth_core.networks.depth_net import NetworkConfig
+
+
+class ResidualDataConfig(DataConfig):
+    """Pairs: both images are learned from."""
+
+    source_offsets: tuple[int, ...] = Field(
+        (1,), description="source frames relative to the target, in strides"
+    )
+
+
+class ResidualNetworkConfig(NetworkConfig):
+    """With the motion network; the paper's networks: depth_head=softplus motion_trunk=plain
+    motion_width=1.
+    """
+
+    depth_head: Literal["disp", "softplus"] = Field(
+        "disp",
+        description="disp: the encoder and decoder of the other methods; softplus: the paper's "
+        "ResNet-18 with randomized layer normalisation, from scratch, `width` times its channels",
+    )
+    motion_trunk: Literal["plain", "efficientnet_lite0", "resnet18"] = Field(
+        "efficientnet_lite0", description="features motion is read from; plain: the paper's"
+    )
+    motion_width: float = Field(
+        0.25, gt=0, le=2, description="channel factor of the plain trunk and of the refinements"
+    )
+    motion_depth: bool = Field(True, description="the motion network also sees the depths")
+
+
+class ResidualMotionConfig(StartConfig):
+    """Weights as they take effect in the published training: its code multiplies every weight by 2
+    and that of SSIM by another 0.5.
+    """
+
+    rgb: float = Field(2.0, ge=0, description="weight of the colour difference")
+    ssim: float = Field(3.0, ge=0, description="weight of the weighted structural difference")
+    depth_consistency: float = Field(
+        0.0, ge=0, description="weight of |depth seen - depth moved| where it is in front"
+    )
+    smoothness: float = Field(
+        2e-3, ge=0, description="weight of edge-aware smoothness of the inverse depth"
+    )
+    rotation_cycle: float = Field(
+        2e-3, ge=0, description="weight of: the rotations of both ways cancel"
+    )
+    translation_cycle: float = Field(
+        0.1, ge=0, description="weight of: the translations of both ways cancel, pixel by pixel"
+    )
+    motion_smoothness: float = Field(
+        2.0, ge=0, description="weight of group smoothness of the residual translations"
+    )
+    motion_sparsity: float = Field(
+        0.4, ge=0, description="weight of the sparsity of the residual translations"
+    )
+    sparsity_norm: Literal["half", "l1"] = Field(
+        "half", description="half: L1/2, few large values rather than many small ones; or plain l1"
+    )
+    motion_automask: bool = Field(
+        True, description="keep residuals only where they are larger than their mean"
+    )
+    automask_over_batch: bool = Field(
+        False, description="that mean over the whole batch (published code), not per image"
+    )
+    burn_in: tuple[float, float] = Field(
+        (0.15, 0.3),
+        description="fractions of the training between which residuals grow from nothing to full",
+    )
+    norm_ramp: float = Field(
+        0.15, ge=0, le=1, description="fraction at which the noise of the layer norms is full"
+    )
+    static_pairs: float = Field(
+        0.01, ge=0, le=1,
+        description="pairs whose images differ by less on average (0 to 1) teach nothing",
+    )  # fmt: skip
+
+    def residual_share(self, progress: float) -> float:
+        """Factor on the residuals, progress in [0, 1] of the training."""
+        start, end = self.burn_in
+        return min(max((progress - start) / max(end - start, 1e-6), 0.0), 1.0)

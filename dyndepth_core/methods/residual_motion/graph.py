@@ -1,0 +1,84 @@
+"""Inference of residual_motion: depth of one image; ego-motion and residual translations where the
+previous image is there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from dyndepth_core.geometry.se3 import make_T
+from dyndepth_core.methods.base import InferenceGraph
+from dyndepth_core.methods.depth_pose_graph import DepthPoseArchitecture
+from dyndepth_core.networks.depth_net import DepthNet, disp_to_depth
+from dyndepth_core.networks.motion_net import MotionNet, automask_residual
+from dyndepth_core.networks.softplus_depth_net import SoftplusDepthNet
+
+
+class ResidualMotionArchitecture(DepthPoseArchitecture):
+    """What rebuilds a ResidualMotionGraph; see ResidualNetworkConfig."""
+
+    depth_head: Literal["disp", "softplus"] = "disp"
+    motion_trunk: Literal["plain", "efficientnet_lite0", "resnet18"] | None = None
+    motion_width: float = Field(0.25, gt=0, le=2)
+    motion_depth: bool = True
+    motion_automask: bool = True
+
+
+class ResidualMotionGraph(InferenceGraph):
+    """depth = u f / f0 DepthNet(image); T_src_tgt and residual (B, 3, H, W) from MotionNet(image,
+    previous, depths), src the previous image, lengths times u (`units`).
+
+    state: the depth of the previous image in units of the training, so that each image goes through
+    the depth network once. Keyword arguments: those of ResidualMotionArchitecture; ValueError when
+    they are none.
+    """
+
+    def __init__(self, **architecture: Any) -> None:
+        super().__init__()
+        a = ResidualMotionArchitecture(**architecture)
+        self.architecture = {"method": "residual_motion", **a.model_dump(mode="json")}
+        self.canonical_focal = a.canonical_focal
+        self.depth_net = (
+            SoftplusDepthNet(a.width)
+            if a.depth_head == "softplus"
+            else DepthNet(a.encoder, a.decoder_channels, (0,), a.width)
+        )
+        self.motion_net = (
+            MotionNet(a.motion_trunk, a.motion_width, a.motion_depth, a.pose_downscale)
+            if a.motion_trunk
+            else None
+        )
+
+    def depth_only(self) -> ResidualMotionGraph:
+        """See InferenceGraph."""
+        arguments = {k: v for k, v in self.architecture.items() if k != "method"}
+        graph = type(self)(**{**arguments, "motion_trunk": None})
+        graph.depth_net = self.depth_net
+        return graph.train(self.training)
+
+    def forward(
+        self, image: Tensor, previous_image: Tensor | None, K: Tensor, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """See InferenceGraph."""
+        units = self.architecture["units"]
+        depth = self._depth(image, K)
+        if self.motion_net is None:
+            return units * depth, None, None, None
+        if previous_image is None:
+            return units * depth, None, None, depth
+        before = self._depth(previous_image, K) if state is None else state
+        T, residual, _ = self.motion_net(image, previous_image, depth, before)
+        if self.architecture["motion_automask"]:
+            residual = automask_residual(residual)
+        T = make_T(T[:, :3, :3], units * T[:, :3, 3])
+        return units * depth, units * residual, T, depth
+
+    def _depth(self, image: Tensor, K: Tensor) -> Tensor:
+        depth = self.depth_net(image)
+        if self.architecture["depth_head"] == "disp":
+            a = self.architecture
+            depth = disp_to_depth(depth[0], a["min_depth"], a["max_depth"])
+        return depth * (K[:, 0, 0] / self.canonical_focal).view(-1, 1, 1, 1)

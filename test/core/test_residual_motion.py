@@ -1,0 +1,276 @@
+"""The residual_motion method: networks as published, losses that find a moving box, its graph."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from moving_box import SIZE, pair
+from scenes import camera, drive, write_recording
+from tiny import FOCAL, tiny_config
+
+from dyndepth_core.config import load
+from dyndepth_core.data.recording import Recording
+from dyndepth_core.data.sample import SampleSource
+from dyndepth_core.losses.motion import group_smoothness, half_norm_sparsity, normalise_residual
+from dyndepth_core.methods import build_graph, get_method
+from dyndepth_core.methods.residual_motion.ways import Ways
+from dyndepth_core.networks.motion_net import LEAST_SCALE, MotionNet
+from dyndepth_core.networks.softplus_depth_net import (
+    RandomizedLayerNorm,
+    SoftplusDepthNet,
+    set_noise,
+)
+
+INFO = get_method("residual_motion")
+
+
+def count(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+# -- networks --------------------------------------------------------------------------------------
+
+
+def test_networks_have_the_published_size():
+    assert count(SoftplusDepthNet()) == 14_325_425  # 14.33 M
+    assert count(MotionNet("plain", 1.0)) == 44_175_951  # 44.18 M
+    assert count(MotionNet("plain", 0.25)) < 3e6
+
+
+def test_depth_is_log_two_before_training_and_positive():
+    net = SoftplusDepthNet(0.125).eval()
+    depth = net(torch.rand(2, 3, 64, 96))
+    assert depth.shape == (2, 1, 64, 96) and (depth > 0).all()
+    assert depth.mean().item() == pytest.approx(0.693, abs=0.05)
+
+
+def test_the_layer_norm_knows_only_its_own_image():
+    norm = RandomizedLayerNorm(4)
+    x = 5 + 2 * torch.randn(3, 4, 16, 20, generator=torch.Generator().manual_seed(0))
+    for training in (True, False):  # without noise they are the same
+        y = norm.train(training)(x)
+        torch.testing.assert_close(y.mean((2, 3)), torch.zeros(3, 4), atol=1e-5, rtol=0)
+        torch.testing.assert_close(y.var((2, 3), correction=0), torch.ones(3, 4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(norm(x)[:1], norm(x[:1]))
+    torch.testing.assert_close(norm(3 * x + 1), norm(x), atol=2e-3, rtol=0)
+
+
+def test_noise_grows_with_the_square_of_progress_and_stays_positive():
+    net = SoftplusDepthNet(0.125)
+    for progress, sigma in ((0.0, 0.0), (0.05, 0.125), (0.1, 0.5), (0.7, 0.5)):
+        set_noise(net, progress, 0.1)
+        assert net.norm1.sigma == pytest.approx(sigma)
+    norm, x = net.norm1.train(), torch.randn(64, net.norm1.weight.numel(), 8, 8)
+    torch.manual_seed(0)
+    y = norm(x)
+    assert torch.isfinite(y).all() and not torch.allclose(y, norm(x))
+    # the variance is divided by (1 + n2), n2 within two sigma: never by less than nothing
+    assert y.var((2, 3)).min() > 0.4 and y.var((2, 3)).median().item() == pytest.approx(1, abs=0.2)
+    assert torch.equal(norm.eval()(x), norm(x))
+
+
+def test_motion_starts_small_and_its_scale_cannot_turn_negative():
+    torch.manual_seed(0)
+    net = MotionNet("plain", 0.125)
+    given = [torch.rand(2, c, 64, 96) for c in (3, 3, 1, 1)]
+    T, residual, K = net(*given)
+    assert K is None and residual.shape == (2, 3, 64, 96)
+    assert residual.abs().max() < 0.05 and T[:, :3, 3].abs().max() < 0.05
+    with torch.no_grad():
+        net.scales.fill_(-1.0)
+    small = net(*given)[1]
+    torch.testing.assert_close(small, residual * LEAST_SCALE / 0.01)
+    small.sum().backward()
+    assert net.scales.grad[1] != 0  # it finds back
+
+
+@pytest.mark.parametrize("trunk", ["plain", "resnet18"])
+@pytest.mark.parametrize("options", [{}, {"depth": False}, {"downscale": 2, "intrinsics": True}])
+def test_motion_network_variants(trunk, options):
+    net = MotionNet(trunk, 0.125, **options)
+    given = [torch.rand(2, c, 64, 96) for c in (3, 3, 1, 1)]
+    T, residual, K = net(*given)
+    assert T.shape == (2, 4, 4) and residual.shape == (2, 3, 64, 96)
+    assert (K is None) == ("intrinsics" not in options)
+    other = net(*given[:2], 2 * given[2], given[3])[1]
+    assert torch.equal(other, residual) == (options.get("depth") is False)
+
+
+# -- the losses on a scene that is known -----------------------------------------------------------
+
+
+def scene(residual):
+    a, b, T, true = (x for x in pair())
+    images, depths = (torch.cat((a[k], b[k])).float() for k in (0, 1))
+    K = camera(batch=2).float()
+    box = torch.cat((a[2], b[2]))
+    ways = Ways(images, Ways.back(images), depths, T.float(), residual, K)
+    return ways, box, true.float()
+
+
+def true_field():
+    _, box, true = scene(None)
+    return box * true[:, :, None, None]
+
+
+def total(ways):
+    """The published losses of the motion with their effective weights."""
+    seen = ways.compare()
+    Q = normalise_residual(ways.residual, ways.translation())
+    photometric = 2.0 * seen.rgb.mean() + 3.0 * ways.structure(seen).mean()
+    regular = 2.0 * group_smoothness(Q) + 0.4 * half_norm_sparsity(Q)
+    return photometric + regular + 0.1 * ways.cycle(seen)
+
+
+def test_the_true_residual_explains_the_box_and_cancels_both_ways():
+    still, box, _ = scene(torch.zeros(2, 3, *SIZE))
+    right, _, _ = scene(true_field())
+    ways, before, after = right, still.compare(), right.compare()
+    inner = -torch.nn.functional.max_pool2d(-box.float(), 9, 1, 4) > 0  # away from its outline
+    errors = [(s.warped - ways.image_a).abs().mean(1, keepdim=True) for s in (before, after)]
+    assert errors[0][inner].mean() > 0.04 and errors[1][inner].max() < 0.03
+    outside = ~(torch.nn.functional.max_pool2d(box.float(), 15, 1, 7) > 0)
+    torch.testing.assert_close(before.rgb[outside], after.rgb[outside])
+    assert before.rgb[outside].max() < 0.03  # the wall needs no residual
+    one_way = scene(true_field() * torch.tensor([1.0, 0.0]).view(2, 1, 1, 1))[0]
+    assert still.cycle(before) < 1e-9  # ego-motion alone turns back
+    assert right.cycle(after) < 0.3 * one_way.cycle(one_way.compare())
+    # where the box goes, the wall is hidden: it lies behind what b sees there
+    assert after.visible.float().mean() > 0.2
+
+
+def test_the_losses_drive_the_residual_to_the_true_translation_of_the_box():
+    field = torch.zeros(2, 3, *SIZE, requires_grad=True)
+    optimiser = torch.optim.Adam([field], lr=0.02)
+    for _ in range(150):
+        ways, box, true = scene(field)
+        optimiser.zero_grad()
+        total(ways).backward()
+        optimiser.step()
+    inner = -torch.nn.functional.max_pool2d(-box.float(), 9, 1, 4) > 0
+    outside = ~(torch.nn.functional.max_pool2d(box.float(), 15, 1, 7) > 0)
+    size = true.norm(dim=1).mean()
+    for way in range(2):
+        found = field[way, :, inner[way, 0]].detach().mean(1)
+        assert (found - true[way]).norm() < 0.2 * size, (found, true[way])
+    left = (field.detach().norm(dim=1, keepdim=True) * outside).sum() / outside.sum()
+    assert left < 0.1 * size
+
+
+# -- the method ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "drive"
+    write_recording(path, drive(12, sway=0.0), camera(FOCAL))
+    return Recording(path)
+
+
+def make(network=None, offsets=(1,), **objective):
+    plain = tiny_config({"source_offsets": offsets})
+    plain.network = INFO.network_class(
+        **{**plain.network.model_dump(), "motion_trunk": "plain", "motion_width": 0.125},
+        **(network or {}),
+    )
+    plain.objective = INFO.config_class(**objective)
+    torch.manual_seed(0)
+    return INFO.objective_class(plain, ["drive"], FOCAL).eval()
+
+
+def draw(recording, batch_size=2, offsets=(1,)):
+    data = tiny_config({"source_offsets": offsets}).data
+    return SampleSource([recording], data, batch_size, 0, False).batch(0)
+
+
+@pytest.mark.parametrize("head", ["disp", "softplus"])
+@pytest.mark.parametrize("offsets", [(1,), (-1, 1)])
+def test_terms_add_up_and_reach_every_network(recording, head, offsets):
+    objective, sample = make({"depth_head": head}, offsets), draw(recording, 2, offsets)
+    terms = objective(sample, 1.0)
+    assert set(terms.terms) == {
+        "rgb", "ssim", "smoothness", "rotation_cycle", "translation_cycle", "motion_smoothness",
+        "motion_sparsity",
+    }  # fmt: skip
+    torch.testing.assert_close(terms.total, sum(terms.terms.values()))
+    terms.total.backward()
+    for net in (objective.depth_net, objective.motion_net):
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
+    sizes = {k: tuple(m.shape[:2]) for k, m in terms.maps.items()}
+    assert sizes == {"depth": (2, 1), "error": (2, 1), "warped": (2, 3), "automask": (2, 1),
+                     "residual": (2, 1)}  # fmt: skip
+
+
+def test_residuals_wait_and_grow(recording):
+    objective, sample = make(burn_in=(0.2, 0.4)), draw(recording)
+    full = objective.predict(sample, 1.0).residual
+    assert (objective.predict(sample, 0.2).residual == 0).all()
+    torch.testing.assert_close(objective.predict(sample, 0.3).residual, 0.5 * full)
+    assert full.abs().max() > 0
+
+
+def test_pairs_of_equal_images_teach_no_photometry(recording):
+    objective, sample = make(), draw(recording)
+    still = replace(sample, src=sample.tgt[:, None], src_net=sample.tgt_net[:, None])
+    terms = objective(still, 1.0).terms
+    assert terms["rgb"] == 0 and terms["ssim"] == 0
+    one = replace(
+        sample,
+        src=torch.cat((sample.src[:1], sample.tgt[1:, None])),
+        src_net=torch.cat((sample.src_net[:1], sample.tgt_net[1:, None])),
+    )
+    first = replace(sample, **{k: getattr(sample, k)[:1] for k in sample.__dataclass_fields__})
+    mixed, alone = objective(one, 1.0).terms, objective(first, 1.0).terms
+    for name in ("rgb", "ssim"):  # neither raised nor lowered by the pair that does not count
+        torch.testing.assert_close(mixed[name], alone[name], rtol=1e-4, atol=1e-6)
+
+
+def test_sparsity_and_mask_switches(recording):
+    sample = draw(recording)
+    half, l1 = (make(sparsity_norm=n)(sample, 1.0).terms["motion_sparsity"] for n in ("half", "l1"))
+    assert half > l1 > 0
+    kept = make().predict(sample, 1.0).residual
+    assert 0 < (kept.norm(dim=1) > 0).float().mean() < 0.9
+    assert (make(motion_automask=False).predict(sample, 1.0).residual.norm(dim=1) > 0).all()
+
+
+def test_the_graph_says_what_the_training_said_and_runs_depth_once(recording):
+    objective, sample = make(offsets=(-1,)), draw(recording, 2, (-1,))
+    objective.eval()
+    predictions = objective.predict(sample, 1.0)
+    graph = objective.inference_graph()
+    graph.architecture["units"] = 3.0
+    image, before = sample.tgt_net, sample.src_net[:, 0]
+    depth, residual, T, state = graph(image, before, sample.K)
+    torch.testing.assert_close(depth, 3 * predictions.depth[:2])
+    torch.testing.assert_close(residual, 3 * predictions.residual[:2])
+    torch.testing.assert_close(T[:, :3, :3], predictions.T_src_tgt[:, 0, :3, :3])
+    torch.testing.assert_close(T[:, :3, 3], 3 * predictions.T_src_tgt[:, 0, :3, 3])
+    torch.testing.assert_close(state, predictions.depth[:2])
+    first = graph(before, None, sample.K)
+    assert first[1] is None and first[2] is None
+    again = graph(image, before, sample.K, first[3])
+    torch.testing.assert_close(again[1], residual)
+    calls = []
+    graph.depth_net.register_forward_hook(lambda *_: calls.append(1))
+    graph(image, before, sample.K, first[3])
+    assert len(calls) == 1
+    alone = graph.depth_only()
+    assert alone.motion_net is None
+    torch.testing.assert_close(alone(image, before, sample.K)[0], depth)
+    rebuilt = build_graph(graph.architecture)
+    rebuilt.load_state_dict(graph.state_dict())
+    torch.testing.assert_close(rebuilt.eval()(image, before, sample.K)[1], residual)
+
+
+def test_settings_of_the_paper_and_bad_ones():
+    config = load(method="residual_motion")
+    o = config.objective
+    assert (o.rgb, o.ssim, o.smoothness, o.motion_smoothness, o.motion_sparsity) == (
+        2.0, 3.0, 2e-3, 2.0, 0.4
+    )  # fmt: skip
+    assert (o.rotation_cycle, o.translation_cycle, config.data.source_offsets) == (2e-3, 0.1, (1,))
+    with pytest.raises(ValueError, match="motion_trunk"):
+        load(overrides=["network.motion_trunk=vgg"], method="residual_motion")
+    with pytest.raises(ValueError, match="motion_trunk"):
+        load(overrides=["network.motion_trunk=plain"], method="monodepth")
