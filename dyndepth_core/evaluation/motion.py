@@ -35,6 +35,11 @@ class MotionErrors:
     zero_m: float = 0.0
     objects: list[ObjectSpeed] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, content: dict) -> MotionErrors:
+        """From what dataclasses.asdict made of one."""
+        return cls(**{**content, "objects": [ObjectSpeed(**o) for o in content["objects"]]})
+
     def add(
         self,
         found: np.ndarray,

@@ -14,7 +14,7 @@ from dyndepth_core.data.recording import Recording
 from dyndepth_core.data.truth import NPZ_ERRORS
 from dyndepth_core.evaluation.film import Shot
 from dyndepth_core.evaluation.metrics import depth_errors, median_ratio, valid_depth
-from dyndepth_core.evaluation.runner import resample_inverse
+from dyndepth_core.evaluation.resample import resample_inverse
 
 
 class ReceivedArm:
@@ -38,6 +38,10 @@ class ReceivedArm:
     def ego(self) -> list[np.ndarray | None]:
         """Depth files tell no motion."""
         return []
+
+    def moving(self) -> None:
+        """Nor what moves."""
+        return None
 
 
 def _read(path: Path, *keys: str) -> list[np.ndarray]:

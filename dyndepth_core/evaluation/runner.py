@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol as Interface
 
-import cv2
 import numpy as np
 
 from dyndepth_core.data.recording import Recording
@@ -19,8 +18,11 @@ from dyndepth_core.evaluation.metrics import (
     summarise,
     valid_depth,
 )
+from dyndepth_core.evaluation.motion import MotionErrors
 from dyndepth_core.evaluation.protocols import Protocol
+from dyndepth_core.evaluation.resample import resample_inverse, resample_nearest
 from dyndepth_core.evaluation.strata import depth_intrinsics, strata_of
+from dyndepth_core.inference.model_meta import SPEED_THRESHOLD
 from dyndepth_core.inference.predictor import Predictor
 
 
@@ -39,6 +41,11 @@ class Arm(Interface):
         """Motions T_src_tgt (4, 4) from each frame since start to the one before; None where
         unknown."""
 
+    def moving(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """What moves in the frame `depth` was last asked for, at that size: bool (H, W), and
+        velocities (H, W, 3) in units of that depth per second; None where the arm does not say.
+        """
+
 
 class ModelArm:
     """A trained model, through the same Predictor that runs on the vehicle."""
@@ -47,6 +54,7 @@ class ModelArm:
         self.predictor = predictor
         self.metric = predictor.meta.scale.state == "metric"
         self._motions: list[np.ndarray | None] = []
+        self._velocity: np.ndarray | None = None
 
     def start(self, recording: Recording) -> None:
         """Reset the predictor."""
@@ -65,10 +73,23 @@ class ModelArm:
             K = np.array([[w, 0, (w - 1) / 2], [0, w, (h - 1) / 2], [0, 0, 1]], dtype=np.float64)
         else:
             _check_size(recording, i, image)
-        posed = recording.pose(i) is not None  # ego-motion costs a network: only where it is judged
+        posed = recording.pose(i) is not None  # motion costs a network: only where it is judged
         found = self.predictor(image, K, int(recording.stamps_ns[i]), motion=posed)
         self._motions.append(None if found.T_src_tgt is None else np.asarray(found.T_src_tgt))
+        self._velocity = (
+            None
+            if found.velocity is None
+            else resample_nearest(found.velocity, found.K, K, image.shape[:2], size)
+        )
         return resample_inverse(found.depth, found.K, K, image.shape[:2], size)
+
+    def moving(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """By the threshold of the model file; a model without one does not say."""
+        threshold = self.predictor.meta.thresholds.get(SPEED_THRESHOLD)
+        if self._velocity is None or threshold is None:
+            return None
+        with np.errstate(invalid="ignore"):
+            return np.linalg.norm(self._velocity, axis=-1) >= threshold, self._velocity
 
     def ego(self) -> list[np.ndarray | None]:
         """The motions the model reported, one per frame after the first."""
@@ -104,47 +125,9 @@ class BaselineArm:
         """A baseline knows no motion."""
         return []
 
-
-def resample_inverse(
-    depth: np.ndarray,
-    K_depth: np.ndarray,
-    K_image: np.ndarray,
-    image_size: tuple[int, int],
-    size: tuple[int, int],
-) -> np.ndarray:
-    """Carry a depth image (h, w) of intrinsics K_depth to an image of K_image, resized to size (H,
-    W).
-
-    Bilinear in inverse depth, as the field does (KITTI Eigen evaluation); float32 (H, W), NaN
-    outside what the depth image covers ([-0.5, w - 0.5] x [-0.5, h - 0.5] of its pixels) or where
-    it is NaN.
-    """
-    height, width = size
-    u = (np.arange(width) + 0.5) * (image_size[1] / width) - 0.5
-    v = (np.arange(height) + 0.5) * (image_size[0] / height) - 0.5
-    u = (u - K_image[0, 2]) / K_image[0, 0] * K_depth[0, 0] + K_depth[0, 2]
-    v = (v - K_image[1, 2]) / K_image[1, 1] * K_depth[1, 1] + K_depth[1, 2]
-    rows, cols = _finite_box(depth)
-    inverse = 1.0 / depth[rows, cols].astype(np.float32)
-    map_u = np.repeat((u - cols.start)[None].astype(np.float32), height, axis=0)
-    map_v = np.repeat((v - rows.start)[:, None].astype(np.float32), width, axis=1)
-    found = cv2.remap(inverse, map_u, map_v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    slack = 0.5 + 1e-3  # half a pixel beyond the outermost centres is still the image
-    inside_u = (u >= cols.start - slack) & (u <= cols.stop - 1 + slack)
-    inside_v = (v >= rows.start - slack) & (v <= rows.stop - 1 + slack)
-    inside = inside_v[:, None] & inside_u[None, :]
-    with np.errstate(divide="ignore"):
-        return np.where(inside & (found > 0), 1.0 / found, np.nan).astype(np.float32)
-
-
-def _finite_box(depth: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns that hold any finite depth: padding around the image is NaN and must not
-    be smeared in."""
-    finite = np.isfinite(depth)
-    rows, cols = np.nonzero(finite.any(axis=1))[0], np.nonzero(finite.any(axis=0))[0]
-    if len(rows) == 0:
-        return slice(0, depth.shape[0]), slice(0, depth.shape[1])
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1)
+    def moving(self) -> None:
+        """Nor that of others."""
+        return None
 
 
 @dataclass
@@ -153,9 +136,11 @@ class Evaluation:
 
     scores: dict[str, list[ImageScore]]
     ego: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    motion: dict[str, MotionErrors] = field(default_factory=dict)
 
     def table(self) -> dict[str, dict]:
-        """Per arm what `results.json` holds: strata, unscaled, scale_std, median_ratio, ego."""
+        """Per arm what `results.json` holds: strata, unscaled, scale_std, median_ratio, ego,
+        motion."""
         methods: dict[str, dict] = {}
         for name, scores in self.scores.items():
             ratios = [s.ratio for s in scores]
@@ -170,6 +155,8 @@ class Evaluation:
                     k: float(np.mean([c[k] for c in clips.values()])) for k in ("ate_m", "rpe_deg")
                 }
                 methods[name]["ego"] = {**means, "clips": len(clips)}
+            if name in self.motion:
+                methods[name]["motion"] = self.motion[name].table()
         return methods
 
 
@@ -258,8 +245,35 @@ def _evaluate_frame(
             depth_range=protocol.depth_range,
             unscaled=arms[name].metric,
         )
-        if score is not None:
-            result.scores[name].append(score)
+        if score is None:
+            continue
+        result.scores[name].append(score)
+        moving = arms[name].moving()
+        if moving is not None and i > 0:
+            factor = 1.0 if arms[name].metric else score.ratio
+            seconds = (stamp - int(recording.stamps_ns[i - 1])) / 1e9
+            found, velocity = moving
+            _evaluate_motion(
+                result.motion.setdefault(name, MotionErrors()),
+                recording, i, gt, valid, found, factor * velocity, seconds,
+            )  # fmt: skip
+
+
+def _evaluate_motion(
+    errors: MotionErrors,
+    recording: Recording,
+    i: int,
+    gt: np.ndarray,
+    valid: np.ndarray,
+    found: np.ndarray,
+    velocity: np.ndarray,
+    seconds: float,
+) -> None:
+    """Nothing where the recording does not know what moves."""
+    dynamic, true = recording.dynamic(i), recording.velocity(i)
+    if dynamic is not None and true is not None:
+        ids = recording.instances(i)
+        errors.add(found, velocity, dynamic, true, gt, valid, ids, seconds)
 
 
 def _evaluate_ego(

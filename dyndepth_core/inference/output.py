@@ -60,6 +60,24 @@ class OutputPlan:
         out[self._window] = torch.lerp(inverse[low], inverse[high], weight[:, None]).reciprocal_()
         return out
 
+    def field(self, network_field: Tensor) -> Tensor:
+        """A field (C, h, w) of the network -> float32 (H, W, C) of this plan's size, NaN where the
+        network saw no image; interpolated linearly at input size.
+        """
+        rows, cols = self.fit.valid
+        seen = network_field.float()[:, rows, cols]
+        shape = (*self.size, len(seen))
+        out = torch.full(shape, torch.nan, dtype=torch.float32, device=self.device)
+        if self.output_size == "model":
+            out[rows, cols] = seen.permute(1, 2, 0)
+            return out
+        low, high, weight = self._cols
+        seen = torch.lerp(seen[..., low], seen[..., high], weight)
+        low, high, weight = self._rows
+        seen = torch.lerp(seen[:, low], seen[:, high], weight[:, None])
+        out[self._window] = seen.permute(1, 2, 0)
+        return out
+
     def cloud(self, depth: Tensor, rgb: Tensor, out: Tensor) -> None:
         """Fill out, float32 (h, w, 4), with x y z rgb on the device; the same numbers as
         `CloudWriter.write`.

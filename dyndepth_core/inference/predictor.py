@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dyndepth_core.data.transforms import image_tensor, plan_fit
 from dyndepth_core.geometry.camera import check_K
+from dyndepth_core.geometry.flow import residual_velocity
 
 from .cloud import CloudWriter
 from .device import autocast_dtype, is_out_of_memory, resolve_device
@@ -39,9 +40,11 @@ class Prediction:
     depth: float32 (h, w) along z, in metres if `scale.is_metric`, NaN where the network saw no
     image. K: (3, 3) float64 of that depth image. image: uint8 (h, w, 3) RGB, pixel for pixel that
     of depth. scale: the factor already applied. T_src_tgt: float64 (4, 4), coordinates in this
-    camera to those of the previous frame, None where the model has no ego-motion. timings_ms:
-    prepare (to the network's input), network (to depth on the host). history_reset: why frames
-    before this one were forgotten, empty when they were not.
+    camera to those of the previous frame, None where the model has no ego-motion. velocity: float32
+    (h, w, 3), of what is seen relative to the ground, in the optical axes of this image, in units
+    of the depth per second; None where the model has no object motion, on the first frame and
+    without stamps. timings_ms: prepare (to the network's input), network (to depth on the host).
+    history_reset: why frames before this one were forgotten, empty when they were not.
     """
 
     depth: np.ndarray
@@ -49,6 +52,7 @@ class Prediction:
     image: np.ndarray
     scale: ScaleState
     T_src_tgt: np.ndarray | None = None
+    velocity: np.ndarray | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
     history_reset: str = ""
     _device_cloud: np.ndarray | None = field(default=None, repr=False)
@@ -148,9 +152,9 @@ class Predictor:
         length, so that depth is right only up to the ratio of the focal lengths. stamp_ns: a jump
         back, a gap over 2 s, another size or another K forgets the history. output_size: depth at
         the model's size, or resampled to the input's. cloud: on a GPU also compute the cloud there,
-        for `write_cloud`. motion: also estimate ego-motion, where the model can (it costs another
-        network). Raises ValueError for an image or K that cannot be used; the history then stays as
-        it was.
+        for `write_cloud`. motion: also estimate ego-motion and velocities, where the model can (it
+        costs another network). Raises ValueError for an image or K that cannot be used; the history
+        then stays as it was.
         """
         start = time.perf_counter()
         _check_image(image)
@@ -165,7 +169,7 @@ class Predictor:
 
         def work() -> tuple[Prediction, Tensor, Any]:
             plan = self._plan(camera, K, output_size)  # again: after a fall-back for another device
-            return self._run(image, fitted, plan, cloud, motion)
+            return self._run(image, fitted, plan, cloud, motion, stamp_ns)
 
         result, tensor, state = self._on_device(work)
         self._history.advance(tensor, state, camera, stamp_ns)
@@ -209,7 +213,13 @@ class Predictor:
 
     @torch.inference_mode()
     def _run(
-        self, image: np.ndarray, fitted: np.ndarray, plan: OutputPlan, cloud: bool, motion: bool
+        self,
+        image: np.ndarray,
+        fitted: np.ndarray,
+        plan: OutputPlan,
+        cloud: bool,
+        motion: bool,
+        stamp_ns: int | None,
     ) -> tuple[Prediction, Tensor, Any]:
         """Network and output on the device; returns with them what the next frame needs of this."""
         on_cpu, history = self.device.type == "cpu", self._history
@@ -221,8 +231,13 @@ class Predictor:
         previous = history.image if motion else None
         autocast = self._autocast
         with torch.autocast(self.device.type, dtype=autocast, enabled=autocast is not None):
-            depth, _, T, state = self._graph(tensor, previous, plan.K_network, history.state)
+            depth, residual, T, state = self._graph(tensor, previous, plan.K_network, history.state)
         depth = plan.depth(depth[0, 0]).mul_(self.scale.value)
+        velocity = None
+        if residual is not None and stamp_ns is not None and history.stamp_ns is not None:
+            seconds = torch.full((1,), (history.stamp_ns - stamp_ns) / 1e9, device=self.device)
+            field = residual_velocity(residual.float(), T.float(), seconds)[0]
+            velocity = plan.field(field).mul_(self.scale.value).cpu().numpy()
         if T is not None:
             T = T[0].to("cpu", torch.float64).numpy()
             T[:3, 3] *= self.scale.value
@@ -235,7 +250,7 @@ class Predictor:
             depth, device_cloud = copy_down(plan, depth, rgb, self._staging)
         else:
             depth, _ = copy_down(plan, depth, None, self._staging)
-        result = Prediction(depth, plan.K.copy(), registered, self.scale, T)
+        result = Prediction(depth, plan.K.copy(), registered, self.scale, T, velocity)
         result._device_cloud = device_cloud
         return result, tensor, state
 

@@ -17,6 +17,7 @@ from ..evaluation.baselines import fit_baselines
 from ..evaluation.distance import DistanceErrors
 from ..evaluation.ego import chain, fit_scale, track
 from ..evaluation.metrics import ImageScore
+from ..evaluation.motion import MotionErrors
 from ..evaluation.protocols import get_protocol
 from ..evaluation.runner import Arm, BaselineArm, Evaluation, ModelArm, evaluate
 from ..evaluation.temporal import temporal_change
@@ -33,7 +34,7 @@ FORMAT = 1  # raise it when what a row measures changes: older rows are then mea
 @dataclass
 class RowResult:
     """What one row says: scores per image, ego-motion and temporal change per clip, error over
-    distance, cost.
+    distance, motion of objects, cost.
     """
 
     method: str
@@ -43,6 +44,7 @@ class RowResult:
     temporal: dict[str, float] = field(default_factory=dict)
     distance: dict[str, list] = field(default_factory=dict)
     tracks: dict[str, list] = field(default_factory=dict)  # clip: positions in metres
+    motion: MotionErrors | None = None
     train_seconds: float | None = None
     steps: int | None = None
     parameters: int | None = None
@@ -50,7 +52,11 @@ class RowResult:
 
     def evaluation(self) -> Evaluation:
         """As the evaluation's own type, under this method's name."""
-        return Evaluation({self.method: self.scores}, {self.method: self.ego} if self.ego else {})
+        return Evaluation(
+            {self.method: self.scores},
+            {self.method: self.ego} if self.ego else {},
+            {self.method: self.motion} if self.motion else {},
+        )
 
     def write(self, path: Path, key: str) -> None:
         """Write it with the key of what it was made from."""
@@ -68,6 +74,8 @@ class RowResult:
         if content.pop("format", None) != FORMAT or content.pop("key", None) != key:
             return None
         content["scores"] = [ImageScore(**s) for s in content["scores"]]
+        if content.get("motion"):
+            content["motion"] = MotionErrors.of(content["motion"])
         return cls(**content)
 
 
@@ -141,6 +149,7 @@ def score(
         {clip: float(np.mean(v)) for clip, v in watched.changes.items() if v},
         watched.distance.table(),
         watched.tracks,
+        found.motion.get(name),
     )
 
 
@@ -179,6 +188,9 @@ class _Watched:
             scale = fit_scale(positions, true_track(recording))
             self.tracks[recording.name] = (scale * positions).round(4).tolist()
         return motions
+
+    def moving(self) -> tuple[np.ndarray, np.ndarray] | None:
+        return self.arm.moving()
 
 
 def true_track(recording: Recording) -> np.ndarray:

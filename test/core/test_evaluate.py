@@ -13,7 +13,8 @@ from dyndepth_core.data.transforms import plan_fit
 from dyndepth_core.data.writer import RecordingWriter
 from dyndepth_core.evaluation.baselines import fit_baselines
 from dyndepth_core.evaluation.protocols import get_protocol
-from dyndepth_core.evaluation.runner import BaselineArm, evaluate, resample_inverse
+from dyndepth_core.evaluation.resample import resample_inverse, resample_nearest
+from dyndepth_core.evaluation.runner import BaselineArm, evaluate
 
 H, W = 64, 96
 K = np.array([[60.0, 0, 47.5], [0, 60.0, 26.0], [0, 0, 1]])
@@ -62,6 +63,9 @@ class Oracle:
         motion = np.eye(4)
         motion[2, 3] = 0.1
         return [motion] * (len(self.factors) - 1)
+
+    def moving(self):
+        return None
 
 
 def test_known_answers_end_to_end(tmp_path):
@@ -242,3 +246,49 @@ def test_a_place_where_no_pictures_can_be_is_refused_before_the_run(tmp_path):
     (tmp_path / "notes.txt").write_text("keep")
     result = run("--data", tmp_path / "nowhere", "--pictures", tmp_path / "notes.txt")
     assert "notes.txt: is no folder" in str(result.exception)
+
+
+class Seer(Oracle):
+    """Knows what moves and how fast, in units half as long as metres."""
+
+    def moving(self):
+        velocity = np.zeros((H, W, 3), np.float32)
+        velocity[10:20, 20:40] = (0, 0, 3.5)
+        return velocity[..., 2] > 1, velocity
+
+
+def test_motion_is_scaled_by_the_ratio_of_its_image_and_counts_from_the_second_frame(tmp_path):
+    rng = np.random.default_rng(0)
+    depth = rng.uniform(5, 30, (H, W)).astype(np.float32)
+    box = np.zeros((H, W), bool)
+    box[10:20, 20:40] = True
+    velocity = np.zeros((H, W, 3), np.float32)
+    velocity[box] = (0, 0, 7)
+    calib = Calibration(W, H, 80.0, 80.0, W / 2, H / 2)
+    with RecordingWriter(tmp_path / "a", calib) as writer:
+        for k in range(3):
+            image = rng.integers(0, 255, (H, W, 3), dtype=np.uint8)
+            writer.add(
+                image, k * 10**8, depth=depth, dynamic=box, velocity=velocity,
+                instances=box.astype(np.uint16), T_world_cam=np.eye(4),
+            )  # fmt: skip
+    arms = {"seer": Seer([0.5] * 3), "blind": Oracle([1.0] * 3)}
+    table = evaluate([Recording(tmp_path / "a")], arms, get_protocol("native")).table()
+    motion = table["seer"]["motion"]
+    assert motion["f1"] == 1 and motion["false_share"] == 0 and motion["objects"] == 2
+    assert motion["epe_m"] == pytest.approx(0, abs=2e-2)
+    assert motion["epe_zero_m"] == pytest.approx(0.7, rel=1e-2)
+    assert "motion" not in table["blind"]
+
+
+def test_nearest_resampling_mixes_nothing_and_ends_with_the_image():
+    K = np.array([[80.0, 0, 19.5], [0, 80.0, 9.5], [0, 0, 1]])
+    field = np.zeros((20, 40, 3), np.float32)
+    field[:, 20:] = 5
+    found = resample_nearest(field, K, K, (20, 40), (40, 80))
+    assert found.shape == (40, 80, 3) and set(np.unique(found)) == {0, 5}
+    assert (found[:, :40] == 0).all() and (found[:, 40:] == 5).all()
+    shifted = K.copy()
+    shifted[0, 2] += 10  # the image looks ten pixels further to the left
+    beyond = resample_nearest(field, K, shifted, (20, 40), (20, 40))
+    assert np.isnan(beyond[:, :10]).all() and np.isfinite(beyond[:, 10:]).all()

@@ -1,5 +1,8 @@
 """Motion metrics by hand."""
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
@@ -26,6 +29,13 @@ def test_the_truth_is_perfect():
     assert table["false_share"] == 0 and table["epe_m"] == 0
     assert table["epe_zero_m"] == pytest.approx(0.5)  # 5 m/s for 0.1 s
     assert table["speed_error_mps"] == 0 and table["speed_mps"] == 5 and table["objects"] == 1
+
+
+def test_it_survives_storage():
+    errors, frame = MotionErrors(), image()
+    errors.add(frame["dynamic"], frame["true_velocity"], **frame)
+    again = MotionErrors.of(json.loads(json.dumps(asdict(errors))))
+    assert again == errors and again.table() == errors.table()
 
 
 def test_half_found_and_a_tenth_false():

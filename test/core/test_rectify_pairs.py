@@ -142,7 +142,7 @@ def sample(tmp_path_factory):
 
 
 def test_true_rotations_leave_pairs_of_pure_translation(sample):
-    objective = make(rectify=True, automask=False)
+    objective = make(rectify=True, automask=False, both_ways=True)
     T = torch.stack([
         torch.cat([invert_T(walk()[int(i) + 1 + o]) @ walk()[int(i) + 1] for o in (-1, 1)])
         for i in sample.index
@@ -164,7 +164,7 @@ def test_true_rotations_leave_pairs_of_pure_translation(sample):
     rect = turned.T_src_rect @ pairs.T_b_a[:8]
     torch.testing.assert_close(rect, found.T_src_tgt.flatten(0, 1))
     # what a source does not show counts in neither direction
-    valid = pairs.compare(0.85, False, False).valid.bool()
+    valid = pairs.compare(0.85).valid.bool()
     assert not valid[8:][~turned.seen].any() and turned.seen.float().mean() < 1
 
 

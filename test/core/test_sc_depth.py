@@ -8,14 +8,13 @@ import torch
 from scenes import camera, drive, write_recording
 from tiny import FOCAL, tiny_config, truth
 
-from dyndepth_core.config import load
 from dyndepth_core.data.recording import Recording
 from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.geometry.se3 import invert_T
 from dyndepth_core.losses.consistency import depth_inconsistency, self_discovered_mask
 from dyndepth_core.methods import build_graph, get_method
 from dyndepth_core.methods.sc_depth.objective import SCPredictions
-from dyndepth_core.methods.sc_depth.pairs import Pairs
+from dyndepth_core.methods.sc_depth.pairs import Comparison, Pairs
 
 POSES = drive(12, sway=0.0)
 
@@ -79,7 +78,7 @@ def wall_and_box():
 
 def test_inconsistency_and_mask_on_a_box_that_moved():
     """|9 - 6| / (9 + 6) = 0.2 on the box, 0 on the wall."""
-    found = wall_and_box().compare(0.85, automask=False, noise=False)
+    found = wall_and_box().compare(0.85)
     # pixel p of a falls on c + (p - c) 10 / 9 of b
     inside = found.inconsistency[0, 0, 24:36, 35:55]
     torch.testing.assert_close(inside, torch.full_like(inside, 0.2))
@@ -123,7 +122,7 @@ def test_the_truth_is_consistent_and_a_scale_of_its_own_per_frame_is_not(recordi
 
 
 def test_both_directions_are_judged_each_in_its_own_plane(recording):
-    objective, sample = make(automask=False), draw(recording, 2)
+    objective, sample = make(automask=False, both_ways=True), draw(recording, 2)
     predictions = whole_truth(objective, sample, recording)
     pairs = objective._pairs(sample, predictions)
     assert pairs.image_a.shape[0] == 2 * sample.dt.numel()
@@ -131,10 +130,50 @@ def test_both_directions_are_judged_each_in_its_own_plane(recording):
     assert torch.equal(pairs.image_a[:half], pairs.image_b[half:])
     assert torch.equal(pairs.depth_b[:half], pairs.depth_a[half:])
     torch.testing.assert_close(pairs.T_b_a[half:], invert_T(pairs.T_b_a[:half]))
-    found = pairs.compare(0.85, False, False)
+    found = pairs.compare(0.85)
     assert found.error[half:].mean() < 0.03 and found.error[:half].mean() < 0.03
-    last = found.of_tgt(*sample.dt.shape)
-    torch.testing.assert_close(last.error, found.error[:half].unflatten(0, sample.dt.shape)[:, 1])
+    least = found.least(*sample.dt.shape)
+    assert len(least.error) == 2 + half
+    torch.testing.assert_close(least.error[2:], found.error[half:])
+
+
+def comparison(error, identity, valid):
+    """Maps of 2 sources of one tgt with 1 x 3 pixels; inconsistency 0.1 and 0.2."""
+    error, identity, valid = (torch.tensor(x).view(2, 1, 1, 3) for x in (error, identity, valid))
+    inconsistency = torch.tensor([0.1, 0.2]).view(2, 1, 1, 1).expand(2, 1, 1, 3)
+    return Comparison(error, identity, inconsistency, valid, error.expand(2, 3, 1, 3))
+
+
+def test_each_pixel_is_judged_by_the_source_that_sees_it_best():
+    found = comparison(
+        [[0.3, 0.1, 0.5], [0.2, 0.0, 0.6]], [[0.4, 0.4, 0.9], [0.25, 0.5, 0.1]],
+        [[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]],
+    ).least(1, 2)  # fmt: skip
+    # the second source, the first because the second does not see it, the first
+    assert found.error.flatten().tolist() == pytest.approx([0.2, 0.1, 0.5])
+    assert found.inconsistency.flatten().tolist() == pytest.approx([0.2, 0.1, 0.1])
+    assert found.warped[:, 1].flatten().tolist() == pytest.approx([0.2, 0.1, 0.5])
+    assert found.valid.flatten().tolist() == [1, 1, 1]
+    # automask: the best unwarped source explains the last pixel better
+    assert found.identity.flatten().tolist() == pytest.approx([0.25, 0.4, 0.1])
+    assert found.automask(noise=False).valid.flatten().tolist() == [1, 1, 0]
+
+
+def test_a_pixel_no_source_sees_is_not_judged():
+    found = comparison([[0.1] * 3, [0.2] * 3], [[1.0] * 3] * 2, [[0.0] * 3] * 2).least(1, 2)
+    assert found.valid.sum() == 0 and found.mean_error() == 0
+
+
+def test_sources_lend_their_depth_or_learn_it(recording):
+    sample = draw(recording, 2)
+    for both in (False, True):
+        objective = make(both_ways=both)
+        disps = objective.predict(sample, 1.0).src_disps
+        assert disps.shape == (2, 2, 1, 64, 96) and disps.requires_grad == both
+    one, both = make(automask=False), make(automask=False, both_ways=True)
+    predictions = whole_truth(one, sample, recording)
+    count = [len(o._pairs(sample, predictions).image_a) for o in (one, both)]
+    assert count == [4, 8]
 
 
 def test_terms_add_up_follow_their_weights_and_reach_every_network(recording):
@@ -178,13 +217,6 @@ def test_the_graph_carries_the_name_of_the_method(recording):
     graph = make().inference_graph()
     assert graph.architecture["method"] == "sc_depth"
     assert type(build_graph(graph.architecture)) is type(graph) is type(graph.depth_only())
-
-
-def test_pairs_are_the_default_and_triplets_a_choice():
-    assert load(method="sc_depth").data.source_offsets == (1,)
-    assert load(method="monodepth").data.source_offsets == (-1, 1)
-    given = load(overrides=["data.source_offsets=[-1, 1]"], method="sc_depth")
-    assert given.data.source_offsets == (-1, 1)
 
 
 def test_smoothness_is_that_of_the_papers_image_whatever_the_size():

@@ -4,12 +4,9 @@ written from the papers' mathematics.
 
 from dyndepth_core.methods.base import MethodInfo
 from dyndepth_core.methods.sc_depth.objective import (
-    SCDataConfig,
     SCDepthConfig,
     SCDepthGraph,
     SCDepthObjective,
 )
 
-METHOD = MethodInfo(
-    "sc_depth", SCDepthConfig, SCDepthObjective, SCDepthGraph, data_class=SCDataConfig
-)
+METHOD = MethodInfo("sc_depth", SCDepthConfig, SCDepthObjective, SCDepthGraph)

@@ -9,15 +9,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dyndepth_core.data.sample import DataConfig, Sample
-from dyndepth_core.geometry.se3 import invert_T
+from dyndepth_core.data.sample import Sample
 from dyndepth_core.losses.consistency import self_discovered_mask
-from dyndepth_core.losses.photometric import masked_mean, min_reprojection
+from dyndepth_core.losses.photometric import masked_mean
 from dyndepth_core.losses.smoothness import edge_aware_smoothness
 from dyndepth_core.methods.base import LossTerms, Predictions
 from dyndepth_core.methods.depth_pose import DepthPoseConfig, DepthPoseObjective
 from dyndepth_core.methods.sc_depth.graph import SCDepthGraph
-from dyndepth_core.methods.sc_depth.pairs import Pairs
+from dyndepth_core.methods.sc_depth.pairs import Comparison, Pairs
 from dyndepth_core.methods.sc_depth.rectify import (
     Rectified,
     RectifyNet,
@@ -27,16 +26,6 @@ from dyndepth_core.methods.sc_depth.rectify import (
 )
 
 IMAGE_STD, PAPER_WIDTH = 0.225, 832
-
-
-class SCDataConfig(DataConfig):
-    """Pairs instead of triplets: both images of a pair are learned from, so that with both
-    neighbours every pair of the video would be looked at twice.
-    """
-
-    source_offsets: tuple[int, ...] = Field(
-        (1,), description="source frames relative to the target, in strides"
-    )
 
 
 class SCDepthConfig(DepthPoseConfig):
@@ -49,6 +38,10 @@ class SCDepthConfig(DepthPoseConfig):
     )
     smoothness: float = Field(
         0.005, ge=0, description="weight of edge-aware smoothness of the depth (paper: 0.1)"
+    )
+    both_ways: bool = Field(
+        False,
+        description="also judge and learn the depth of every source (paper), which costs twice",
     )
     self_discovered: bool = Field(
         True, description="weight the photometric error down where the two depths disagree"
@@ -69,17 +62,20 @@ class SCPredictions(Predictions):
 
 
 class SCDepthObjective(DepthPoseObjective):
-    """L = L_P + w_G L_G + w_S L_S over the pairs (a, b) of tgt with every source, both ways.
+    """L = L_P + w_G L_G + w_S L_S in the image plane of tgt, where each pixel is judged by the
+    source that explains it best.
 
     D_diff = |z' - D_b^| / (z' + D_b^): z' the depth of a's points in b, D_b^ b's own depth there.
     L_G = sum(V D_diff) / sum(V);  L_P = sum(V M_s e) / sum(V), M_s = 1 - D_diff (no gradient), e
     the photometric error of b warped into a; V: inside the image, in front of the camera, and
-    better explained by the warp than by b itself (automask). L_S: edge-aware smoothness of the
-    depth (Bian et al. 2019, 2021).
+    better explained by the warp than by any source itself (automask). L_S: edge-aware smoothness of
+    the depth (Bian et al. 2019, 2021).
 
-    Each pair stays in the image plane of its own a: one reference code takes the minimum over maps
-    of different planes. The motion of the way back is the inverse, so that a pair has one motion.
-    The start (`pose_first`, `pyramid`) is that of monodepth. `rectify`: see rectify.py.
+    Sources lend their depth without gradient: each is a tgt in its turn. `both_ways` adds the pairs
+    (src, tgt) of the paper, each in the image plane of its own src: one reference code takes the
+    minimum over maps of different planes. The motion of the way back is the inverse, so that a pair
+    has one motion. The start (`pose_first`, `pyramid`) is that of monodepth. `rectify`: see
+    rectify.py.
     """
 
     graph_class = SCDepthGraph
@@ -110,12 +106,19 @@ class SCDepthObjective(DepthPoseObjective):
         if self.rectify_net is not None:
             rectified = rectify(self.rectify_net, *self._flat(sample))
             sample = replace(sample, src_net=rectified.src_net.unflatten(0, shape))
-        images = torch.cat((sample.tgt_net[:, None], sample.src_net), 1).flatten(0, 1)
-        disps = self.disps(images, progress)[0].unflatten(0, (batch, 1 + sources))
+        src_net = sample.src_net.flatten(0, 1)
+        if self.config.both_ways:
+            images = torch.cat((sample.tgt_net, src_net))
+            tgt_disp, src_disp = self.disps(images, progress)[0].split((batch, len(src_net)))
+        else:
+            tgt_disp = self.disps(sample.tgt_net, progress)[0]
+            with torch.no_grad():
+                src_disp = self.disps(src_net, progress)[0]
         T_src_tgt, K, scale = self.motions(sample)
         if rectified is not None:
             T_src_tgt = rectified.T_src_rect.unflatten(0, shape) @ T_src_tgt
-        return SCPredictions({0: disps[:, 0]}, T_src_tgt, K, scale, disps[:, 1:], rectified)
+        src_disps = src_disp.unflatten(0, shape)
+        return SCPredictions({0: tgt_disp}, T_src_tgt, K, scale, src_disps, rectified)
 
     def _flat(self, sample: Sample) -> tuple[Tensor, ...]:
         """tgt, src, src_net, K and whether src is the earlier one, of every pair (N = B S, ...)."""
@@ -131,7 +134,7 @@ class SCDepthObjective(DepthPoseObjective):
         config = self.config
         with torch.autocast(sample.tgt.device.type, enabled=False):
             pairs = self._pairs(sample, predictions)
-            found = pairs.compare(config.ssim_weight, config.automask, self.training)
+            found = self._compare(pairs, sample)
             weight = self_discovered_mask(found.inconsistency) if config.self_discovered else 1.0
             depth = self.depth(predictions.disps[0], predictions.depth_scale)
             turned = predictions.rectified
@@ -149,16 +152,18 @@ class SCDepthObjective(DepthPoseObjective):
             coarse = config.pyramid_weight(progress)
             if coarse > 0:
                 smaller = [pairs.smaller(level) for level in range(1, config.pyramid)]
-                scores = [
-                    p.compare(config.ssim_weight, config.automask, self.training) for p in smaller
-                ]
-                terms["pyramid"] = coarse * torch.stack([s.mean_error() for s in scores]).mean()
-        last = found.of_tgt(*sample.dt.shape)
+                errors = [self._compare(p, sample).mean_error() for p in smaller]
+                terms["pyramid"] = coarse * torch.stack(errors).mean()
         maps = {
-            "depth": depth, "error": last.error, "automask": last.valid, "warped": last.warped,
-            "consistency": self_discovered_mask(last.inconsistency),
+            "depth": depth, "error": found.error, "automask": found.valid, "warped": found.warped,
+            "consistency": self_discovered_mask(found.inconsistency),
         }  # fmt: skip
+        maps = {name: values[: len(depth)] for name, values in maps.items()}
         return LossTerms(sum(terms.values()), terms, {k: m.detach() for k, m in maps.items()})
+
+    def _compare(self, pairs: Pairs, sample: Sample) -> Comparison:
+        found = pairs.compare(self.config.ssim_weight).least(*sample.dt.shape)
+        return found.automask(self.training) if self.config.automask else found
 
     def _smoothness(self, depth: Tensor, image: Tensor) -> Tensor:
         """Of depth over its mean, per pixel of the paper's 832 columns, with edges in units of the
@@ -177,16 +182,11 @@ class SCDepthObjective(DepthPoseObjective):
         T = predictions.T_src_tgt.flatten(0, 1).float()
         seen = None
         if (turned := predictions.rectified) is not None:
-            src, T = turned.src, turned.T_src_rect.mT @ T
-            seen = torch.cat((turned.seen, torch.ones_like(turned.seen)))
+            src, T, seen = turned.src, turned.T_src_rect.mT @ T, turned.seen
         tgt_depth = repeat(self.depth(predictions.disps[0], scale))
         src_depth = self.depth(predictions.src_disps.flatten(0, 1), repeat(scale))
-        K = repeat(predictions.K.float())
-        return Pairs(
-            torch.cat((tgt, src)), torch.cat((src, tgt)),
-            torch.cat((tgt_depth, src_depth)), torch.cat((src_depth, tgt_depth)),
-            torch.cat((T, invert_T(T))), torch.cat((K, K)), seen,
-        )  # fmt: skip
+        pairs = Pairs(tgt, src, tgt_depth, src_depth, T, repeat(predictions.K.float()), None, seen)
+        return pairs.both_ways() if self.config.both_ways else pairs
 
     @torch.no_grad()
     def validation(self, sample: Sample) -> Tensor:
@@ -194,12 +194,9 @@ class SCDepthObjective(DepthPoseObjective):
         the weighted inconsistency: cannot be lowered by masking pixels.
         """
         predictions = self.predict(sample)
-        shape = sample.dt.shape
         with torch.autocast(sample.tgt.device.type, enabled=False):
             pairs = self._pairs(sample, predictions)
-            found = pairs.compare(self.config.ssim_weight, False, noise=False)
-            count = shape.numel()
-            errors = torch.stack((found.error[:count], found.identity[:count]), 1)
-            least = min_reprojection(errors.unflatten(0, shape).flatten(1, 2).squeeze(2))
+            found = pairs.compare(self.config.ssim_weight).least(*sample.dt.shape)
+            least = torch.minimum(found.error, found.identity)[: len(sample.dt)]
             geometry = masked_mean(found.inconsistency, found.valid)
         return least.mean() + self.config.geometry * geometry
