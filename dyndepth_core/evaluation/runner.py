@@ -22,8 +22,8 @@ from dyndepth_core.evaluation.motion import MotionErrors
 from dyndepth_core.evaluation.protocols import Protocol
 from dyndepth_core.evaluation.resample import resample_inverse, resample_nearest
 from dyndepth_core.evaluation.strata import depth_intrinsics, strata_of
-from dyndepth_core.inference.model_meta import SPEED_THRESHOLD
 from dyndepth_core.inference.predictor import Predictor
+from dyndepth_core.methods.base import SPEED_THRESHOLD
 
 
 class Arm(Interface):

@@ -7,7 +7,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 FORMAT = "dyndepth-model"
-SPEED_THRESHOLD = "moving_speed"  # units of the model's depth per second; faster is dynamic
 VERSION = 1  # raise it with every change of these fields; older versions stay readable
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from dyndepth_core.data.sample import DataConfig, Sample
 from dyndepth_core.networks.depth_net import NetworkConfig
+
+SPEED_THRESHOLD = "moving_speed"  # units of depth per second; what is faster is dynamic
 
 
 @dataclass
@@ -68,6 +71,12 @@ class Objective(nn.Module):
         noise-free.
         """
         raise NotImplementedError
+
+    def thresholds(self, batches: Iterable[Sample]) -> dict[str, float]:
+        """Thresholds of the trained model, found without ground truth on images it was not trained
+        on, where there are any: {name: value in units of the training}.
+        """
+        return {}
 
     def inference_graph(self) -> InferenceGraph:
         """The part that runs on the vehicle, with the current weights."""

@@ -43,6 +43,8 @@ def trained_model(
         parent.architecture.get("units", 1.0) if parent else typical_units(objective, graph, frames)
     )
     graph.architecture["units"] = units
+    batches = validation_batches(frames, UNIT_BATCHES, frames.names)
+    thresholds = objective.thresholds(batches)
     network = config.network
     meta = ModelMeta(
         method=config.method,
@@ -50,6 +52,7 @@ def trained_model(
         input_size=config.data.size,
         canonical_focal=graph.canonical_focal,
         depth_range=(network.min_depth * units, network.max_depth * units),
+        thresholds={name: units * value for name, value in thresholds.items()},
         license=config.train.license,
         provenance=_provenance(config, data, step, start, parent),
     )

@@ -13,6 +13,7 @@ from dyndepth_core.data.recording import Recording
 from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.losses.motion import group_smoothness, half_norm_sparsity, normalise_residual
 from dyndepth_core.methods import build_graph, get_method
+from dyndepth_core.methods.residual_motion.threshold import best_threshold, helped, moving_speed
 from dyndepth_core.methods.residual_motion.ways import Ways
 from dyndepth_core.networks.motion_net import LEAST_SCALE, MotionNet
 from dyndepth_core.networks.softplus_depth_net import (
@@ -155,6 +156,29 @@ def test_the_losses_drive_the_residual_to_the_true_translation_of_the_box():
         assert (found - true[way]).norm() < 0.2 * size, (found, true[way])
     left = (field.detach().norm(dim=1, keepdim=True) * outside).sum() / outside.sum()
     assert left < 0.1 * size
+
+
+def test_the_threshold_parts_what_moves_from_noise_without_ground_truth():
+    """Noise of 0.02 m everywhere beside the box's 0.3 m in 0.1 s: between 0.2 and 3.2 m/s."""
+    noise = 0.02 * torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    field = true_field()
+    ways, box, _ = scene(torch.where(field.norm(dim=1, keepdim=True) > 0, field, noise))
+    inner = -torch.nn.functional.max_pool2d(-box.float(), 9, 1, 4) > 0
+    outside = ~(torch.nn.functional.max_pool2d(box.float(), 21, 1, 10) > 0)
+    assert helped(ways)[inner].float().mean() > 0.8 and not helped(ways)[outside].any()
+    found = moving_speed([(ways, torch.full((2,), 0.1))])
+    assert 0.8 < found <= 3.2
+    still, _, _ = scene(noise)
+    assert moving_speed([(still, torch.full((2,), 0.1))]) is None
+    assert moving_speed([]) is None
+
+
+def test_the_best_threshold_by_hand():
+    speeds = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0])
+    moving = torch.tensor([False, False, False, True, True])
+    assert best_threshold(speeds, moving) == 3.0
+    assert best_threshold(speeds, torch.tensor([True, False, False, False, False])) is None
+    assert best_threshold(speeds, torch.zeros(5, dtype=torch.bool)) is None
 
 
 # -- the method ------------------------------------------------------------------------------------

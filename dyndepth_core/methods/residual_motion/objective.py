@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,11 @@ from dyndepth_core.losses.motion import (
     rotation_cycle,
 )
 from dyndepth_core.losses.smoothness import edge_aware_smoothness
-from dyndepth_core.methods.base import LossTerms, Predictions
+from dyndepth_core.methods.base import SPEED_THRESHOLD, LossTerms, Predictions
 from dyndepth_core.methods.depth_pose import DepthPoseObjective, copy_weights
 from dyndepth_core.methods.residual_motion.config import ResidualMotionConfig
 from dyndepth_core.methods.residual_motion.graph import ResidualMotionGraph
+from dyndepth_core.methods.residual_motion.threshold import moving_speed
 from dyndepth_core.methods.residual_motion.ways import Ways
 from dyndepth_core.networks.depth_net import DepthNet
 from dyndepth_core.networks.motion_net import MotionNet, automask_residual
@@ -185,6 +187,18 @@ class ResidualMotionObjective(DepthPoseObjective):
         predictions = self.predict(sample)
         with torch.autocast(sample.tgt.device.type, enabled=False):
             return self._ways(sample, predictions).least_error().mean()
+
+    @torch.no_grad()
+    def thresholds(self, batches: Iterable[Sample]) -> dict[str, float]:
+        """The speed from which on something moves; see threshold.py."""
+
+        def parts() -> Iterator[tuple[Ways, Tensor]]:
+            for sample in batches:
+                ways = self._ways(sample, self.predict(sample))
+                yield ways, sample.dt.flatten().abs().repeat(2)
+
+        found = moving_speed(parts())
+        return {} if found is None else {SPEED_THRESHOLD: found}
 
     @torch.no_grad()
     def inference_graph(self) -> ResidualMotionGraph:
