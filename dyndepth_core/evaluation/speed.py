@@ -148,8 +148,11 @@ def random_sample(batch: int, size: tuple[int, int], device: torch.device) -> Sa
 
 
 def make_objective(device: torch.device, *overrides: str) -> tuple[torch.nn.Module, object]:
-    """`monodepth` with ResNet-18 for depth and pose, and its configuration."""
-    names = ("encoder=resnet18", "pose_encoder=resnet18", "pretrained=false", "pose_downscale=1")
+    """`monodepth` with the published networks, ResNet-18, and its configuration."""
+    names = (
+        "encoder=resnet18", "pose_encoder=resnet18", "pretrained=false", "pose_downscale=1",
+        "pose_matching=false",
+    )  # fmt: skip
     tree = configs.load(
         method="monodepth", overrides=[f"network.{n}" for n in names] + [*overrides]
     )

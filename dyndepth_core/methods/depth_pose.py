@@ -14,6 +14,7 @@ from dyndepth_core.data.sample import Sample
 from dyndepth_core.geometry.se3 import invert_T
 from dyndepth_core.methods.base import Objective
 from dyndepth_core.methods.depth_pose_graph import DepthPoseGraph
+from dyndepth_core.methods.turning import draw_turns, turning_loss
 from dyndepth_core.networks.depth_net import DepthNet, disp_to_depth
 from dyndepth_core.networks.pose_net import PoseNet, VideoIntrinsics
 
@@ -37,6 +38,10 @@ class StartConfig(BaseModel):
     pose_first: float = Field(
         0.08, ge=0, lt=1, description="share of the training in which only motion learns"
     )
+    turning: float = Field(
+        0.3, ge=0, description="weight of learning known rotations of turned images"
+    )
+    turning_until: float = Field(0.3, ge=0, le=1, description="progress at which that ends")
 
     def pyramid_weight(self, progress: float) -> float:
         """Weight of the smaller images: 1 at the start, 0 from `pyramid_until` on or without
@@ -84,7 +89,11 @@ class DepthPoseObjective(Objective):
         network = self.network
         self.depth_net = DepthNet(network.encoder, network.decoder_channels, scales, network.width)
         self.pose_net = PoseNet(
-            network.pose_encoder, network.width, network.pose_downscale, intrinsics
+            network.pose_encoder,
+            network.width,
+            network.pose_downscale,
+            intrinsics,
+            network.pose_matching,
         )
         self.lr_factors["pose_net"] = self.config.pose_lr_factor
         if network.pretrained:
@@ -109,13 +118,27 @@ class DepthPoseObjective(Objective):
         # Pairs go in temporal order, so that the network only ever sees time run forwards.
         past = (sample.dt < 0).flatten()
         swap = past.view(-1, 1, 1, 1)
-        T_second_first, K_pair = self.pose_net(
-            torch.where(swap, src, tgt), torch.where(swap, tgt, src)
-        )
+        first, second = torch.where(swap, src, tgt), torch.where(swap, tgt, src)
+        learned = self.pose_net.intrinsics is not None
+        K, scale = self.cameras_and_scales(sample, None)
+        zoom = None if learned else scale.repeat_interleave(sources)
+        T_second_first, K_pair = self.pose_net(first, second, zoom)
+        if learned:
+            K, scale = self.cameras_and_scales(
+                sample, K_pair.unflatten(0, (batch, sources)).mean(1)
+            )
         T_src_tgt = torch.where(past.view(-1, 1, 1), invert_T(T_second_first), T_second_first)
-        K_pair = None if K_pair is None else K_pair.unflatten(0, (batch, sources)).mean(1)
-        K, scale = self.cameras_and_scales(sample, K_pair)
         return T_src_tgt.unflatten(0, (batch, sources)), K, scale
+
+    def turning_terms(self, sample: Sample, progress: float) -> dict[str, Tensor]:
+        """Loss of known rotations (turning.py), early in a training; float32."""
+        config = self.config
+        if self.pose_net.turn is None or not config.turning or progress >= config.turning_until:
+            return {}
+        K, zoom = self.cameras_and_scales(sample, None)
+        turns = draw_turns(sample.index)
+        loss = turning_loss(self.pose_net, sample.tgt_net, turns, K.detach().float(), zoom)
+        return {"turning": config.turning * loss}
 
     def cameras_and_scales(self, sample: Sample, K_pair: Tensor | None) -> tuple[Tensor, Tensor]:
         """K (B, 3, 3) and depth_scale (B,): see Predictions. K_pair: of networks that learn it."""
@@ -156,7 +179,7 @@ class DepthPoseObjective(Objective):
             "encoder": n.encoder, "decoder_channels": n.decoder_channels, "width": n.width,
             "canonical_focal": self.canonical_focal, "min_depth": n.min_depth,
             "max_depth": n.max_depth, "pose_encoder": n.pose_encoder,
-            "pose_downscale": n.pose_downscale,
+            "pose_downscale": n.pose_downscale, "pose_matching": n.pose_matching,
         }  # fmt: skip
 
 

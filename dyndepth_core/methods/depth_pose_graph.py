@@ -34,6 +34,7 @@ class DepthPoseArchitecture(BaseModel):
     width: float = Field(1.0, gt=0, le=4)
     pose_encoder: Literal["efficientnet_lite0", "resnet18"] | None = None
     pose_downscale: int = Field(1, ge=1, le=4)
+    pose_matching: bool = True
     units: float = Field(1.0, gt=0)
 
     @model_validator(mode="after")
@@ -62,7 +63,9 @@ class DepthPoseGraph(InferenceGraph):
         )  # fmt: skip
         self.depth_net = DepthNet(a.encoder, a.decoder_channels, (0,), a.width)
         self.pose_net = (
-            PoseNet(a.pose_encoder, a.width, a.pose_downscale) if a.pose_encoder else None
+            PoseNet(a.pose_encoder, a.width, a.pose_downscale, matching=a.pose_matching)
+            if a.pose_encoder
+            else None
         )
 
     def depth_only(self) -> DepthPoseGraph:
@@ -78,14 +81,19 @@ class DepthPoseGraph(InferenceGraph):
         """See InferenceGraph."""
         depth = disp_to_depth(self.depth_net(image)[0], self.min_depth, self.max_depth)
         units = self.architecture["units"]
-        depth = depth * (units * K[:, 0, 0] / self.canonical_focal).view(-1, 1, 1, 1)
+        depth = depth * (units * self.zoom(K)).view(-1, 1, 1, 1)
         motion = None
         if previous_image is not None and self.pose_net is not None:
             motion = self.motion(image, previous_image, K)
             motion = make_T(motion[:, :3, :3], units * motion[:, :3, 3])
         return depth, None, motion, state
 
+    def zoom(self, K: Tensor) -> Tensor:
+        """f / f0 (B,)."""
+        return K[:, 0, 0] / self.canonical_focal
+
     def motion(self, image: Tensor, previous_image: Tensor, K: Tensor) -> Tensor:
         """T_src_tgt (B, 4, 4), src the previous image, in units of the training."""
-        T_tgt_src, _ = self.pose_net(previous_image, image)  # the earlier first, as in training
+        # the earlier first, as in training
+        T_tgt_src, _ = self.pose_net(previous_image, image, self.zoom(K))
         return invert_T(T_tgt_src)

@@ -28,6 +28,9 @@ class NetworkConfig(BaseModel):
         le=4,
         description="the pose network sees images this many times smaller (1, 2 or 4)",
     )
+    pose_matching: bool = Field(
+        True, description="the pose network gets coarse flow of block matching; false: as published"
+    )
     width: float = Field(1.0, gt=0, le=4, description="channel factor of ResNet encoders")
     decoder_channels: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (
         Field((16, 32, 64, 128, 256), description="decoder channels at 1/1, 1/2, 1/4, 1/8, 1/16")

@@ -1,5 +1,5 @@
-"""Pose network: two images in temporal order -> relative camera motion (Godard et al. 2019), and
-learned intrinsics.
+"""Pose network: two images in temporal order -> relative camera motion (after Godard et al. 2019),
+and learned intrinsics.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dyndepth_core.geometry.se3 import exp_so3, make_T
+from dyndepth_core.networks.block_matching import BlockMatching
 from dyndepth_core.networks.encoders import Encoder
 
 # Paper: 0.01 for both. A unit of the head is about the motion of street video at the depth training
@@ -19,10 +20,19 @@ ROTATION_SCALE, TRANSLATION_SCALE = 0.03, 0.02
 class PoseNet(nn.Module):
     """Encoder of both images -> 1x1 squeeze -> 3x3, 3x3 (256, ELU) -> 1x1 to 6 -> spatial mean ->
     scaled.
+
+    matching: rotation is the sum of that and of what a small head reads from block matching; False:
+    the published network, which takes tens of thousands of steps to learn that images shift when a
+    camera turns. Translations stay with the encoder: from so coarse a flow their length is noise.
     """
 
     def __init__(
-        self, encoder: str, width: float = 1.0, downscale: int = 1, intrinsics: bool = False
+        self,
+        encoder: str,
+        width: float = 1.0,
+        downscale: int = 1,
+        intrinsics: bool = False,
+        matching: bool = True,
     ) -> None:
         super().__init__()
         self.downscale = downscale  # motion needs less resolution than depth: 2 costs a quarter
@@ -35,34 +45,87 @@ class PoseNet(nn.Module):
         nn.init.normal_(self.head.weight, std=1e-2)
         nn.init.zeros_(self.head.bias)
         self.intrinsics = PairIntrinsics(256) if intrinsics else None
+        self.turn = TurnHead() if matching else None
 
-    def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, first: Tensor, second: Tensor, zoom: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Images (B, 3, H, W) of an earlier and a later time -> (T_second_first (B, 4, 4), K (B, 3,
         3) in pixels or None).
+
+        zoom (B,): see `at_camera`; None: the canonical camera.
         """
-        x = self._features(first, second)
-        vector = self._vector(x)
+        pair = self._pair(first, second)
+        x = self._features(pair)
+        vector = self._vector(x, pair)
+        if zoom is not None:
+            vector = at_camera(vector, zoom)
         T = make_T(exp_so3(vector[:, :3]), vector[:, 3:])
         K = None if self.intrinsics is None else self.intrinsics(x, first.shape[-2:])
         return T, K
 
     def vector(self, first: Tensor, second: Tensor) -> Tensor:
-        """Images as in forward -> (B, 6): axis times angle in radians, then translation."""
-        return self._vector(self._features(first, second))
+        """Images as in forward -> (B, 6): axis times angle in radians, then translation, of the
+        canonical camera.
+        """
+        pair = self._pair(first, second)
+        return self._vector(self._features(pair), pair)
 
-    def _features(self, first: Tensor, second: Tensor) -> Tensor:
+    def turning(self, first: Tensor, second: Tensor) -> Tensor:
+        """What block matching alone says: axis times angle (B, 3) of the canonical camera."""
+        pair = self._pair(first, second)
+        return ROTATION_SCALE * self.turn(*pair.chunk(2, 1)).float()
+
+    def _pair(self, first: Tensor, second: Tensor) -> Tensor:
         pair = torch.cat((first, second), 1)
-        if self.downscale > 1:
-            pair = F.avg_pool2d(pair, self.downscale)
+        return F.avg_pool2d(pair, self.downscale) if self.downscale > 1 else pair
+
+    def _features(self, pair: Tensor) -> Tensor:
         x = self.encoder(pair)[-1]
         # ELU where the paper has ReLU: in small batches all its units died, motion was constant.
         for layer in (self.squeeze, self.conv1, self.conv2):
             x = F.elu(layer(x))
         return x
 
-    def _vector(self, x: Tensor) -> Tensor:
+    def _vector(self, x: Tensor, pair: Tensor) -> Tensor:
         scale = x.new_tensor([ROTATION_SCALE] * 3 + [TRANSLATION_SCALE] * 3, dtype=torch.float32)
-        return scale * self.head(x).float().mean((2, 3))
+        vector = self.head(x).float().mean((2, 3))
+        if self.turn is not None:
+            vector = vector + F.pad(self.turn(*pair.chunk(2, 1)).float(), (0, 3))
+        return scale * vector
+
+
+class TurnHead(nn.Module):
+    """Block matching -> two 3x3 convolutions of stride 2 -> 1x1 to 3 -> spatial mean: rotation in
+    units of ROTATION_SCALE, next to none to begin with.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matching = BlockMatching()
+        self.conv1 = nn.Conv2d(3, 32, 3, 2, 1)
+        self.conv2 = nn.Conv2d(32, 96, 3, 2, 1)
+        self.head = nn.Conv2d(96, 3, 1)
+        nn.init.normal_(self.head.weight, std=1e-2)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] -> (B, 3)."""
+        x = F.relu(self.conv2(F.relu(self.conv1(self.matching(first, second)))))
+        return self.head(x).mean((2, 3))
+
+
+def at_camera(vector: Tensor, zoom: Tensor) -> Tensor:
+    """Motion (B, 6), axis times angle and translation, of the camera of focal length f = zoom f0
+    that shows the images the canonical camera f0 would show with `vector`; zoom (B,).
+
+    A network sees how images shift, not angles. With depth z f / f0 instead of z, the image moves
+    by f r under rotation r about x or y, by f0 t / z under t along x or y, and by p t / z f0 / f
+    under t along z: so angles about x and y are f0 / f of the canonical ones, translations along z
+    f / f0, the others the same (to first order in the angles).
+    """
+    one = torch.ones_like(zoom)
+    return vector * torch.stack((1 / zoom, 1 / zoom, one, one, one, zoom), 1)
 
 
 class PairIntrinsics(nn.Module):

@@ -34,7 +34,9 @@ def draw(recording, config=None, batch_size=2, train=False):
 class Watch(torch.nn.Module):
     """A pose network that notes its inputs and says how far apart in time they are."""
 
-    def forward(self, first, second):
+    intrinsics = None
+
+    def forward(self, first, second, zoom):
         self.first, self.second = first, second
         T = torch.eye(4).repeat(len(first), 1, 1)
         T[:, 0, 3] = (second - first).mean((1, 2, 3))

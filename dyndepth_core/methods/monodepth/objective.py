@@ -75,7 +75,9 @@ class MonodepthObjective(DepthPoseObjective):
         """
         with torch.autocast(sample.tgt.device.type, enabled=False):
             coarse = self.config.pyramid_weight(progress)
-            return self._losses(sample, predictions, self.training, coarse)
+            found = self._losses(sample, predictions, self.training, coarse)
+            terms = found.terms | self.turning_terms(sample, progress)
+            return LossTerms(sum(terms.values()), terms, found.maps)
 
     def _losses(
         self, sample: Sample, predictions: Predictions, noise: bool, coarse: float = 0.0

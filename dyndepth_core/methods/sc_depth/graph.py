@@ -30,7 +30,7 @@ class SCDepthGraph(DepthPoseGraph):
         super().__init__(**architecture)
         a = self.architecture
         self.rectify_net = (
-            RectifyNet(a["pose_encoder"], a["width"])
+            RectifyNet(a["pose_encoder"], self.canonical_focal, a["width"], a["pose_matching"])
             if a["rectify"] and a["pose_encoder"]
             else None
         )
@@ -40,7 +40,7 @@ class SCDepthGraph(DepthPoseGraph):
         if self.rectify_net is None:
             return super().motion(image, previous_image, K)
         past = torch.ones(len(image), dtype=torch.bool, device=image.device)
-        rotation = self.rectify_net(image, previous_image, past)
+        rotation = self.rectify_net(image, previous_image, past, K)
         turned, _ = rotate(previous_image, rotation, K)
-        T_tgt_rect, _ = self.pose_net(turned, image)
+        T_tgt_rect, _ = self.pose_net(turned, image, self.zoom(K))
         return make_T(exp_so3(rotation), torch.zeros_like(rotation)) @ invert_T(T_tgt_rect)

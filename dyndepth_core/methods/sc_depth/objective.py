@@ -90,7 +90,9 @@ class SCDepthObjective(DepthPoseObjective):
                     "objective.rectify turns images before the network that would learn intrinsics "
                     "per pair sees them: use data.intrinsics given or video"
                 )
-            self.rectify_net = RectifyNet(network.pose_encoder, network.width)
+            self.rectify_net = RectifyNet(
+                network.pose_encoder, self.canonical_focal, network.width, network.pose_matching
+            )
             self.lr_factors["rectify_net"] = self.config.pose_lr_factor
             if network.pretrained:
                 self.rectify_net.net.encoder.load_imagenet(network.weights)
@@ -154,6 +156,7 @@ class SCDepthObjective(DepthPoseObjective):
                 smaller = [pairs.smaller(level) for level in range(1, config.pyramid)]
                 errors = [self._compare(p, sample).mean_error() for p in smaller]
                 terms["pyramid"] = coarse * torch.stack(errors).mean()
+            terms |= self.turning_terms(sample, progress)
         maps = {
             "depth": depth, "error": found.error, "automask": found.valid, "warped": found.warped,
             "consistency": self_discovered_mask(found.inconsistency),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dyndepth_core.geometry.se3 import exp_so3, make_T
 from dyndepth_core.geometry.warp import correspond
 from dyndepth_core.geometry.warp import sample as look_up
-from dyndepth_core.networks.pose_net import PoseNet
+from dyndepth_core.networks.pose_net import PoseNet, at_camera
 
 MARGIN = 0.05  # rad
 KNOWN_RANGE = (0.02, 0.1)  # rad; rotations in it are worth to learn from, others are drawn
@@ -27,15 +27,23 @@ class RectifyNet(nn.Module):
     radians, of R_src_tgt; past (N,) bool: src is the earlier one.
     """
 
-    def __init__(self, encoder: str, width: float = 1.0) -> None:
+    def __init__(
+        self,
+        encoder: str,
+        canonical_focal: float,
+        width: float = 1.0,
+        matching: bool = True,
+    ) -> None:
         super().__init__()
-        self.net = PoseNet(encoder, width, downscale=2)
+        self.canonical_focal = canonical_focal
+        self.net = PoseNet(encoder, width, downscale=2, matching=matching)
 
-    def forward(self, tgt: Tensor, src: Tensor, past: Tensor) -> Tensor:
-        """See the class."""
+    def forward(self, tgt: Tensor, src: Tensor, past: Tensor, K: Tensor) -> Tensor:
+        """See the class; K (N, 3, 3) in pixels."""
         swap = past.view(-1, 1, 1, 1)
         first, second = torch.where(swap, src, tgt), torch.where(swap, tgt, src)
-        rotation = self.net.vector(first, second)[:, :3]
+        zoom = K[:, 0, 0].detach() / self.canonical_focal
+        rotation = at_camera(self.net.vector(first, second), zoom)[:, :3]
         return torch.where(past.view(-1, 1), -rotation, rotation)
 
 
@@ -79,7 +87,7 @@ def rectify(
     The photometric loss teaches the rotation through `src`; the copy for the networks carries no
     gradient, which through two encoders would cost more than the rest of the step.
     """
-    rotation = net(tgt, src_net, past)
+    rotation = net(tgt, src_net, past, K)
     turned, seen = rotate(src, rotation, K)
     for_nets, _ = rotate(src_net, rotation.detach(), K)
     return Rectified(rotation, turned, for_nets, seen)
@@ -112,10 +120,10 @@ def rotation_losses(
     """
     rot1 = rectified.rotation
     size = rot1.abs().mean(1)
-    left = net(tgt, rectified.src_net, past).abs().mean(1)
+    left = net(tgt, rectified.src_net, past, K).abs().mean(1)
     triplet = (left - size + size.detach().clamp(max=MARGIN)).clamp(min=0).mean()
     worth = (size > KNOWN_RANGE[0]) & (size < KNOWN_RANGE[1])
     known = torch.where(worth[:, None], rot1, drawn).detach()
     turned, _ = rotate(src, known, K)
-    found = net(turned, src, torch.zeros_like(past))
+    found = net(turned, src, torch.zeros_like(past), K)
     return {"triplet": triplet, "known": (found - known).abs().mean()}
