@@ -149,10 +149,7 @@ def random_sample(batch: int, size: tuple[int, int], device: torch.device) -> Sa
 
 def make_objective(device: torch.device, *overrides: str) -> tuple[torch.nn.Module, object]:
     """`monodepth` with the published networks, ResNet-18, and its configuration."""
-    names = (
-        "encoder=resnet18", "pose_encoder=resnet18", "pretrained=false", "pose_downscale=1",
-        "pose_matching=false",
-    )  # fmt: skip
+    names = ("encoder=resnet18", "pose_encoder=resnet18", "pretrained=false", "pose_downscale=1")
     tree = configs.load(
         method="monodepth", overrides=[f"network.{n}" for n in names] + [*overrides]
     )

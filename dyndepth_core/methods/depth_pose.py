@@ -39,7 +39,9 @@ class StartConfig(BaseModel):
         0.08, ge=0, lt=1, description="share of the training in which only motion learns"
     )
     turning: float = Field(
-        0.3, ge=0, description="weight of learning known rotations of turned images"
+        0.3,
+        ge=0,
+        description="with pose_matching: weight of learning known rotations of turned images",
     )
     turning_until: float = Field(0.3, ge=0, le=1, description="progress at which that ends")
 

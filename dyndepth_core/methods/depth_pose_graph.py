@@ -34,7 +34,7 @@ class DepthPoseArchitecture(BaseModel):
     width: float = Field(1.0, gt=0, le=4)
     pose_encoder: Literal["efficientnet_lite0", "resnet18"] | None = None
     pose_downscale: int = Field(1, ge=1, le=4)
-    pose_matching: bool = True
+    pose_matching: bool = False
     units: float = Field(1.0, gt=0)
 
     @model_validator(mode="after")

@@ -29,7 +29,9 @@ class NetworkConfig(BaseModel):
         description="the pose network sees images this many times smaller (1, 2 or 4)",
     )
     pose_matching: bool = Field(
-        True, description="the pose network gets coarse flow of block matching; false: as published"
+        False,
+        description="a head on coarse flow tells the pose network early what a turn looks like; "
+        "noisy where the road is straight",
     )
     width: float = Field(1.0, gt=0, le=4, description="channel factor of ResNet encoders")
     decoder_channels: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (

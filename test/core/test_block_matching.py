@@ -70,7 +70,7 @@ def test_brightness_and_contrast_do_not_matter():
 
 def test_the_head_adds_to_rotations_alone_and_next_to_nothing_to_begin_with():
     torch.manual_seed(0)
-    net = PoseNet("resnet18", 0.125).eval()
+    net = PoseNet("resnet18", 0.125, matching=True).eval()
     torch.nn.init.normal_(net.head.weight, std=0.3)
     pair = image(), shifted(4.0, 0.0)
     before = net.vector(*pair)

@@ -113,7 +113,7 @@ def test_a_known_rotation_is_to_be_found_again():
 def test_the_network_learns_rotations_from_images_it_turns_itself():
     """Who always says "none" stays at the mean of what is drawn, 0.025."""
     torch.manual_seed(0)
-    net = RectifyNet("resnet18", FOCAL, 0.25).train()
+    net = RectifyNet("resnet18", FOCAL, 0.25, matching=True).train()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     poses = [pose(x=0.3 * i, y=0.1 * (i % 3), yaw=0.1 * (i % 4)) for i in range(16)]
     images = torch.cat([render(T, camera(FOCAL))[0] for T in poses]).float()

@@ -85,7 +85,7 @@ def test_the_loss_is_the_error_at_the_canonical_camera():
 
 def test_a_network_learns_to_see_turns():
     torch.manual_seed(0)
-    net = PoseNet("resnet18", 0.125).train()
+    net = PoseNet("resnet18", 0.125, matching=True).train()
     optimizer = torch.optim.Adam(net.turn.parameters(), lr=2e-3)
     poses = [pose(x=0.3 * i, y=0.1 * (i % 3), yaw=0.1 * (i % 4)) for i in range(8)]
     images = torch.cat([render(T, camera(FOCAL))[0] for T in poses]).float()
@@ -116,13 +116,14 @@ def test_it_is_a_term_of_the_start(tmp_path):
     from dyndepth_core.data.sample import SampleSource
 
     write_recording(tmp_path / "a", drive(4), camera(FOCAL))
-    config = tiny_config(turning_until=0.5)
+    matching = {"pose_matching": True}
+    config = tiny_config(network=matching, turning_until=0.5)
     sample = SampleSource([Recording(tmp_path / "a")], config.data, 2, 0, False).batch(0)
     objective = tiny_objective(config)
     early, late = objective(sample, 0.4), objective(sample, 0.5)
     assert "turning" in early.terms and "turning" not in late.terms
     torch.testing.assert_close(early.total, sum(early.terms.values()))
-    off = tiny_objective(tiny_config(turning=0.0))
+    off = tiny_objective(tiny_config(network=matching, turning=0.0))
     assert "turning" not in off(sample, 0.1).terms
     early.terms["turning"].backward()
     assert all(p.grad is None for p in objective.depth_net.parameters())
@@ -130,5 +131,5 @@ def test_it_is_a_term_of_the_start(tmp_path):
         n.split(".")[0] for n, p in objective.pose_net.named_parameters() if p.grad is not None
     }
     assert learns == {"turn"}
-    published = tiny_objective(tiny_config(network={"pose_matching": False}))
+    published = tiny_objective(tiny_config())
     assert "turning" not in published(sample, 0.1).terms

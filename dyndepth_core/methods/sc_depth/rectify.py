@@ -32,7 +32,7 @@ class RectifyNet(nn.Module):
         encoder: str,
         canonical_focal: float,
         width: float = 1.0,
-        matching: bool = True,
+        matching: bool = False,
     ) -> None:
         super().__init__()
         self.canonical_focal = canonical_focal
