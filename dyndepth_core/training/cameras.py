@@ -111,8 +111,8 @@ def report_cameras(objective: Objective, source: SampleSource, run: Path) -> Non
         write_json(run / "cameras" / f"{name}.json", content)
         K = np.round([calib.fx, calib.fy, calib.cx, calib.cy], 1)
         log.info(
-            "camera of %s: fx %g fy %g cx %g cy %g at %dx%d, known to %s of the focal length, %s "
-            "of the width, %s of the height%s",
+            "camera of %s: fx %g fy %g cx %g cy %g at %dx%d; its motion can tell them to %s of the "
+            "focal length, %s of the width, %s of the height, a short training tells less%s",
             name, *K, calib.width, calib.height,
             *(f"{100 * min(t, 1):.0f} %" for t in asdict(tolerance).values()),
             f"; its motion does not determine {', '.join(tolerance.open())}: the camera turns too "
