@@ -88,6 +88,7 @@ class ModelArm:
         threshold = self.predictor.meta.thresholds.get(SPEED_THRESHOLD)
         if self._velocity is None or threshold is None:
             return None
+        threshold *= self.predictor.scale.value  # the factor that is on the velocities, too
         with np.errstate(invalid="ignore"):
             return np.linalg.norm(self._velocity, axis=-1) >= threshold, self._velocity
 

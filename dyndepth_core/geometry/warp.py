@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dyndepth_core.geometry.camera import backproject, pixel_grid, project
-from dyndepth_core.geometry.se3 import transform
+from dyndepth_core.geometry.se3 import exp_so3, make_T, transform
 
 MIN_Z = 1e-3
 
@@ -87,6 +87,21 @@ def inverse_warp(
     """
     found = correspond(depth, T_src_tgt, K, residual)
     return sample(image_src, found.pixels), found
+
+
+def rotate(
+    image: Tensor, rotation: Tensor, K: Tensor, K_view: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The image (N, C, H, W) a camera turned by `rotation` (N, 3), axis times angle in radians,
+    would have taken: view(p) = image(pi(K R K_view^-1 p)), X_image = R X_view.
+
+    Returns it and where (N, 1, H, W), bool, the image shows what belongs there. K (N, 3, 3) in
+    pixels, K_view that of the turned camera, the same by default.
+    """
+    T = make_T(exp_so3(rotation), torch.zeros_like(rotation))
+    ones = image.new_ones((len(image), 1, *image.shape[-2:]))
+    found = correspond(ones, T, K if K_view is None else K_view, K_src=K)
+    return sample(image, found.pixels), found.valid
 
 
 def forward_splat(

@@ -11,9 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dyndepth_core.geometry.se3 import exp_so3, make_T
-from dyndepth_core.geometry.warp import correspond
-from dyndepth_core.geometry.warp import sample as look_up
+from dyndepth_core.geometry.warp import rotate
 from dyndepth_core.networks.pose_net import ROTATION_SCALE, PoseNet
 
 LARGEST = (0.02, 0.06, 0.02)  # rad per frame about x, y, z: pitching, a tight bend, rolling
@@ -21,12 +19,16 @@ ZOOM = 1.25  # into the image, so that no border shows by how much it was turned
 TABLE = 4096
 
 
-def draw_turns(numbers: Tensor) -> Tensor:
-    """Random rotations (B, 3) in radians, small ones more often, for samples with numbers (B,):
-    with the same seed those of a sample are the same, whichever process has it.
+def draw(numbers: Tensor) -> Tensor:
+    """Uniform (B, 3) in [-1, 1] for samples with numbers (B,): with the same seed those of a sample
+    are the same, whichever process has it.
     """
-    table = 2 * torch.rand((TABLE, 3), device=numbers.device) - 1
-    drawn = table[numbers % TABLE]
+    return 2 * torch.rand((TABLE, 3), device=numbers.device)[numbers % TABLE] - 1
+
+
+def draw_turns(numbers: Tensor) -> Tensor:
+    """Random rotations (B, 3) in radians, small ones more often, for samples with numbers (B,)."""
+    drawn = draw(numbers)
     return drawn.sign() * drawn.square() * drawn.new_tensor(LARGEST)
 
 
@@ -39,13 +41,9 @@ def turned_pair(images: Tensor, turns: Tensor, K: Tensor) -> tuple[Tensor, Tenso
     K_view = K.clone()
     K_view[:, :2, :2] *= ZOOM
     K_view[:, :2, 2] = size / 2 + (K[:, :2, 2] - size / 2) * ZOOM
-    ones = torch.ones_like(images[:, :1])
-
-    def view(rotation: Tensor) -> Tensor:
-        T = make_T(exp_so3(rotation), torch.zeros_like(rotation))
-        return look_up(images, correspond(ones, T, K_view, K_src=K).pixels)
-
-    return view(turns), view(torch.zeros_like(turns))
+    first, _ = rotate(images, turns, K, K_view)
+    second, _ = rotate(images, torch.zeros_like(turns), K, K_view)
+    return first, second
 
 
 def turning_loss(net: PoseNet, images: Tensor, turns: Tensor, K: Tensor, zoom: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class _Block(nn.Module):
 
 class SoftplusDepthNet(nn.Module):
     """Image (B, 3, H, W) in [0, 1], H and W multiples of 32 -> depth (B, 1, H, W) > 0, without an
-    upper bound: D = log(1 + e^l), from ImageNet weights or from scratch.
+    upper bound: D = log(1 + e^l). Starts from scratch.
 
     Encoder: ResNet-18, features at 1/2 ... 1/32. Decoder, four times: transposed convolution x2,
     the skip, 3x3 convolution; once more without a skip, to 16 channels; ReLU, no normalisation.

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from dyndepth_core.geometry.se3 import exp_so3, invert_T, make_T
+from dyndepth_core.geometry.warp import rotate
 from dyndepth_core.methods.depth_pose_graph import DepthPoseArchitecture, DepthPoseGraph
-from dyndepth_core.methods.sc_depth.rectify import RectifyNet, rotate
+from dyndepth_core.methods.sc_depth.rectify import RectifyNet
 
 
 class SCDepthArchitecture(DepthPoseArchitecture):

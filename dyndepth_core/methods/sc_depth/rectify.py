@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from dyndepth_core.geometry.se3 import exp_so3, make_T
-from dyndepth_core.geometry.warp import correspond
-from dyndepth_core.geometry.warp import sample as look_up
+from dyndepth_core.geometry.warp import rotate
+from dyndepth_core.methods.turning import draw
 from dyndepth_core.networks.pose_net import PoseNet, at_camera
 
 MARGIN = 0.05  # rad
 KNOWN_RANGE = (0.02, 0.1)  # rad; rotations in it are worth to learn from, others are drawn
 DRAWN = 0.05  # rad
-TABLE = 4096
 
 
 class RectifyNet(nn.Module):
@@ -45,18 +44,6 @@ class RectifyNet(nn.Module):
         zoom = K[:, 0, 0].detach() / self.canonical_focal
         rotation = at_camera(self.net.vector(first, second), zoom)[:, :3]
         return torch.where(past.view(-1, 1), -rotation, rotation)
-
-
-def rotate(image: Tensor, rotation: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
-    """The image (N, C, H, W) a camera turned by `rotation` (N, 3) would have taken: rect(p) =
-    src(pi(K R K^-1 p)), X_src = R X_rect.
-
-    Returns it and where (N, 1, H, W), bool, src shows what belongs there. K (N, 3, 3).
-    """
-    zero = torch.zeros_like(rotation)
-    ones = image.new_ones((len(image), 1, *image.shape[-2:]))
-    found = correspond(ones, make_T(exp_so3(rotation), zero), K)
-    return look_up(image, found.pixels), found.valid
 
 
 @dataclass
@@ -94,11 +81,8 @@ def rectify(
 
 
 def draw_rotations(pairs: Tensor) -> Tensor:
-    """Random rotations (N, 3) in [-0.05, 0.05] rad for pairs with the numbers (N,): with the same
-    seed those of a pair are the same, whichever process has it.
-    """
-    table = torch.rand((TABLE, 3), device=pairs.device)
-    return (2 * table[pairs % TABLE] - 1) * DRAWN
+    """Random rotations (N, 3) in [-0.05, 0.05] rad for pairs with the numbers (N,); see draw."""
+    return DRAWN * draw(pairs)
 
 
 def rotation_losses(
