@@ -4,6 +4,8 @@ need thousands of steps to find out by itself.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,41 +17,52 @@ SHARPNESS = 20.0  # of the soft choice between displacements
 CONTRAST = 1e-3  # variance of grey values below which a patch says nothing
 
 
-class BlockMatching(nn.Module):
-    """Flow from the first to the second of two images: normalised cross-correlation c(d) of grey
-    patches for all displacements d within REACH cells, flow = sum_d d p(d), p = softmax(20 c).
-
-    A patch without texture, or with a repeated one, has no peak: p is flat, the flow is weighted by
-    its largest p.
+@dataclass
+class Match:
+    """flow (B, 2, h, w) along x and y in cells, weight (B, 1, h, w) in (0, 1]: the largest p; gain
+    (B, 1, h, w) >= 0: the best correlation less that of no displacement.
     """
 
-    def __init__(self) -> None:
+    flow: Tensor
+    weight: Tensor
+    gain: Tensor
+
+
+class BlockMatching(nn.Module):
+    """Flow from the first to the second of two images: normalised cross-correlation c(d) of grey
+    patches for all displacements d within `reach` cells, flow = sum_d d p(d), p = softmax(20 c).
+
+    A patch without texture, or with a repeated one, has no peak: p is flat, its largest value
+    small. window: cells that are compared together.
+    """
+
+    def __init__(self, reach: int = REACH, window: int = WINDOW) -> None:
         super().__init__()
-        steps = torch.arange(-REACH, REACH + 1.0)
+        self.reach, self.window = reach, window
+        steps = torch.arange(-reach, reach + 1.0)
         dy, dx = torch.meshgrid(steps, steps, indexing="ij")
-        self.register_buffer("dx", dx.reshape(1, -1, 1, 1), persistent=False)
-        self.register_buffer("dy", dy.reshape(1, -1, 1, 1), persistent=False)
+        self.register_buffer("steps", torch.stack((dx, dy)).flatten(1), persistent=False)
 
     @torch.no_grad()
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] -> (B, 3, h, w): flow along x and y in grid cells times its
-        weight, and the weight in (0, 1]; about 80 columns.
-        """
-        factor = max(1, round(first.shape[-1] / COLUMNS))
+    def forward(self, first: Tensor, second: Tensor, factor: int | None = None) -> Match:
+        """Images (B, 3, H, W) in [0, 1]; factor: pixels per cell, None: about 80 columns."""
+        factor = max(1, round(first.shape[-1] / COLUMNS)) if factor is None else factor
         with torch.autocast(first.device.type, enabled=False):
             a, b = (_normalised(x.float(), factor) for x in (first, second))
             height, width = a.shape[-2:]
-            around = F.pad(b, (REACH,) * 4)
+            around = F.pad(b, (self.reach,) * 4)
+            side = 2 * self.reach + 1
             products = [
                 a * around[..., y : y + height, x : x + width]
-                for y in range(2 * REACH + 1)
-                for x in range(2 * REACH + 1)
+                for y in range(side)
+                for x in range(side)
             ]
-            correlation = _mean(torch.cat(products, 1), WINDOW)
+            correlation = _mean(torch.cat(products, 1), self.window)
             p = torch.softmax(SHARPNESS * correlation, 1)
-            weight = p.amax(1, keepdim=True)
-            flow = [(p * d).sum(1, keepdim=True) * weight for d in (self.dx, self.dy)]
-        return torch.cat((*flow, weight), 1)
+            flow = torch.einsum("bdhw,cd->bchw", p, self.steps)
+            still = correlation[:, side * side // 2, None]
+            gain = correlation.amax(1, keepdim=True) - still
+            return Match(flow, p.amax(1, keepdim=True), gain)
 
 
 def _normalised(image: Tensor, factor: int) -> Tensor:

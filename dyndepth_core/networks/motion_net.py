@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dyndepth_core.geometry.camera import resize_K
 from dyndepth_core.geometry.se3 import euler_to_matrix, make_T
+from dyndepth_core.geometry.warp import inverse_warp
+from dyndepth_core.networks.block_matching import BlockMatching
 from dyndepth_core.networks.encoders import ENCODERS, Encoder
 from dyndepth_core.networks.pose_net import PairIntrinsics
 
@@ -55,6 +58,43 @@ class Refinement(nn.Module):
         return m + self.head(torch.cat(towers, 1))
 
 
+class MovedParts(nn.Module):
+    """What the static scene leaves unexplained: block matching of tgt with src warped by depth and
+    ego-motion, at the resolution given and at half of it.
+
+    Channels per resolution: the flow that is left, along x and y, over the image's width, times
+    its weight; the same times depth over its mean, which is a translation in the image plane; the
+    weight; the gain in correlation. No gradient flows through them.
+    """
+
+    CHANNELS = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matching = BlockMatching(reach=4, window=5)
+
+    @torch.no_grad()
+    def forward(
+        self, tgt: Tensor, src: Tensor, depth: Tensor, T_src_tgt: Tensor, K: Tensor
+    ) -> list[Tensor]:
+        """tgt, src (B, 3, H, W), depth (B, 1, H, W) of tgt, K at that size -> (B, 6, H, W), (B, 6,
+        H / 2, W / 2).
+        """
+        with torch.autocast(tgt.device.type, enabled=False):
+            depth = depth.float()
+            warped, found = inverse_warp(src.float(), depth, T_src_tgt.float(), K.float())
+            # Where src shows nothing, tgt itself: there nothing has moved.
+            warped = torch.where(found.valid, warped, tgt.float())
+            far = depth / depth.mean((2, 3), keepdim=True)
+            maps = []
+            for factor in (1, 2):
+                match = self.matching(tgt, warped, factor)
+                flow = match.flow * match.weight * (100 * factor / tgt.shape[-1])
+                lateral = flow * F.avg_pool2d(far, factor)
+                maps.append(torch.cat((flow, lateral, match.weight, match.gain), 1))
+        return maps
+
+
 class MotionNet(nn.Module):
     """Trunk -> spatial mean -> 6 numbers of ego-motion -> their 1x1 image, refined with the feature
     maps from coarse to fine and with the input itself -> residual translations.
@@ -62,7 +102,9 @@ class MotionNet(nn.Module):
     trunk: plain (the paper's), or the name of an encoder, which can start from ImageNet. width:
     factor of the channels of the plain trunk and of every refinement; at 1 the paper's 44 M
     parameters. depth: whether depths come with the images (the paper's choice). downscale: the
-    network sees everything this many times smaller.
+    network sees everything this many times smaller. matching: the last refinements also see
+    MovedParts, without which a short training does not learn what optical flow is; ours, not the
+    paper's.
     """
 
     def __init__(
@@ -72,10 +114,13 @@ class MotionNet(nn.Module):
         depth: bool = True,
         downscale: int = 1,
         intrinsics: bool = False,
+        matching: bool = False,
     ) -> None:
         super().__init__()
         if trunk not in TRUNKS:
             raise ValueError(f"motion trunk {trunk!r} is not one of {TRUNKS}")
+        if matching and not depth:
+            raise ValueError("motion_matching warps by depth: it needs motion_depth=true")
         self.takes_depth, self.downscale = depth, downscale
         extra = 2 if depth else 0
         self.plain = trunk == "plain"
@@ -83,9 +128,13 @@ class MotionNet(nn.Module):
         channels = self.trunk.channels
         self.ego = nn.Conv2d(channels[-1], 6, 1, bias=False)
         self.seed = nn.Conv2d(6, 3, 1)
+        self.moved = MovedParts() if matching else None
         factor = 1.0 if self.plain else width
+        seen = [*channels[::-1], 6 + extra]
+        more = [MovedParts.CHANNELS * (matching and i >= len(seen) - 2) for i in range(len(seen))]
         self.refine = nn.ModuleList(
-            Refinement(c, max(4, round(c * factor))) for c in (*channels[::-1], 6 + extra)
+            Refinement(c + m, max(4, round(c * factor) + m))
+            for c, m in zip(seen, more, strict=True)
         )
         self.intrinsics = PairIntrinsics(channels[-1]) if intrinsics else None
         # One learned factor for angles, one for lengths: the loss moves them faster than weights.
@@ -97,11 +146,13 @@ class MotionNet(nn.Module):
         src: Tensor,
         tgt_depth: Tensor | None = None,
         src_depth: Tensor | None = None,
+        K: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Images (B, 3, H, W) in [0, 1], depths (B, 1, H, W) -> T_src_tgt (B, 4, 4), residual
         (B, 3, H, W) in the src frame, for the pixels of tgt, in the units of the depth, and K
         (B, 3, 3) in pixels or None.
 
+        K (B, 3, 3): of the images, for matching, where the network does not say it itself.
         R = Rx Ry Rz of the first three numbers in radians.
         """
         size = tgt.shape[-2:]
@@ -113,18 +164,23 @@ class MotionNet(nn.Module):
         given = torch.cat((*images, *depths), 1)
         features = self.trunk(given)
         vector = self.ego(features[-1].mean((2, 3), keepdim=True))
-        field = self.seed(vector)
-        for refine, f in zip(self.refine, (*features[::-1], given), strict=True):
-            field = refine(field, f)
-        if self.downscale > 1:
-            field = F.interpolate(field, size, mode="bilinear", align_corners=True)
         # Kept positive here, where the reference projects the parameter after each step; the
         # gradient is that of the parameter itself, so that it finds back from below.
         angle, length = self.scales + (self.scales.clamp(min=LEAST_SCALE) - self.scales).detach()
-        vector = vector.flatten(1).float()
-        T = make_T(euler_to_matrix(angle * vector[:, :3]), length * vector[:, 3:])
-        K = None if self.intrinsics is None else self.intrinsics(features[-1], size)
-        return T, length * field.float(), K
+        motion = vector.flatten(1).float()
+        T = make_T(euler_to_matrix(angle * motion[:, :3]), length * motion[:, 3:])
+        K_pair = None if self.intrinsics is None else self.intrinsics(features[-1], size)
+        seen = [*features[::-1], given]
+        if self.moved is not None:
+            K = resize_K(K if K_pair is None else K_pair, *(1 / self.downscale,) * 2)
+            for i, maps in enumerate(self.moved(*images, depths[0], T, K), 1):
+                seen[-i] = torch.cat((seen[-i], maps), 1)
+        field = self.seed(vector)
+        for refine, f in zip(self.refine, seen, strict=True):
+            field = refine(field, f)
+        if self.downscale > 1:
+            field = F.interpolate(field, size, mode="bilinear", align_corners=True)
+        return T, length * field.float(), K_pair
 
 
 def automask_residual(residual: Tensor, over_batch: bool = False) -> Tensor:

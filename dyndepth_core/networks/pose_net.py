@@ -58,19 +58,15 @@ class PoseNet(nn.Module):
         """
         pair = self._pair(first, second)
         x = self._features(pair)
-        vector = self._vector(x, pair)
-        if zoom is not None:
-            vector = at_camera(vector, zoom)
+        vector = self._vector(x, pair, zoom)
         T = make_T(exp_so3(vector[:, :3]), vector[:, 3:])
         K = None if self.intrinsics is None else self.intrinsics(x, first.shape[-2:])
         return T, K
 
-    def vector(self, first: Tensor, second: Tensor) -> Tensor:
-        """Images as in forward -> (B, 6): axis times angle in radians, then translation, of the
-        canonical camera.
-        """
+    def vector(self, first: Tensor, second: Tensor, zoom: Tensor | None = None) -> Tensor:
+        """As forward -> (B, 6): axis times angle in radians, then translation."""
         pair = self._pair(first, second)
-        return self._vector(self._features(pair), pair)
+        return self._vector(self._features(pair), pair, zoom)
 
     def turning(self, first: Tensor, second: Tensor) -> Tensor:
         """What block matching alone says: axis times angle (B, 3) of the canonical camera."""
@@ -88,11 +84,12 @@ class PoseNet(nn.Module):
             x = F.elu(layer(x))
         return x
 
-    def _vector(self, x: Tensor, pair: Tensor) -> Tensor:
+    def _vector(self, x: Tensor, pair: Tensor, zoom: Tensor | None) -> Tensor:
         scale = x.new_tensor([ROTATION_SCALE] * 3 + [TRANSLATION_SCALE] * 3, dtype=torch.float32)
         vector = self.head(x).float().mean((2, 3))
         if self.turn is not None:
-            vector = vector + F.pad(self.turn(*pair.chunk(2, 1)).float(), (0, 3))
+            turn = self.turn(*pair.chunk(2, 1)).float()
+            vector = vector + F.pad(turn if zoom is None else at_camera(turn, zoom), (0, 3))
         return scale * vector
 
 
@@ -112,21 +109,22 @@ class TurnHead(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] -> (B, 3)."""
-        x = F.relu(self.conv2(F.relu(self.conv1(self.matching(first, second)))))
+        match = self.matching(first, second)
+        given = torch.cat((match.weight * match.flow, match.weight), 1)
+        x = F.relu(self.conv2(F.relu(self.conv1(given))))
         return self.head(x).mean((2, 3))
 
 
-def at_camera(vector: Tensor, zoom: Tensor) -> Tensor:
-    """Motion (B, 6), axis times angle and translation, of the camera of focal length f = zoom f0
-    that shows the images the canonical camera f0 would show with `vector`; zoom (B,).
+def at_camera(rotation: Tensor, zoom: Tensor) -> Tensor:
+    """Rotation (B, 3), axis times angle, of the camera of focal length f = zoom f0 that shows the
+    images the canonical camera f0 would show with `rotation`; zoom (B,).
 
-    A network sees how images shift, not angles. With depth z f / f0 instead of z, the image moves
-    by f r under rotation r about x or y, by f0 t / z under t along x or y, and by p t / z f0 / f
-    under t along z: so angles about x and y are f0 / f of the canonical ones, translations along z
-    f / f0, the others the same (to first order in the angles).
+    Block matching sees how far the image shifts, by f r under rotation r about x or y. Only its
+    rotations are treated so: an encoder, long before it sees motion, says the mean of all motions,
+    and that of vehicles is the same whatever the camera is.
     """
     one = torch.ones_like(zoom)
-    return vector * torch.stack((1 / zoom, 1 / zoom, one, one, one, zoom), 1)
+    return rotation * torch.stack((1 / zoom, 1 / zoom, one), 1)
 
 
 class PairIntrinsics(nn.Module):

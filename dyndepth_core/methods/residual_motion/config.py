@@ -21,7 +21,7 @@ class ResidualDataConfig(DataConfig):
 
 class ResidualNetworkConfig(NetworkConfig):
     """With the motion network; the paper's networks: depth_head=softplus motion_trunk=plain
-    motion_width=1.
+    motion_width=1 motion_matching=false.
     """
 
     depth_head: Literal["disp", "softplus"] = Field(
@@ -36,6 +36,10 @@ class ResidualNetworkConfig(NetworkConfig):
         0.25, gt=0, le=2, description="channel factor of the plain trunk and of the refinements"
     )
     motion_depth: bool = Field(True, description="the motion network also sees the depths")
+    motion_matching: bool = Field(
+        True,
+        description="it also sees, by block matching, what ego-motion leaves unexplained (ours)",
+    )
 
 
 class ResidualMotionConfig(StartConfig):

@@ -24,6 +24,7 @@ class ResidualMotionArchitecture(DepthPoseArchitecture):
     motion_trunk: Literal["plain", "efficientnet_lite0", "resnet18"] | None = None
     motion_width: float = Field(0.25, gt=0, le=2)
     motion_depth: bool = True
+    motion_matching: bool = False
     motion_automask: bool = True
 
 
@@ -47,7 +48,13 @@ class ResidualMotionGraph(InferenceGraph):
             else DepthNet(a.encoder, a.decoder_channels, (0,), a.width)
         )
         self.motion_net = (
-            MotionNet(a.motion_trunk, a.motion_width, a.motion_depth, a.pose_downscale)
+            MotionNet(
+                a.motion_trunk,
+                a.motion_width,
+                a.motion_depth,
+                a.pose_downscale,
+                matching=a.motion_matching,
+            )  # fmt: skip
             if a.motion_trunk
             else None
         )
@@ -70,7 +77,7 @@ class ResidualMotionGraph(InferenceGraph):
         if previous_image is None:
             return units * depth, None, None, depth
         before = self._depth(previous_image, K) if state is None else state
-        T, residual, _ = self.motion_net(image, previous_image, depth, before)
+        T, residual, _ = self.motion_net(image, previous_image, depth, before, K)
         if self.architecture["motion_automask"]:
             residual = automask_residual(residual)
         T = make_T(T[:, :3, :3], units * T[:, :3, 3])

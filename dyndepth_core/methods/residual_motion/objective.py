@@ -65,8 +65,9 @@ class ResidualMotionObjective(DepthPoseObjective):
         else:
             self.depth_net = DepthNet(n.encoder, n.decoder_channels, scales, n.width)
         self.motion_net = MotionNet(
-            n.motion_trunk, n.motion_width, n.motion_depth, n.pose_downscale, intrinsics
-        )
+            n.motion_trunk, n.motion_width, n.motion_depth, n.pose_downscale, intrinsics,
+            n.motion_matching,
+        )  # fmt: skip
         self.lr_factors["motion_net"] = self.config.pose_lr_factor
         if n.pretrained:
             if n.depth_head == "disp":
@@ -76,7 +77,7 @@ class ResidualMotionObjective(DepthPoseObjective):
 
     def architecture(self) -> dict[str, Any]:
         """See DepthPoseObjective."""
-        names = ("depth_head", "motion_trunk", "motion_width", "motion_depth")
+        names = ("depth_head", "motion_trunk", "motion_width", "motion_depth", "motion_matching")
         return {
             **super().architecture(),
             **{name: getattr(self.network, name) for name in names},
@@ -93,7 +94,7 @@ class ResidualMotionObjective(DepthPoseObjective):
         if self.motion_net.intrinsics is None:
             K, scale = self.cameras_and_scales(sample, None)
         else:  # K comes out of the network that depth goes into: depth at the canonical camera
-            scale = torch.ones_like(sample.K[:, 0, 0])
+            K, scale = sample.K, torch.ones_like(sample.K[:, 0, 0])
 
         def spread(x: Tensor) -> Tensor:  # (B, ...) -> (N, ...)
             return x.repeat_interleave(sources, 0)
@@ -103,6 +104,7 @@ class ResidualMotionObjective(DepthPoseObjective):
         T, residual, K_pair = self.motion_net(
             torch.cat((tgt, src)), torch.cat((src, tgt)),
             torch.cat((tgt_depth, src_depth)), torch.cat((src_depth, tgt_depth)),
+            spread(K).repeat(2, 1, 1),
         )  # fmt: skip
         if K_pair is not None:  # the mean over both ways
             K, _ = self.cameras_and_scales(sample, K_pair.unflatten(0, (2, *shape)).mean((0, 2)))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dyndepth_core.geometry.se3 import exp_so3, make_T
 from dyndepth_core.geometry.warp import rotate
 from dyndepth_core.methods.turning import draw
-from dyndepth_core.networks.pose_net import PoseNet, at_camera
+from dyndepth_core.networks.pose_net import PoseNet
 
 MARGIN = 0.05  # rad
 KNOWN_RANGE = (0.02, 0.1)  # rad; rotations in it are worth to learn from, others are drawn
@@ -42,7 +42,7 @@ class RectifyNet(nn.Module):
         swap = past.view(-1, 1, 1, 1)
         first, second = torch.where(swap, src, tgt), torch.where(swap, tgt, src)
         zoom = K[:, 0, 0].detach() / self.canonical_focal
-        rotation = at_camera(self.net.vector(first, second), zoom)[:, :3]
+        rotation = self.net.vector(first, second, zoom)[:, :3]
         return torch.where(past.view(-1, 1), -rotation, rotation)
 
 
