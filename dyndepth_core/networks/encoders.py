@@ -15,10 +15,10 @@ ENCODERS = ("efficientnet_lite0", "resnet18")
 
 class Encoder(nn.Module):
     """A backbone that normalises its own input: images in [0, 1] in, five feature maps out (1/2 ...
-    1/32). `extra` channels after the images are taken as they are; ImageNet weights ignore them.
+    1/32).
     """
 
-    def __init__(self, name: str, frames: int = 1, width: float = 1.0, extra: int = 0) -> None:
+    def __init__(self, name: str, frames: int = 1, width: float = 1.0) -> None:
         super().__init__()
         if name not in ENCODERS:
             raise ValueError(f"encoder {name!r} is not one of {ENCODERS}")
@@ -26,17 +26,21 @@ class Encoder(nn.Module):
             raise ValueError(
                 "network width can only be changed for resnet18; set encoder=resnet18 or width=1"
             )
-        self.name, self.frames, self.extra = name, frames, extra
-        inputs = 3 * frames + extra
-        self.backbone = ResNet18(inputs, width) if name == "resnet18" else EfficientNetLite0(inputs)
+        self.name, self.frames = name, frames
+        self.backbone = (
+            ResNet18(3 * frames, width) if name == "resnet18" else EfficientNetLite0(3 * frames)
+        )
         self.channels = self.backbone.channels
-        mean = torch.tensor(self.backbone.mean * frames + (0.0,) * extra)
-        std = torch.tensor(self.backbone.std * frames + (1.0,) * extra)
-        self.register_buffer("mean", mean.view(1, inputs, 1, 1), persistent=False)
-        self.register_buffer("inv_std", 1 / std.view(1, inputs, 1, 1), persistent=False)
+        shape = (1, 3 * frames, 1, 1)
+        self.register_buffer(
+            "mean", torch.tensor(self.backbone.mean * frames).view(shape), persistent=False
+        )
+        self.register_buffer(
+            "inv_std", 1 / torch.tensor(self.backbone.std * frames).view(shape), persistent=False
+        )
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """images (B, 3 * frames + extra, H, W) in [0, 1], H and W multiples of 32."""
+        """images (B, 3 * frames, H, W) in [0, 1], H and W multiples of 32."""
         return self.backbone((images - self.mean) * self.inv_std)
 
     def load_imagenet(self, path: str | Path | None = None) -> None:
@@ -56,22 +60,22 @@ class Encoder(nn.Module):
             ) from error
         stem = "conv1.weight" if self.name == "resnet18" else "_conv_stem.weight"
         if stem in state:
-            state[stem] = _spread_stem(state[stem], self.frames, self.extra)
+            state[stem] = _spread_stem(state[stem], self.frames)
         try:
             self.backbone.load_state_dict(state)
         except RuntimeError as error:
             raise ValueError(f"{path}: weights are not those of {self.name}: {error}") from error
 
 
-def _spread_stem(weight: Tensor, frames: int, extra: int) -> Tensor:
-    """Stem (C, 3, k, k) for one frame -> (C, 3 * frames + extra, k, k): filter c sees frame c mod
-    frames, with its own weights.
+def _spread_stem(weight: Tensor, frames: int) -> Tensor:
+    """Stem (C, 3, k, k) for one frame -> (C, 3 * frames, k, k): filter c sees frame c mod frames,
+    with its own weights.
 
     The published start, all frames with weights divided by their number, shows the network the mean
     image: frames cannot be told apart, and motion is felt only after training has broken that
     symmetry.
     """
-    out = weight.new_zeros(weight.shape[0], 3 * frames + extra, *weight.shape[2:])
+    out = weight.new_zeros(weight.shape[0], 3 * frames, *weight.shape[2:])
     for frame in range(frames):
         out[frame::frames, 3 * frame : 3 * frame + 3] = weight[frame::frames]
     return out

@@ -4,20 +4,20 @@ translation field (Li et al., CoRL 2020).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dyndepth_core.geometry.camera import resize_K
-from dyndepth_core.geometry.se3 import euler_to_matrix, make_T
+from dyndepth_core.geometry.se3 import euler_to_matrix, invert_T, make_T
 from dyndepth_core.geometry.warp import inverse_warp
 from dyndepth_core.networks.block_matching import BlockMatching
-from dyndepth_core.networks.encoders import ENCODERS, Encoder
-from dyndepth_core.networks.pose_net import PairIntrinsics
+from dyndepth_core.networks.pose_net import TRANSLATION_SCALE, PairIntrinsics, PoseNet
 
 TRUNK = (16, 32, 64, 128, 256, 512, 1024)
 START_SCALE, LEAST_SCALE = 0.01, 0.001
-TRUNKS = ("plain", *ENCODERS)
 
 
 class PlainTrunk(nn.Module):
@@ -75,10 +75,10 @@ class MovedParts(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, tgt: Tensor, src: Tensor, depth: Tensor, T_src_tgt: Tensor, K: Tensor
+        self, tgt: Tensor, src: Tensor, depth: Tensor, T_src_tgt: Tensor, K: Tensor, sign: Tensor
     ) -> list[Tensor]:
-        """tgt, src (B, 3, H, W), depth (B, 1, H, W) of tgt, K at that size -> (B, 6, H, W), (B, 6,
-        H / 2, W / 2).
+        """tgt, src (B, 3, H, W), depth (B, 1, H, W) of tgt, K at that size, sign (B, 1, 1, 1) of
+        the time from tgt to src -> (B, 6, H, W), (B, 6, H / 2, W / 2), as if time ran forwards.
         """
         with torch.autocast(tgt.device.type, enabled=False):
             depth = depth.float()
@@ -89,53 +89,31 @@ class MovedParts(nn.Module):
             maps = []
             for factor in (1, 2):
                 match = self.matching(tgt, warped, factor)
-                flow = match.flow * match.weight * (100 * factor / tgt.shape[-1])
+                flow = match.flow * match.weight * sign * (100 * factor / tgt.shape[-1])
                 lateral = flow * F.avg_pool2d(far, factor)
                 maps.append(torch.cat((flow, lateral, match.weight, match.gain), 1))
         return maps
 
 
-class MotionNet(nn.Module):
+class PublishedMotionNet(nn.Module):
     """Trunk -> spatial mean -> 6 numbers of ego-motion -> their 1x1 image, refined with the feature
-    maps from coarse to fine and with the input itself -> residual translations.
+    maps from coarse to fine and with the input itself -> residual translations (Li et al. 2020).
 
-    trunk: plain (the paper's), or the name of an encoder, which can start from ImageNet. width:
-    factor of the channels of the plain trunk and of every refinement; at 1 the paper's 44 M
-    parameters. depth: whether depths come with the images (the paper's choice). downscale: the
-    network sees everything this many times smaller. matching: the last refinements also see
-    MovedParts, without which a short training does not learn what optical flow is; ours, not the
-    paper's.
+    width: factor of all channels; at 1 the paper's 44 M parameters. depth: whether depths come with
+    the images (the paper's choice). downscale: the network sees everything this many times smaller.
     """
 
     def __init__(
-        self,
-        trunk: str = "plain",
-        width: float = 1.0,
-        depth: bool = True,
-        downscale: int = 1,
-        intrinsics: bool = False,
-        matching: bool = False,
+        self, width: float = 1.0, depth: bool = True, downscale: int = 1, intrinsics: bool = False
     ) -> None:
         super().__init__()
-        if trunk not in TRUNKS:
-            raise ValueError(f"motion trunk {trunk!r} is not one of {TRUNKS}")
-        if matching and not depth:
-            raise ValueError("motion_matching warps by depth: it needs motion_depth=true")
         self.takes_depth, self.downscale = depth, downscale
-        extra = 2 if depth else 0
-        self.plain = trunk == "plain"
-        self.trunk = PlainTrunk(6 + extra, width) if self.plain else Encoder(trunk, 2, 1.0, extra)
+        inputs = 8 if depth else 6
+        self.trunk = PlainTrunk(inputs, width)
         channels = self.trunk.channels
         self.ego = nn.Conv2d(channels[-1], 6, 1, bias=False)
         self.seed = nn.Conv2d(6, 3, 1)
-        self.moved = MovedParts() if matching else None
-        factor = 1.0 if self.plain else width
-        seen = [*channels[::-1], 6 + extra]
-        more = [MovedParts.CHANNELS * (matching and i >= len(seen) - 2) for i in range(len(seen))]
-        self.refine = nn.ModuleList(
-            Refinement(c + m, max(4, round(c * factor) + m))
-            for c, m in zip(seen, more, strict=True)
-        )
+        self.refine = nn.ModuleList(Refinement(c, max(4, c)) for c in (*channels[::-1], inputs))
         self.intrinsics = PairIntrinsics(channels[-1]) if intrinsics else None
         # One learned factor for angles, one for lengths: the loss moves them faster than weights.
         self.scales = nn.Parameter(torch.full((2,), START_SCALE))
@@ -144,43 +122,102 @@ class MotionNet(nn.Module):
         self,
         tgt: Tensor,
         src: Tensor,
-        tgt_depth: Tensor | None = None,
-        src_depth: Tensor | None = None,
+        tgt_depth: Tensor,
+        src_depth: Tensor,
         K: Tensor | None = None,
+        past: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Images (B, 3, H, W) in [0, 1], depths (B, 1, H, W) -> T_src_tgt (B, 4, 4), residual
         (B, 3, H, W) in the src frame, for the pixels of tgt, in the units of the depth, and K
         (B, 3, 3) in pixels or None.
 
-        K (B, 3, 3): of the images, for matching, where the network does not say it itself.
-        R = Rx Ry Rz of the first three numbers in radians.
+        R = Rx Ry Rz of the first three numbers in radians. K and past are not looked at.
         """
         size = tgt.shape[-2:]
-        images, depths = [tgt, src], [tgt_depth, src_depth] if self.takes_depth else []
-        if self.downscale > 1:
-            images, depths = (
-                [F.avg_pool2d(x, self.downscale) for x in group] for group in (images, depths)
-            )
-        given = torch.cat((*images, *depths), 1)
+        given = smaller((tgt, src), (tgt_depth, src_depth), self.downscale, self.takes_depth)
         features = self.trunk(given)
         vector = self.ego(features[-1].mean((2, 3), keepdim=True))
-        # Kept positive here, where the reference projects the parameter after each step; the
-        # gradient is that of the parameter itself, so that it finds back from below.
-        angle, length = self.scales + (self.scales.clamp(min=LEAST_SCALE) - self.scales).detach()
-        motion = vector.flatten(1).float()
-        T = make_T(euler_to_matrix(angle * motion[:, :3]), length * motion[:, 3:])
-        K_pair = None if self.intrinsics is None else self.intrinsics(features[-1], size)
-        seen = [*features[::-1], given]
-        if self.moved is not None:
-            K = resize_K(K if K_pair is None else K_pair, *(1 / self.downscale,) * 2)
-            for i, maps in enumerate(self.moved(*images, depths[0], T, K), 1):
-                seen[-i] = torch.cat((seen[-i], maps), 1)
         field = self.seed(vector)
-        for refine, f in zip(self.refine, seen, strict=True):
+        for refine, f in zip(self.refine, (*features[::-1], given), strict=True):
             field = refine(field, f)
         if self.downscale > 1:
             field = F.interpolate(field, size, mode="bilinear", align_corners=True)
+        if self.training:  # projected, as published: a factor below zero would never come back
+            with torch.no_grad():
+                self.scales.clamp_(min=LEAST_SCALE)
+        angle, length = self.scales
+        vector = vector.flatten(1).float()
+        T = make_T(euler_to_matrix(angle * vector[:, :3]), length * vector[:, 3:])
+        K_pair = None if self.intrinsics is None else self.intrinsics(features[-1], size)
         return T, length * field.float(), K_pair
+
+
+class MotionNet(nn.Module):
+    """Ego-motion of the pose network, whose feature maps then refine a field of displacements from
+    coarse to fine, as in the published network; ours, for trainings that are not a million steps.
+
+    The pose network sees the pair in temporal order and the field is what moves forwards in time:
+    one direction to learn instead of two. The last two refinements see images and depths of tgt and
+    src and, with `matching`, MovedParts, without which a short training does not learn what optical
+    flow is. width: factor of the refinements' channels; the rest as in PublishedMotionNet.
+    """
+
+    def __init__(
+        self,
+        encoder: str,
+        encoder_width: float = 1.0,
+        width: float = 0.25,
+        depth: bool = True,
+        downscale: int = 1,
+        intrinsics: bool = False,
+        matching: bool = True,
+    ) -> None:
+        super().__init__()
+        self.takes_depth, self.downscale = depth, downscale
+        self.pose = PoseNet(encoder, encoder_width, downscale, intrinsics)
+        self.moved = MovedParts() if matching else None
+        inputs, more = 8 if depth else 6, MovedParts.CHANNELS if matching else 0
+        channels = [*self.pose.encoder.channels[::-1], inputs]
+        channels[-2:] = [c + more for c in channels[-2:]]
+        self.refine = nn.ModuleList(Refinement(c, max(8, round(c * width))) for c in channels)
+
+    def forward(
+        self,
+        tgt: Tensor,
+        src: Tensor,
+        tgt_depth: Tensor,
+        src_depth: Tensor,
+        K: Tensor,
+        past: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As PublishedMotionNet; K (B, 3, 3) of the images, where the network does not say it
+        itself; past (B,) bool: src is the earlier image.
+        """
+        swap = past.view(-1, 1, 1, 1)
+        first, second = torch.where(swap, src, tgt), torch.where(swap, tgt, src)
+        T, K_pair, features = self.pose.motion(first, second)
+        T = torch.where(past.view(-1, 1, 1), invert_T(T), T)
+        given = smaller((tgt, src), (tgt_depth, src_depth), self.downscale, self.takes_depth)
+        seen = [*features[::-1], given]
+        sign = 1.0 - 2.0 * swap.to(tgt.dtype)
+        if self.moved is not None:
+            small = F.avg_pool2d(tgt_depth, self.downscale) if self.downscale > 1 else tgt_depth
+            K = resize_K(K if K_pair is None else K_pair, *(1 / self.downscale,) * 2)
+            found = self.moved(given[:, :3], given[:, 3:6], small, T, K, sign)
+            for i, maps in enumerate(found, 1):
+                seen[-i] = torch.cat((seen[-i], maps), 1)
+        field = tgt.new_zeros(len(tgt), 3, 1, 1)
+        for refine, f in zip(self.refine, seen, strict=True):
+            field = refine(field, f)
+        if self.downscale > 1:
+            field = F.interpolate(field, tgt.shape[-2:], mode="bilinear", align_corners=True)
+        return T, TRANSLATION_SCALE * sign * field.float(), K_pair
+
+
+def smaller(images: Sequence[Tensor], depths: Sequence[Tensor], by: int, depth: bool) -> Tensor:
+    """Images, and depths where they are wanted, as channels of one tensor, `by` times smaller."""
+    given = torch.cat((*images, *depths), 1) if depth else torch.cat(tuple(images), 1)
+    return F.avg_pool2d(given, by) if by > 1 else given
 
 
 def automask_residual(residual: Tensor, over_batch: bool = False) -> Tensor:

@@ -56,17 +56,25 @@ class PoseNet(nn.Module):
 
         zoom (B,): see `at_camera`; None: the canonical camera.
         """
+        T, K, _ = self.motion(first, second, zoom)
+        return T, K
+
+    def motion(
+        self, first: Tensor, second: Tensor, zoom: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+        """As forward, and the feature maps of the encoder."""
         pair = self._pair(first, second)
-        x = self._features(pair)
+        maps = self.encoder(pair)
+        x = self._squeezed(maps)
         vector = self._vector(x, pair, zoom)
         T = make_T(exp_so3(vector[:, :3]), vector[:, 3:])
         K = None if self.intrinsics is None else self.intrinsics(x, first.shape[-2:])
-        return T, K
+        return T, K, maps
 
     def vector(self, first: Tensor, second: Tensor, zoom: Tensor | None = None) -> Tensor:
         """As forward -> (B, 6): axis times angle in radians, then translation."""
         pair = self._pair(first, second)
-        return self._vector(self._features(pair), pair, zoom)
+        return self._vector(self._squeezed(self.encoder(pair)), pair, zoom)
 
     def turning(self, first: Tensor, second: Tensor) -> Tensor:
         """What block matching alone says: axis times angle (B, 3) of the canonical camera."""
@@ -77,8 +85,8 @@ class PoseNet(nn.Module):
         pair = torch.cat((first, second), 1)
         return F.avg_pool2d(pair, self.downscale) if self.downscale > 1 else pair
 
-    def _features(self, pair: Tensor) -> Tensor:
-        x = self.encoder(pair)[-1]
+    def _squeezed(self, maps: list[Tensor]) -> Tensor:
+        x = maps[-1]
         # ELU where the paper has ReLU: in small batches all its units died, motion was constant.
         for layer in (self.squeeze, self.conv1, self.conv2):
             x = F.elu(layer(x))

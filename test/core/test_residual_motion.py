@@ -12,89 +12,13 @@ from dyndepth_core.config import load
 from dyndepth_core.data.recording import Recording
 from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.losses.motion import group_smoothness, half_norm_sparsity, normalise_residual
+from dyndepth_core.losses.photometric import photometric_error
 from dyndepth_core.methods import build_graph, get_method
+from dyndepth_core.methods.residual_motion.best_source import best_source_losses
 from dyndepth_core.methods.residual_motion.threshold import best_threshold, helped, moving_speed
 from dyndepth_core.methods.residual_motion.ways import Ways
-from dyndepth_core.networks.motion_net import LEAST_SCALE, MotionNet
-from dyndepth_core.networks.softplus_depth_net import (
-    RandomizedLayerNorm,
-    SoftplusDepthNet,
-    set_noise,
-)
 
 INFO = get_method("residual_motion")
-
-
-def count(network):
-    return sum(p.numel() for p in network.parameters())
-
-
-# -- networks --------------------------------------------------------------------------------------
-
-
-def test_networks_have_the_published_size():
-    assert count(SoftplusDepthNet()) == 14_325_425  # 14.33 M
-    assert count(MotionNet("plain", 1.0)) == 44_175_951  # 44.18 M
-    assert count(MotionNet("plain", 0.25)) < 3e6
-
-
-def test_depth_is_log_two_before_training_and_positive():
-    net = SoftplusDepthNet(0.125).eval()
-    depth = net(torch.rand(2, 3, 64, 96))
-    assert depth.shape == (2, 1, 64, 96) and (depth > 0).all()
-    assert depth.mean().item() == pytest.approx(0.693, abs=0.05)
-
-
-def test_the_layer_norm_knows_only_its_own_image():
-    norm = RandomizedLayerNorm(4)
-    x = 5 + 2 * torch.randn(3, 4, 16, 20, generator=torch.Generator().manual_seed(0))
-    for training in (True, False):  # without noise they are the same
-        y = norm.train(training)(x)
-        torch.testing.assert_close(y.mean((2, 3)), torch.zeros(3, 4), atol=1e-5, rtol=0)
-        torch.testing.assert_close(y.var((2, 3), correction=0), torch.ones(3, 4), atol=1e-3, rtol=0)
-    torch.testing.assert_close(norm(x)[:1], norm(x[:1]))
-    torch.testing.assert_close(norm(3 * x + 1), norm(x), atol=2e-3, rtol=0)
-
-
-def test_noise_grows_with_the_square_of_progress_and_stays_positive():
-    net = SoftplusDepthNet(0.125)
-    for progress, sigma in ((0.0, 0.0), (0.05, 0.125), (0.1, 0.5), (0.7, 0.5)):
-        set_noise(net, progress, 0.1)
-        assert net.norm1.sigma == pytest.approx(sigma)
-    norm, x = net.norm1.train(), torch.randn(64, net.norm1.weight.numel(), 8, 8)
-    torch.manual_seed(0)
-    y = norm(x)
-    assert torch.isfinite(y).all() and not torch.allclose(y, norm(x))
-    # the variance is divided by (1 + n2), n2 within two sigma: never by less than nothing
-    assert y.var((2, 3)).min() > 0.4 and y.var((2, 3)).median().item() == pytest.approx(1, abs=0.2)
-    assert torch.equal(norm.eval()(x), norm(x))
-
-
-def test_motion_starts_small_and_its_scale_cannot_turn_negative():
-    torch.manual_seed(0)
-    net = MotionNet("plain", 0.125)
-    given = [torch.rand(2, c, 64, 96) for c in (3, 3, 1, 1)]
-    T, residual, K = net(*given)
-    assert K is None and residual.shape == (2, 3, 64, 96)
-    assert residual.abs().max() < 0.05 and T[:, :3, 3].abs().max() < 0.05
-    with torch.no_grad():
-        net.scales.fill_(-1.0)
-    small = net(*given)[1]
-    torch.testing.assert_close(small, residual * LEAST_SCALE / 0.01)
-    small.sum().backward()
-    assert net.scales.grad[1] != 0  # it finds back
-
-
-@pytest.mark.parametrize("trunk", ["plain", "resnet18"])
-@pytest.mark.parametrize("options", [{}, {"depth": False}, {"downscale": 2, "intrinsics": True}])
-def test_motion_network_variants(trunk, options):
-    net = MotionNet(trunk, 0.125, **options)
-    given = [torch.rand(2, c, 64, 96) for c in (3, 3, 1, 1)]
-    T, residual, K = net(*given)
-    assert T.shape == (2, 4, 4) and residual.shape == (2, 3, 64, 96)
-    assert (K is None) == ("intrinsics" not in options)
-    other = net(*given[:2], 2 * given[2], given[3])[1]
-    assert torch.equal(other, residual) == (options.get("depth") is False)
 
 
 # -- the losses on a scene that is known -----------------------------------------------------------
@@ -158,18 +82,31 @@ def test_the_losses_drive_the_residual_to_the_true_translation_of_the_box():
     assert left < 0.1 * size
 
 
+def errors(field):
+    """Photometric error of the scene without and with a residual field."""
+    return [photometric_error(w.compare().warped, w.image_a) for w in (still(), scene(field)[0])]
+
+
+def still():
+    return scene(torch.zeros(2, 3, *SIZE))[0]
+
+
 def test_the_threshold_parts_what_moves_from_noise_without_ground_truth():
     """Noise of 0.02 m everywhere beside the box's 0.3 m in 0.1 s: between 0.2 and 3.2 m/s."""
     noise = 0.02 * torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
     field = true_field()
-    ways, box, _ = scene(torch.where(field.norm(dim=1, keepdim=True) > 0, field, noise))
+    field = torch.where(field.norm(dim=1, keepdim=True) > 0, field, noise)
+    box = scene(field)[1]
     inner = -torch.nn.functional.max_pool2d(-box.float(), 9, 1, 4) > 0
     outside = ~(torch.nn.functional.max_pool2d(box.float(), 21, 1, 10) > 0)
-    assert helped(ways)[inner].float().mean() > 0.8 and not helped(ways)[outside].any()
-    found = moving_speed([(ways, torch.full((2,), 0.1))])
-    assert 0.8 < found <= 3.2
-    still, _, _ = scene(noise)
-    assert moving_speed([(still, torch.full((2,), 0.1))]) is None
+    better = helped(*errors(field))
+    assert better[inner].float().mean() > 0.8 and not better[outside].any()
+
+    def speed(field):
+        return field.norm(dim=1, keepdim=True) / 0.1
+
+    assert 0.8 < moving_speed([(speed(field), better)]) <= 3.2
+    assert moving_speed([(speed(noise), helped(*errors(noise)))]) is None
     assert moving_speed([]) is None
 
 
@@ -194,8 +131,7 @@ def recording(tmp_path_factory):
 def make(network=None, offsets=(1,), **objective):
     plain = tiny_config({"source_offsets": offsets})
     plain.network = INFO.network_class(
-        **{**plain.network.model_dump(), "motion_trunk": "plain", "motion_width": 0.125},
-        **(network or {}),
+        **{**plain.network.model_dump(), "motion_width": 0.125, **(network or {})},
     )
     plain.objective = INFO.config_class(**objective)
     torch.manual_seed(0)
@@ -207,15 +143,22 @@ def draw(recording, batch_size=2, offsets=(1,)):
     return SampleSource([recording], data, batch_size, 0, False).batch(0)
 
 
-@pytest.mark.parametrize("head", ["disp", "softplus"])
+PUBLISHED = {"motion_net": "published"}
+TERMS = {
+    True: ("rgb", "ssim", "rotation_cycle", "translation_cycle"),
+    False: ("static", "motion"),
+}
+
+
+@pytest.mark.parametrize("both_ways", [True, False])
+@pytest.mark.parametrize("network", [{}, {"depth_head": "softplus"}, PUBLISHED])
 @pytest.mark.parametrize("offsets", [(1,), (-1, 1)])
-def test_terms_add_up_and_reach_every_network(recording, head, offsets):
-    objective, sample = make({"depth_head": head}, offsets), draw(recording, 2, offsets)
+def test_terms_add_up_and_reach_every_network(recording, network, offsets, both_ways):
+    objective = make(network, offsets, both_ways=both_ways)
+    sample = draw(recording, 2, offsets)
     terms = objective(sample, 1.0)
-    assert set(terms.terms) == {
-        "rgb", "ssim", "smoothness", "rotation_cycle", "translation_cycle", "motion_smoothness",
-        "motion_sparsity",
-    }  # fmt: skip
+    common = {"smoothness", "motion_smoothness", "motion_sparsity"}
+    assert set(terms.terms) == {*TERMS[both_ways], *common}
     torch.testing.assert_close(terms.total, sum(terms.terms.values()))
     terms.total.backward()
     for net in (objective.depth_net, objective.motion_net):
@@ -234,7 +177,7 @@ def test_residuals_wait_and_grow(recording):
 
 
 def test_pairs_of_equal_images_teach_no_photometry(recording):
-    objective, sample = make(), draw(recording)
+    objective, sample = make(both_ways=True), draw(recording)
     still = replace(sample, src=sample.tgt[:, None], src_net=sample.tgt_net[:, None])
     terms = objective(still, 1.0).terms
     assert terms["rgb"] == 0 and terms["ssim"] == 0
@@ -253,13 +196,45 @@ def test_sparsity_and_mask_switches(recording):
     sample = draw(recording)
     half, l1 = (make(sparsity_norm=n)(sample, 1.0).terms["motion_sparsity"] for n in ("half", "l1"))
     assert half > l1 > 0
-    kept = make().predict(sample, 1.0).residual
+    kept = make(both_ways=True).predict(sample, 1.0).residual
     assert 0 < (kept.norm(dim=1) > 0).float().mean() < 0.9
-    assert (make(motion_automask=False).predict(sample, 1.0).residual.norm(dim=1) > 0).all()
+    for all_of_it in (make(), make(both_ways=True, motion_automask=False)):
+        assert (all_of_it.predict(sample, 1.0).residual.norm(dim=1) > 0).all()
 
 
-def test_the_graph_says_what_the_training_said_and_runs_depth_once(recording):
-    objective, sample = make(offsets=(-1,)), draw(recording, 2, (-1,))
+def test_depth_does_not_learn_to_explain_what_moves(recording):
+    """Once residuals are grown, pixels they explain better than ego-motion give depth no gradient;
+    residuals never do.
+    """
+    sample = draw(recording)
+    height, width = sample.tgt.shape[-2:]
+    depth = torch.full((2, 1, height, width), 5.0, requires_grad=True)
+    T = torch.eye(4).repeat(2, 1, 1, 1)
+    T[:, 0, 0, 3] = 0.2  # a wrong ego-motion, which a residual takes back on the left half
+    residual = torch.zeros(2, 3, height, width)
+    residual[:, 0, :, : width // 2] = -0.2
+    residual.requires_grad_()
+    same = replace(sample, src=sample.tgt[:, None], K=camera(FOCAL, (height, width), 2).float())
+    config = INFO.config_class(pyramid=1)
+
+    def gradients(progress):
+        found = best_source_losses(config, same, depth, T, residual, same.K, progress, False)
+        parts = found.terms["static"], found.terms["motion"]
+        return [
+            torch.autograd.grad(part, (depth, residual), allow_unused=True) for part in parts
+        ], found.maps["automask"]
+
+    ((early, none), (nothing, moved)), _ = gradients(0.25)
+    assert none is None and nothing is None and moved.abs().sum() > 0
+    ((late, _), _), mask = gradients(0.5)
+    inner = slice(8, width // 2 - 12)
+    assert (mask[..., inner] == 0).float().mean() > 0.9
+    assert late[..., inner].abs().sum() <= 0.1 * early[..., inner].abs().sum()
+
+
+@pytest.mark.parametrize(("network", "both_ways"), [({}, False), (PUBLISHED, True)])
+def test_the_graph_says_what_the_training_said_and_runs_depth_once(recording, network, both_ways):
+    objective, sample = make(network, (-1,), both_ways=both_ways), draw(recording, 2, (-1,))
     objective.eval()
     predictions = objective.predict(sample, 1.0)
     graph = objective.inference_graph()
@@ -293,8 +268,8 @@ def test_settings_of_the_paper_and_bad_ones():
     assert (o.rgb, o.ssim, o.smoothness, o.motion_smoothness, o.motion_sparsity) == (
         2.0, 3.0, 2e-3, 2.0, 0.4
     )  # fmt: skip
-    assert (o.rotation_cycle, o.translation_cycle, config.data.source_offsets) == (2e-3, 0.1, (1,))
-    with pytest.raises(ValueError, match="motion_trunk"):
-        load(overrides=["network.motion_trunk=vgg"], method="residual_motion")
-    with pytest.raises(ValueError, match="motion_trunk"):
-        load(overrides=["network.motion_trunk=plain"], method="monodepth")
+    assert (o.rotation_cycle, o.translation_cycle, o.sparsity_norm) == (2e-3, 0.1, "half")
+    with pytest.raises(ValueError, match="motion_net"):
+        load(overrides=["network.motion_net=vgg"], method="residual_motion")
+    with pytest.raises(ValueError, match="motion_net"):
+        load(overrides=["network.motion_net=published"], method="monodepth")

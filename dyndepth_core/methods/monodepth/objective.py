@@ -4,7 +4,6 @@ multi-scale.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,19 +12,11 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from dyndepth_core.data.sample import Sample
-from dyndepth_core.geometry.camera import resize_K
-from dyndepth_core.geometry.warp import inverse_warp
-from dyndepth_core.losses.photometric import (
-    ImageStats,
-    automask,
-    image_stats,
-    min_reprojection,
-    photometric_error,
-    tie_break,
-)
+from dyndepth_core.losses.photometric import automask
 from dyndepth_core.losses.smoothness import edge_aware_smoothness
 from dyndepth_core.methods.base import LossTerms, Predictions
 from dyndepth_core.methods.depth_pose import DepthPoseConfig, DepthPoseObjective
+from dyndepth_core.methods.views import View
 
 
 class MonodepthConfig(DepthPoseConfig):
@@ -82,7 +73,7 @@ class MonodepthObjective(DepthPoseObjective):
     def _losses(
         self, sample: Sample, predictions: Predictions, noise: bool, coarse: float = 0.0
     ) -> LossTerms:
-        view = _View.of(sample, predictions.K, 0, self.config.ssim_weight, noise)
+        view = View.of(sample, predictions.K, 0, self.config.ssim_weight, noise)
         finest = min(predictions.disps)
         photometric, smoothness, maps = [], [], {}
         for s, disp in sorted(predictions.disps.items()):
@@ -108,7 +99,7 @@ class MonodepthObjective(DepthPoseObjective):
         if coarse > 0:
             levels = []
             for level in range(1, self.config.pyramid):
-                view = _View.of(sample, predictions.K, level, self.config.ssim_weight, noise)
+                view = View.of(sample, predictions.K, level, self.config.ssim_weight, noise)
                 error, *_ = self._score(
                     view, F.avg_pool2d(predictions.disps[finest], 2**level), predictions
                 )
@@ -117,7 +108,7 @@ class MonodepthObjective(DepthPoseObjective):
         return LossTerms(sum(terms.values()), terms, maps)
 
     def _score(
-        self, view: _View, disp: Tensor, predictions: Predictions
+        self, view: View, disp: Tensor, predictions: Predictions
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Minimum reprojection error and depth (B, 1, h, w) of disp at the view's size, and the
         last source's warp.
@@ -126,7 +117,7 @@ class MonodepthObjective(DepthPoseObjective):
         error, warped = view.reproject(depth, predictions.T_src_tgt, self.config.ssim_weight)
         return error, depth, warped
 
-    def _explained(self, error: Tensor, view: _View) -> Tensor:
+    def _explained(self, error: Tensor, view: View) -> Tensor:
         """Mean over pixels of min(warps, sources): where a source itself wins, the minimum has no
         gradient (automask).
         """
@@ -142,47 +133,3 @@ class MonodepthObjective(DepthPoseObjective):
         predictions.disps = {finest: predictions.disps[finest]}
         with torch.autocast(sample.tgt.device.type, enabled=False):
             return self._losses(sample, predictions, noise=False).terms["photometric"]
-
-
-@dataclass
-class _View:
-    """A sample at one resolution: sources, statistics of tgt (computed once) and the error of not
-    warping at all.
-    """
-
-    src: Tensor  # (B * S, 3, h, w)
-    target: ImageStats  # of tgt, repeated for each source
-    identity: Tensor  # (B, 1, h, w)
-    K: Tensor  # (B * S, 3, 3) at this resolution
-
-    @classmethod
-    def of(cls, sample: Sample, K: Tensor, level: int, ssim_weight: float, noise: bool) -> _View:
-        """The sample at 1 / 2^level of its resolution."""
-        sources = sample.src.shape[1]
-        src, tgt = sample.src.flatten(0, 1), sample.tgt
-        if level:
-            src, tgt = F.avg_pool2d(src, 2**level), F.avg_pool2d(tgt, 2**level)
-        stats = image_stats(tgt)
-        target = ImageStats(
-            *(t.repeat_interleave(sources, 0) for t in (stats.image, stats.mean, stats.square))
-        )
-        with torch.no_grad():
-            errors = photometric_error(src, target, ssim_weight)
-            identity = min_reprojection(errors.unflatten(0, (-1, sources)).squeeze(2))
-            if noise:
-                identity = identity + tie_break(identity)
-        K = resize_K(K.float(), 0.5**level, 0.5**level).repeat_interleave(sources, 0)
-        return cls(src, target, identity, K)
-
-    def reproject(
-        self, depth: Tensor, T_src_tgt: Tensor, ssim_weight: float
-    ) -> tuple[Tensor, Tensor]:
-        """Minimum reprojection error (B, 1, h, w) of depth (B, 1, h, w), and tgt (B, 3, h, w) as
-        the last source shows it.
-        """
-        sources = T_src_tgt.shape[1]
-        depth, T = depth.repeat_interleave(sources, 0), T_src_tgt.flatten(0, 1).float()
-        warped, _ = inverse_warp(self.src, depth, T, self.K)
-        errors = photometric_error(warped, self.target, ssim_weight)
-        error = min_reprojection(errors.unflatten(0, (-1, sources)).squeeze(2))
-        return error, warped.unflatten(0, (-1, sources))[:, -1]

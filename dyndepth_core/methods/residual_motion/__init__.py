@@ -4,7 +4,6 @@ et al., CoRL 2020), written from the paper's mathematics.
 
 from dyndepth_core.methods.base import MethodInfo
 from dyndepth_core.methods.residual_motion.config import (
-    ResidualDataConfig,
     ResidualMotionConfig,
     ResidualNetworkConfig,
 )
@@ -16,6 +15,5 @@ METHOD = MethodInfo(
     ResidualMotionConfig,
     ResidualMotionObjective,
     ResidualMotionGraph,
-    data_class=ResidualDataConfig,
     network_class=ResidualNetworkConfig,
 )

@@ -6,22 +6,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from dyndepth_core.data.sample import DataConfig
 from dyndepth_core.methods.depth_pose import StartConfig
 from dyndepth_core.networks.depth_net import NetworkConfig
 
 
-class ResidualDataConfig(DataConfig):
-    """Pairs: both images are learned from."""
-
-    source_offsets: tuple[int, ...] = Field(
-        (1,), description="source frames relative to the target, in strides"
-    )
-
-
 class ResidualNetworkConfig(NetworkConfig):
-    """With the motion network; the paper's networks: depth_head=softplus motion_trunk=plain
-    motion_width=1 motion_matching=false.
+    """With the motion network; the paper's networks: depth_head=softplus motion_net=published
+    motion_width=1.
     """
 
     depth_head: Literal["disp", "softplus"] = Field(
@@ -29,24 +20,31 @@ class ResidualNetworkConfig(NetworkConfig):
         description="disp: the encoder and decoder of the other methods; softplus: the paper's "
         "ResNet-18 with randomized layer normalisation, from scratch, `width` times its channels",
     )
-    motion_trunk: Literal["plain", "efficientnet_lite0", "resnet18"] = Field(
-        "efficientnet_lite0", description="features motion is read from; plain: the paper's"
+    motion_net: Literal["pose", "published"] = Field(
+        "pose",
+        description="pose: residuals are refined from the feature maps of the pose network that "
+        "the other methods have; published: the paper's network, from scratch",
     )
     motion_width: float = Field(
-        0.25, gt=0, le=2, description="channel factor of the plain trunk and of the refinements"
+        0.25, gt=0, le=2, description="channel factor of the refinements; published: of everything"
     )
     motion_depth: bool = Field(True, description="the motion network also sees the depths")
     motion_matching: bool = Field(
         True,
-        description="it also sees, by block matching, what ego-motion leaves unexplained (ours)",
+        description="pose: it also sees, by block matching, what ego-motion leaves unexplained",
     )
 
 
 class ResidualMotionConfig(StartConfig):
     """Weights as they take effect in the published training: its code multiplies every weight by 2
-    and that of SSIM by another 0.5.
+    and that of SSIM by another 0.5. The paper's losses: both_ways=true data.source_offsets=1.
     """
 
+    both_ways: bool = Field(
+        False,
+        description="judge every pair both ways where it is not hidden, as published; otherwise "
+        "each pixel by its best source, and depth by what ego-motion alone explains",
+    )
     rgb: float = Field(2.0, ge=0, description="weight of the colour difference")
     ssim: float = Field(3.0, ge=0, description="weight of the weighted structural difference")
     depth_consistency: float = Field(
@@ -71,7 +69,7 @@ class ResidualMotionConfig(StartConfig):
         "half", description="half: L1/2, few large values rather than many small ones; or plain l1"
     )
     motion_automask: bool = Field(
-        True, description="keep residuals only where they are larger than their mean"
+        True, description="both_ways: keep residuals only where they are larger than their mean"
     )
     automask_over_batch: bool = Field(
         False, description="that mean over the whole batch (published code), not per image"

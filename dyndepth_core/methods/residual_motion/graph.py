@@ -6,14 +6,19 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from dyndepth_core.geometry.se3 import make_T
 from dyndepth_core.methods.base import InferenceGraph
 from dyndepth_core.methods.depth_pose_graph import DepthPoseArchitecture
 from dyndepth_core.networks.depth_net import DepthNet, disp_to_depth
-from dyndepth_core.networks.motion_net import MotionNet, automask_residual
+from dyndepth_core.networks.motion_net import (
+    MotionNet,
+    PublishedMotionNet,
+    automask_residual,
+)
 from dyndepth_core.networks.softplus_depth_net import SoftplusDepthNet
 
 
@@ -21,7 +26,7 @@ class ResidualMotionArchitecture(DepthPoseArchitecture):
     """What rebuilds a ResidualMotionGraph; see ResidualNetworkConfig."""
 
     depth_head: Literal["disp", "softplus"] = "disp"
-    motion_trunk: Literal["plain", "efficientnet_lite0", "resnet18"] | None = None
+    motion_net: Literal["pose", "published"] | None = None
     motion_width: float = Field(0.25, gt=0, le=2)
     motion_depth: bool = True
     motion_matching: bool = False
@@ -47,22 +52,12 @@ class ResidualMotionGraph(InferenceGraph):
             if a.depth_head == "softplus"
             else DepthNet(a.encoder, a.decoder_channels, (0,), a.width)
         )
-        self.motion_net = (
-            MotionNet(
-                a.motion_trunk,
-                a.motion_width,
-                a.motion_depth,
-                a.pose_downscale,
-                matching=a.motion_matching,
-            )  # fmt: skip
-            if a.motion_trunk
-            else None
-        )
+        self.motion_net = make_motion_net(a, a.motion_net, a.pose_encoder)
 
     def depth_only(self) -> ResidualMotionGraph:
         """See InferenceGraph."""
         arguments = {k: v for k, v in self.architecture.items() if k != "method"}
-        graph = type(self)(**{**arguments, "motion_trunk": None})
+        graph = type(self)(**{**arguments, "motion_net": None})
         graph.depth_net = self.depth_net
         return graph.train(self.training)
 
@@ -77,7 +72,8 @@ class ResidualMotionGraph(InferenceGraph):
         if previous_image is None:
             return units * depth, None, None, depth
         before = self._depth(previous_image, K) if state is None else state
-        T, residual, _ = self.motion_net(image, previous_image, depth, before, K)
+        past = depth.new_ones(len(depth), dtype=torch.bool)
+        T, residual, _ = self.motion_net(image, previous_image, depth, before, K, past)
         if self.architecture["motion_automask"]:
             residual = automask_residual(residual)
         T = make_T(T[:, :3, :3], units * T[:, :3, 3])
@@ -89,3 +85,18 @@ class ResidualMotionGraph(InferenceGraph):
             a = self.architecture
             depth = disp_to_depth(depth[0], a["min_depth"], a["max_depth"])
         return depth * (K[:, 0, 0] / self.canonical_focal).view(-1, 1, 1, 1)
+
+
+def make_motion_net(
+    network: Any, kind: str | None, encoder: str | None, intrinsics: bool = False
+) -> nn.Module | None:
+    """The motion network of an architecture or a network configuration; None: depth alone."""
+    n = network
+    if kind is None:
+        return None
+    if kind == "published":
+        return PublishedMotionNet(n.motion_width, n.motion_depth, n.pose_downscale, intrinsics)
+    return MotionNet(
+        encoder, n.width, n.motion_width, n.motion_depth, n.pose_downscale, intrinsics,
+        n.motion_matching,
+    )  # fmt: skip

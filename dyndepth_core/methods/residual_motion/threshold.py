@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dyndepth_core.losses.photometric import photometric_error
-from dyndepth_core.methods.residual_motion.ways import Ways
-
 GAIN = 0.02  # photometric error by which a residual must help, on average over a window
 WINDOW = 7  # pixels
 
 
-def helped(ways: Ways) -> Tensor:
-    """(M, 1, H, W) bool: there the residual explains the image better than ego-motion alone."""
-    errors = [
-        photometric_error(w.compare().warped, w.image_a)
-        for w in (replace(ways, residual=torch.zeros_like(ways.residual)), ways)
-    ]
-    gain = F.avg_pool2d(errors[0] - errors[1], WINDOW, 1, WINDOW // 2, count_include_pad=False)
+def helped(rigid: Tensor, moved: Tensor) -> Tensor:
+    """(M, 1, H, W) bool: there the residual explains the image better than ego-motion alone; from
+    their photometric errors (M, 1, H, W).
+    """
+    gain = F.avg_pool2d(rigid - moved, WINDOW, 1, WINDOW // 2, count_include_pad=False)
     return gain > GAIN
 
 
@@ -40,11 +34,12 @@ def best_threshold(speeds: Tensor, moving: Tensor) -> float | None:
     return float(ordered[f1.argmax()]) if f1.max() > 0 else None
 
 
-def moving_speed(parts: Iterable[tuple[Ways, Tensor]]) -> float | None:
-    """Threshold in units of the training per second; parts: ways with their seconds (M,), > 0."""
+def moving_speed(parts: Iterable[tuple[Tensor, Tensor]]) -> float | None:
+    """Threshold in units of the training per second; parts: speeds and what `helped` says, both
+    (M, 1, H, W).
+    """
     speeds, moving = [], []
-    for ways, seconds in parts:
-        speed = ways.residual.norm(dim=1, keepdim=True) / seconds.view(-1, 1, 1, 1)
+    for speed, better in parts:
         speeds.append(speed.flatten()[::4].cpu())
-        moving.append(helped(ways).flatten()[::4].cpu())
+        moving.append(better.flatten()[::4].cpu())
     return best_threshold(torch.cat(speeds), torch.cat(moving)) if speeds else None
