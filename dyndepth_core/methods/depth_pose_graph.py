@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from dyndepth_core.geometry.alignment import align
 from dyndepth_core.geometry.se3 import invert_T, make_T
 from dyndepth_core.methods.base import InferenceGraph
 from dyndepth_core.networks.depth_net import DepthNet, disp_to_depth
@@ -34,7 +35,7 @@ class DepthPoseArchitecture(BaseModel):
     width: float = Field(1.0, gt=0, le=4)
     pose_encoder: Literal["efficientnet_lite0", "resnet18"] | None = None
     pose_downscale: int = Field(1, ge=1, le=4)
-    pose_matching: bool = False
+    pose_align: bool = False
     units: float = Field(1.0, gt=0)
 
     @model_validator(mode="after")
@@ -46,7 +47,7 @@ class DepthPoseArchitecture(BaseModel):
 
 class DepthPoseGraph(InferenceGraph):
     """depth = u f / f0 disp_to_depth(DepthNet(image)); T_src_tgt from PoseNet(previous, image), src
-    the previous image, its translation times u (`units`).
+    the previous image, refined by `align` where trained so, its translation times u (`units`).
 
     Keyword arguments: those of DepthPoseArchitecture; ValueError when they are none.
     """
@@ -63,9 +64,7 @@ class DepthPoseGraph(InferenceGraph):
         )  # fmt: skip
         self.depth_net = DepthNet(a.encoder, a.decoder_channels, (0,), a.width)
         self.pose_net = (
-            PoseNet(a.pose_encoder, a.width, a.pose_downscale, matching=a.pose_matching)
-            if a.pose_encoder
-            else None
+            PoseNet(a.pose_encoder, a.width, a.pose_downscale) if a.pose_encoder else None
         )
 
     def depth_only(self) -> DepthPoseGraph:
@@ -81,19 +80,17 @@ class DepthPoseGraph(InferenceGraph):
         """See InferenceGraph."""
         depth = disp_to_depth(self.depth_net(image)[0], self.min_depth, self.max_depth)
         units = self.architecture["units"]
-        depth = depth * (units * self.zoom(K)).view(-1, 1, 1, 1)
+        depth = depth * (K[:, 0, 0] / self.canonical_focal).view(-1, 1, 1, 1)
         motion = None
         if previous_image is not None and self.pose_net is not None:
             motion = self.motion(image, previous_image, K)
+            if self.architecture["pose_align"]:
+                motion = align(image, previous_image, depth, motion, K)
             motion = make_T(motion[:, :3, :3], units * motion[:, :3, 3])
-        return depth, None, motion, state
-
-    def zoom(self, K: Tensor) -> Tensor:
-        """f / f0 (B,)."""
-        return K[:, 0, 0] / self.canonical_focal
+        return units * depth, None, motion, state
 
     def motion(self, image: Tensor, previous_image: Tensor, K: Tensor) -> Tensor:
         """T_src_tgt (B, 4, 4), src the previous image, in units of the training."""
         # the earlier first, as in training
-        T_tgt_src, _ = self.pose_net(previous_image, image, self.zoom(K))
+        T_tgt_src, _ = self.pose_net(previous_image, image)
         return invert_T(T_tgt_src)

@@ -1,5 +1,5 @@
-"""Coarse optical flow by block matching, without anything to learn: what a motion network would
-need thousands of steps to find out by itself.
+"""Optical flow by block matching, without anything to learn: what a motion network would need
+thousands of steps to find out by itself.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-COLUMNS = 80  # of the grid; motion of an image is a matter of its width, not of its pixels
-REACH = 4  # grid cells, to each side: 5 % of the image's width
-WINDOW = 7  # cells that are compared together
-SHARPNESS = 20.0  # of the soft choice between displacements
+REACH = 4  # cells, to each side
+WINDOW = 5  # cells that are compared together
 CONTRAST = 1e-3  # variance of grey values below which a patch says nothing
+SHARPNESS = 20.0  # of the soft choice between displacements
 
 
 @dataclass
@@ -30,34 +29,32 @@ class Match:
 
 class BlockMatching(nn.Module):
     """Flow from the first to the second of two images: normalised cross-correlation c(d) of grey
-    patches for all displacements d within `reach` cells, flow = sum_d d p(d), p = softmax(20 c).
+    patches for all displacements d within REACH cells, flow = sum_d d p(d), p = softmax(20 c).
 
     A patch without texture, or with a repeated one, has no peak: p is flat, its largest value
-    small. window: cells that are compared together.
+    small.
     """
 
-    def __init__(self, reach: int = REACH, window: int = WINDOW) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.reach, self.window = reach, window
-        steps = torch.arange(-reach, reach + 1.0)
+        steps = torch.arange(-REACH, REACH + 1.0)
         dy, dx = torch.meshgrid(steps, steps, indexing="ij")
         self.register_buffer("steps", torch.stack((dx, dy)).flatten(1), persistent=False)
 
     @torch.no_grad()
-    def forward(self, first: Tensor, second: Tensor, factor: int | None = None) -> Match:
-        """Images (B, 3, H, W) in [0, 1]; factor: pixels per cell, None: about 80 columns."""
-        factor = max(1, round(first.shape[-1] / COLUMNS)) if factor is None else factor
+    def forward(self, first: Tensor, second: Tensor, factor: int = 1) -> Match:
+        """Images (B, 3, H, W) in [0, 1]; factor: pixels per cell."""
         with torch.autocast(first.device.type, enabled=False):
-            a, b = (_normalised(x.float(), factor) for x in (first, second))
+            a, b = (contrast_cells(x.float(), factor) for x in (first, second))
             height, width = a.shape[-2:]
-            around = F.pad(b, (self.reach,) * 4)
-            side = 2 * self.reach + 1
+            around = F.pad(b, (REACH,) * 4)
+            side = 2 * REACH + 1
             products = [
                 a * around[..., y : y + height, x : x + width]
                 for y in range(side)
                 for x in range(side)
             ]
-            correlation = _mean(torch.cat(products, 1), self.window)
+            correlation = box(torch.cat(products, 1), WINDOW)
             p = torch.softmax(SHARPNESS * correlation, 1)
             flow = torch.einsum("bdhw,cd->bchw", p, self.steps)
             still = correlation[:, side * side // 2, None]
@@ -65,12 +62,13 @@ class BlockMatching(nn.Module):
             return Match(flow, p.amax(1, keepdim=True), gain)
 
 
-def _normalised(image: Tensor, factor: int) -> Tensor:
-    """Grey cells (B, 1, h, w) without local mean and contrast."""
+def contrast_cells(image: Tensor, factor: int) -> Tensor:
+    """Grey cells (B, 1, H / factor, W / factor) without local mean and contrast."""
     grey = F.avg_pool2d(image.mean(1, keepdim=True), factor)
-    centred = grey - _mean(grey, 5)
-    return centred * (_mean(centred.square(), 5) + CONTRAST).rsqrt()
+    centred = grey - box(grey, 5)
+    return centred * (box(centred.square(), 5) + CONTRAST).rsqrt()
 
 
-def _mean(x: Tensor, size: int) -> Tensor:
+def box(x: Tensor, size: int) -> Tensor:
+    """Mean over size x size cells, of those inside the image."""
     return F.avg_pool2d(x, size, 1, size // 2, count_include_pad=False)

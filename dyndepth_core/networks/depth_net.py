@@ -28,10 +28,10 @@ class NetworkConfig(BaseModel):
         le=4,
         description="the pose network sees images this many times smaller (1, 2 or 4)",
     )
-    pose_matching: bool = Field(
-        False,
-        description="a head on coarse flow tells the pose network early what a turn looks like; "
-        "noisy where the road is straight",
+    pose_align: bool = Field(
+        True,
+        description="ego-motion: what the pose network says is refined until the predicted depth "
+        "explains the images best; false: the pose network alone, as published",
     )
     width: float = Field(1.0, gt=0, le=4, description="channel factor of ResNet encoders")
     decoder_channels: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dyndepth_core.geometry.alignment import align, grids
 from dyndepth_core.geometry.camera import resize_K
 from dyndepth_core.geometry.se3 import euler_to_matrix, invert_T, make_T
 from dyndepth_core.geometry.warp import inverse_warp
@@ -71,7 +72,7 @@ class MovedParts(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.matching = BlockMatching(reach=4, window=5)
+        self.matching = BlockMatching()
 
     @torch.no_grad()
     def forward(
@@ -126,10 +127,10 @@ class PublishedMotionNet(nn.Module):
         src_depth: Tensor,
         K: Tensor | None = None,
         past: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
         """Images (B, 3, H, W) in [0, 1], depths (B, 1, H, W) -> T_src_tgt (B, 4, 4), residual
-        (B, 3, H, W) in the src frame, for the pixels of tgt, in the units of the depth, and K
-        (B, 3, 3) in pixels or None.
+        (B, 3, H, W) in the src frame, for the pixels of tgt, in the units of the depth, K (B, 3, 3)
+        in pixels or None, and T_src_tgt before it was refined: here the same.
 
         R = Rx Ry Rz of the first three numbers in radians. K and past are not looked at.
         """
@@ -149,7 +150,7 @@ class PublishedMotionNet(nn.Module):
         vector = vector.flatten(1).float()
         T = make_T(euler_to_matrix(angle * vector[:, :3]), length * vector[:, 3:])
         K_pair = None if self.intrinsics is None else self.intrinsics(features[-1], size)
-        return T, length * field.float(), K_pair
+        return T, length * field.float(), K_pair, T
 
 
 class MotionNet(nn.Module):
@@ -157,9 +158,10 @@ class MotionNet(nn.Module):
     coarse to fine, as in the published network; ours, for trainings that are not a million steps.
 
     The pose network sees the pair in temporal order and the field is what moves forwards in time:
-    one direction to learn instead of two. The last two refinements see images and depths of tgt and
-    src and, with `matching`, MovedParts, without which a short training does not learn what optical
-    flow is. width: factor of the refinements' channels; the rest as in PublishedMotionNet.
+    one direction to learn instead of two. aligned: ego-motion is refined before
+    (geometry/alignment.py). The last two refinements see images and depths of tgt and src and, with
+    `matching`, MovedParts, without which a short training does not learn what optical flow is.
+    width: factor of the refinements' channels; the rest as in PublishedMotionNet.
     """
 
     def __init__(
@@ -171,9 +173,10 @@ class MotionNet(nn.Module):
         downscale: int = 1,
         intrinsics: bool = False,
         matching: bool = True,
+        aligned: bool = True,
     ) -> None:
         super().__init__()
-        self.takes_depth, self.downscale = depth, downscale
+        self.takes_depth, self.downscale, self.aligns = depth, downscale, aligned
         self.pose = PoseNet(encoder, encoder_width, downscale, intrinsics)
         self.moved = MovedParts() if matching else None
         inputs, more = 8 if depth else 6, MovedParts.CHANNELS if matching else 0
@@ -189,21 +192,24 @@ class MotionNet(nn.Module):
         src_depth: Tensor,
         K: Tensor,
         past: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
         """As PublishedMotionNet; K (B, 3, 3) of the images, where the network does not say it
         itself; past (B,) bool: src is the earlier image.
         """
         swap = past.view(-1, 1, 1, 1)
         first, second = torch.where(swap, src, tgt), torch.where(swap, tgt, src)
         T, K_pair, features = self.pose.motion(first, second)
-        T = torch.where(past.view(-1, 1, 1), invert_T(T), T)
+        T = says = torch.where(past.view(-1, 1, 1), invert_T(T), T)
+        K = K if K_pair is None else K_pair
+        if self.aligns:
+            T = align(tgt, src, tgt_depth.detach(), T.detach(), K.detach(), grids(self.training))
         given = smaller((tgt, src), (tgt_depth, src_depth), self.downscale, self.takes_depth)
         seen = [*features[::-1], given]
         sign = 1.0 - 2.0 * swap.to(tgt.dtype)
         if self.moved is not None:
             small = F.avg_pool2d(tgt_depth, self.downscale) if self.downscale > 1 else tgt_depth
-            K = resize_K(K if K_pair is None else K_pair, *(1 / self.downscale,) * 2)
-            found = self.moved(given[:, :3], given[:, 3:6], small, T, K, sign)
+            small_K = resize_K(K, 1 / self.downscale, 1 / self.downscale)
+            found = self.moved(given[:, :3], given[:, 3:6], small, T, small_K, sign)
             for i, maps in enumerate(found, 1):
                 seen[-i] = torch.cat((seen[-i], maps), 1)
         field = tgt.new_zeros(len(tgt), 3, 1, 1)
@@ -211,7 +217,7 @@ class MotionNet(nn.Module):
             field = refine(field, f)
         if self.downscale > 1:
             field = F.interpolate(field, tgt.shape[-2:], mode="bilinear", align_corners=True)
-        return T, TRANSLATION_SCALE * sign * field.float(), K_pair
+        return T, TRANSLATION_SCALE * sign * field.float(), K_pair, says
 
 
 def smaller(images: Sequence[Tensor], depths: Sequence[Tensor], by: int, depth: bool) -> Tensor:

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dyndepth_core.geometry.se3 import exp_so3, make_T
-from dyndepth_core.networks.block_matching import BlockMatching
 from dyndepth_core.networks.encoders import Encoder
 
 # Paper: 0.01 for both. A unit of the head is about the motion of street video at the depth training
@@ -21,10 +20,8 @@ class PoseNet(nn.Module):
     """Encoder of both images -> 1x1 squeeze -> 3x3, 3x3 (256, ELU) -> 1x1 to 6 -> spatial mean ->
     scaled.
 
-    matching: rotation is the sum of that and of what a small head reads from block matching. The
-    published network, without it, takes thousands of steps to learn that images shift when a camera
-    turns; with it turns are seen after hundreds, but rotations on straight roads get noisier.
-    Translations stay with the encoder: from so coarse a flow their length is noise.
+    Alone it takes tens of thousands of steps to learn that images shift when a camera turns:
+    geometry/alignment.py sees it.
     """
 
     def __init__(
@@ -33,7 +30,6 @@ class PoseNet(nn.Module):
         width: float = 1.0,
         downscale: int = 1,
         intrinsics: bool = False,
-        matching: bool = False,
     ) -> None:
         super().__init__()
         self.downscale = downscale  # motion needs less resolution than depth: 2 costs a quarter
@@ -46,40 +42,26 @@ class PoseNet(nn.Module):
         nn.init.normal_(self.head.weight, std=1e-2)
         nn.init.zeros_(self.head.bias)
         self.intrinsics = PairIntrinsics(256) if intrinsics else None
-        self.turn = TurnHead() if matching else None
 
-    def forward(
-        self, first: Tensor, second: Tensor, zoom: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor | None]:
         """Images (B, 3, H, W) of an earlier and a later time -> (T_second_first (B, 4, 4), K (B, 3,
         3) in pixels or None).
-
-        zoom (B,): see `at_camera`; None: the canonical camera.
         """
-        T, K, _ = self.motion(first, second, zoom)
+        T, K, _ = self.motion(first, second)
         return T, K
 
-    def motion(
-        self, first: Tensor, second: Tensor, zoom: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+    def motion(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         """As forward, and the feature maps of the encoder."""
-        pair = self._pair(first, second)
-        maps = self.encoder(pair)
+        maps = self.encoder(self._pair(first, second))
         x = self._squeezed(maps)
-        vector = self._vector(x, pair, zoom)
+        vector = self._vector(x)
         T = make_T(exp_so3(vector[:, :3]), vector[:, 3:])
         K = None if self.intrinsics is None else self.intrinsics(x, first.shape[-2:])
         return T, K, maps
 
-    def vector(self, first: Tensor, second: Tensor, zoom: Tensor | None = None) -> Tensor:
+    def vector(self, first: Tensor, second: Tensor) -> Tensor:
         """As forward -> (B, 6): axis times angle in radians, then translation."""
-        pair = self._pair(first, second)
-        return self._vector(self._squeezed(self.encoder(pair)), pair, zoom)
-
-    def turning(self, first: Tensor, second: Tensor) -> Tensor:
-        """What block matching alone says: axis times angle (B, 3) of the canonical camera."""
-        pair = self._pair(first, second)
-        return ROTATION_SCALE * self.turn(*pair.chunk(2, 1)).float()
+        return self._vector(self._squeezed(self.encoder(self._pair(first, second))))
 
     def _pair(self, first: Tensor, second: Tensor) -> Tensor:
         pair = torch.cat((first, second), 1)
@@ -92,47 +74,9 @@ class PoseNet(nn.Module):
             x = F.elu(layer(x))
         return x
 
-    def _vector(self, x: Tensor, pair: Tensor, zoom: Tensor | None) -> Tensor:
+    def _vector(self, x: Tensor) -> Tensor:
         scale = x.new_tensor([ROTATION_SCALE] * 3 + [TRANSLATION_SCALE] * 3, dtype=torch.float32)
-        vector = self.head(x).float().mean((2, 3))
-        if self.turn is not None:
-            turn = self.turn(*pair.chunk(2, 1)).float()
-            vector = vector + F.pad(turn if zoom is None else at_camera(turn, zoom), (0, 3))
-        return scale * vector
-
-
-class TurnHead(nn.Module):
-    """Block matching -> two 3x3 convolutions of stride 2 -> 1x1 to 3 -> spatial mean: rotation in
-    units of ROTATION_SCALE, next to none to begin with.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.matching = BlockMatching()
-        self.conv1 = nn.Conv2d(3, 32, 3, 2, 1)
-        self.conv2 = nn.Conv2d(32, 96, 3, 2, 1)
-        self.head = nn.Conv2d(96, 3, 1)
-        nn.init.normal_(self.head.weight, std=1e-2)
-        nn.init.zeros_(self.head.bias)
-
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] -> (B, 3)."""
-        match = self.matching(first, second)
-        given = torch.cat((match.weight * match.flow, match.weight), 1)
-        x = F.relu(self.conv2(F.relu(self.conv1(given))))
-        return self.head(x).mean((2, 3))
-
-
-def at_camera(rotation: Tensor, zoom: Tensor) -> Tensor:
-    """Rotation (B, 3), axis times angle, of the camera of focal length f = zoom f0 that shows the
-    images the canonical camera f0 would show with `rotation`; zoom (B,).
-
-    Block matching sees how far the image shifts, by f r under rotation r about x or y. Only its
-    rotations are treated so: an encoder, long before it sees motion, says the mean of all motions,
-    and that of vehicles is the same whatever the camera is.
-    """
-    one = torch.ones_like(zoom)
-    return rotation * torch.stack((1 / zoom, 1 / zoom, one), 1)
+        return scale * self.head(x).float().mean((2, 3))
 
 
 class PairIntrinsics(nn.Module):

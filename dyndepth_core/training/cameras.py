@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..data.calibration import Calibration
 from ..data.sample import SampleSource
+from ..geometry.se3 import rotation_vector
 from ..methods.base import Objective
 from .checkpoint import write_json
 from .source import validation_batches
@@ -79,7 +80,7 @@ def learned_cameras(
     for batch in validation_batches(source, BATCHES * len(source.names), source.names):
         found = objective.predict(batch, 1.0)
         for video, T, K in zip(batch.video.tolist(), found.T_src_tgt, found.K, strict=True):
-            rotations.setdefault(video, []).append(axes(T[:, :3, :3]))
+            rotations.setdefault(video, []).append(rotation_vector(T[:, :3, :3]))
             cameras[video] = K
     out = {}
     for video, K in sorted(cameras.items()):
@@ -90,14 +91,6 @@ def learned_cameras(
         calib = Calibration.from_K(stored, *size, source="learned from the video itself")
         out[recording.name] = calib, Tolerance.of(K, source.config.size, pitch, yaw)
     return out
-
-
-def axes(R: Tensor) -> Tensor:
-    """Rotations (N, 3, 3) of less than half a turn as axis times angle (N, 3), radians."""
-    skew = (R - R.mT)[:, [2, 0, 1], [1, 2, 0]]
-    sine = skew.norm(dim=1, keepdim=True) / 2
-    cosine = ((R.diagonal(dim1=1, dim2=2).sum(1, keepdim=True) - 1) / 2).clamp(-1, 1)
-    return skew / (2 * sine.clamp(min=1e-12)) * torch.atan2(sine, cosine)
 
 
 def report_cameras(objective: Objective, source: SampleSource, run: Path) -> None:

@@ -156,8 +156,8 @@ def make_objective(
     graph, meta = load_model(start)
     # its weights predict depth at its own focal length
     focal = config.network.canonical_focal or meta.canonical_focal
-    given = graph.state_dict()
     objective = _initial(config, source, focal, pretrained=False)
+    given = objective.adopt(graph.state_dict())
     if config.network.pretrained and any(
         ".encoder." in k and k not in given for k in objective.state_dict()
     ):  # a depth-only model: ImageNet is the better start of its pose network

@@ -9,8 +9,8 @@ from training_helpers import TINY, make_recording
 
 from dyndepth_core.config import load
 from dyndepth_core.data.calibration import Calibration
-from dyndepth_core.geometry.se3 import exp_so3
-from dyndepth_core.training.cameras import RESOLVED, Tolerance, axes
+from dyndepth_core.geometry.se3 import exp_so3, rotation_vector
+from dyndepth_core.training.cameras import RESOLVED, Tolerance
 from dyndepth_core.training.run import train_run
 
 SIZE, F = (96, 320), 200.0
@@ -55,7 +55,7 @@ def test_without_rotation_nothing_is_determined_and_with_much_of_it_everything()
 
 def test_axes_of_rotations():
     angles = torch.tensor([[0.3, -0.2, 0.1], [0.0, 0.0, 0.0], [1e-6, 0, 0], [0, 2.0, 0]])
-    torch.testing.assert_close(axes(exp_so3(angles)), angles, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(rotation_vector(exp_so3(angles)), angles, atol=1e-6, rtol=1e-4)
 
 
 def test_a_training_leaves_the_cameras_it_learned(tmp_path, caplog):

@@ -36,7 +36,7 @@ class Watch(torch.nn.Module):
 
     intrinsics = None
 
-    def forward(self, first, second, zoom):
+    def forward(self, first, second):
         self.first, self.second = first, second
         T = torch.eye(4).repeat(len(first), 1, 1)
         T[:, 0, 3] = (second - first).mean((1, 2, 3))

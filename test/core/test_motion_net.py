@@ -70,7 +70,7 @@ def given(seed=0):
 def test_the_published_motion_starts_small_and_its_scale_stays_positive():
     torch.manual_seed(0)
     net = PublishedMotionNet(0.125)
-    T, residual, K = net(*given())
+    T, residual, K, _ = net(*given())
     assert K is None and residual.shape == (2, 3, 64, 96)
     assert residual.abs().max() < 0.05 and T[:, :3, 3].abs().max() < 0.05
     with torch.no_grad():
@@ -91,7 +91,7 @@ def test_motion_network_variants(kind, options, depth):
         net = MotionNet("resnet18", 0.125, 0.25, depth, matching=kind == "matching", **options)
     K = camera(60.0, (64, 96), batch=2).float()
     tgt, src, a, b = given()
-    T, residual, K_pair = net.eval()(tgt, src, a, b, K, PAST)
+    T, residual, K_pair, _ = net.eval()(tgt, src, a, b, K, PAST)
     assert T.shape == (2, 4, 4) and residual.shape == (2, 3, 64, 96)
     assert (K_pair is None) == ("intrinsics" not in options)
     other = net(tgt, src, 2 * a, b, K, PAST)[1]
@@ -103,7 +103,7 @@ def test_time_runs_forwards_for_the_motion_network():
     time moves backwards towards an earlier source.
     """
     torch.manual_seed(0)
-    net = MotionNet("resnet18", 0.125, matching=True).eval()
+    net = MotionNet("resnet18", 0.125, matching=True, aligned=False).eval()
     tgt, src, a, b = given()
     K, past = camera(60.0, (64, 96), batch=2).float(), torch.ones(2, dtype=torch.bool)
     T = net(tgt, src, a, b, K, past)[0]

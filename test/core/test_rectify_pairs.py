@@ -55,18 +55,13 @@ def test_a_source_turned_back_is_the_target():
 
 def test_the_earlier_image_goes_first_whichever_is_the_target():
     torch.manual_seed(0)
-    net = RectifyNet("resnet18", FOCAL, 0.125).eval()
+    net = RectifyNet("resnet18", 0.125).eval()
     torch.nn.init.normal_(net.net.head.weight, std=0.3)
     tgt, src = torch.rand(2, 3, 3, 64, 96).unbind(0)
     past = torch.tensor([True, False, True])
-    K = camera(FOCAL, batch=3).float()
-    rotation = net(tgt, src, past, K)
+    rotation = net(tgt, src, past)
     assert rotation.abs().min() > 1e-5
-    torch.testing.assert_close(net(src, tgt, ~past, K), -rotation)
-    K[:, :2, :2] *= 2  # the same shift at twice the focal length is half the angle
-    longer = net(tgt, src, past, K)
-    torch.testing.assert_close(longer[:, :2], rotation[:, :2] / 2)
-    torch.testing.assert_close(longer[:, 2], rotation[:, 2])
+    torch.testing.assert_close(net(src, tgt, ~past), -rotation)
 
 
 class Known(torch.nn.Module):
@@ -76,7 +71,7 @@ class Known(torch.nn.Module):
         super().__init__()
         self.answers, self.asked = list(answers), []
 
-    def forward(self, tgt, src, past, K):
+    def forward(self, tgt, src, past):
         self.asked.append((tgt, src))
         return self.answers.pop(0)
 
@@ -113,7 +108,7 @@ def test_a_known_rotation_is_to_be_found_again():
 def test_the_network_learns_rotations_from_images_it_turns_itself():
     """Who always says "none" stays at the mean of what is drawn, 0.025."""
     torch.manual_seed(0)
-    net = RectifyNet("resnet18", FOCAL, 0.25, matching=True).train()
+    net = RectifyNet("resnet18", 0.25).train()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     poses = [pose(x=0.3 * i, y=0.1 * (i % 3), yaw=0.1 * (i % 4)) for i in range(16)]
     images = torch.cat([render(T, camera(FOCAL))[0] for T in poses]).float()
@@ -128,7 +123,7 @@ def test_the_network_learns_rotations_from_images_it_turns_itself():
         loss.backward()
         optimizer.step()
         errors.append(loss.item())
-    assert sum(errors[:10]) / 10 > 0.022 and sum(errors[-10:]) / 10 < 0.012
+    assert sum(errors[:10]) / 10 > 0.022 and sum(errors[-10:]) / 10 < 0.019
 
 
 def walk(count=6):

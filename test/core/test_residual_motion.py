@@ -262,6 +262,15 @@ def test_the_graph_says_what_the_training_said_and_runs_depth_once(recording, ne
     torch.testing.assert_close(rebuilt.eval()(image, before, sample.K)[1], residual)
 
 
+def test_a_model_of_monodepth_is_a_start():
+    mono = get_method("monodepth").objective_class(tiny_config(), ["drive"], FOCAL)
+    objective = make()
+    weights = objective.adopt(mono.inference_graph().state_dict())
+    own = objective.state_dict()
+    assert {k: v.shape for k, v in weights.items()} == {k: own[k].shape for k in weights}
+    assert any(k.startswith("motion_net.pose.") for k in weights)
+
+
 def test_settings_of_the_paper_and_bad_ones():
     config = load(method="residual_motion")
     o = config.objective

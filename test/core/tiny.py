@@ -24,6 +24,7 @@ def tiny_config(data=None, network=None, **objective):
     small = {
         "encoder": "resnet18", "pose_encoder": "resnet18", "width": 0.125, "pretrained": False,
         "decoder_channels": (8, 8, 8, 16, 16), "min_depth": 2.0, "max_depth": 20.0,
+        "pose_align": False,
     }  # fmt: skip
     return SimpleNamespace(
         data=DataConfig(**{**plain, **(data or {})}),

@@ -73,7 +73,7 @@ class ResidualMotionGraph(InferenceGraph):
             return units * depth, None, None, depth
         before = self._depth(previous_image, K) if state is None else state
         past = depth.new_ones(len(depth), dtype=torch.bool)
-        T, residual, _ = self.motion_net(image, previous_image, depth, before, K, past)
+        T, residual, _, _ = self.motion_net(image, previous_image, depth, before, K, past)
         if self.architecture["motion_automask"]:
             residual = automask_residual(residual)
         T = make_T(T[:, :3, :3], units * T[:, :3, 3])
@@ -98,5 +98,5 @@ def make_motion_net(
         return PublishedMotionNet(n.motion_width, n.motion_depth, n.pose_downscale, intrinsics)
     return MotionNet(
         encoder, n.width, n.motion_width, n.motion_depth, n.pose_downscale, intrinsics,
-        n.motion_matching,
+        n.motion_matching, n.pose_align,
     )  # fmt: skip

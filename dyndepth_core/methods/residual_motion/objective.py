@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from dyndepth_core.data.sample import Sample
 from dyndepth_core.losses.motion import group_smoothness, half_norm_sparsity, normalise_residual
 from dyndepth_core.losses.photometric import SSIM_WEIGHT
 from dyndepth_core.methods.base import SPEED_THRESHOLD, LossTerms, Predictions
-from dyndepth_core.methods.depth_pose import DepthPoseObjective, copy_weights
+from dyndepth_core.methods.depth_pose import DepthPoseObjective, copy_weights, motion_error
 from dyndepth_core.methods.residual_motion.best_source import best_source_losses
 from dyndepth_core.methods.residual_motion.config import ResidualMotionConfig
 from dyndepth_core.methods.residual_motion.graph import ResidualMotionGraph, make_motion_net
@@ -75,6 +76,10 @@ class ResidualMotionObjective(DepthPoseObjective):
             "motion_automask": self.config.both_ways and self.config.motion_automask,
         }
 
+    def adopt(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The pose network of other methods is part of the motion network."""
+        return {re.sub(r"^pose_net\.", "motion_net.pose.", name): w for name, w in weights.items()}
+
     def predict(self, sample: Sample, progress: float = 1.0) -> ResidualPredictions:
         """One forward pass of each network, for both ways where they are wanted."""
         config, shape = self.config, sample.dt.shape
@@ -101,14 +106,20 @@ class ResidualMotionObjective(DepthPoseObjective):
         if config.both_ways:
             back = [src, tgt, src_depth, tgt_depth, given[4], ~given[5]]
             given = [torch.cat(pair) for pair in zip(given, back, strict=True)]
-        T, residual, K_pair = self.motion_net(*given)
+        T, residual, K_pair, says = self.motion_net(*given)
         if K_pair is not None:  # the mean over the pairs
             K, _ = self.cameras_and_scales(sample, K_pair.unflatten(0, (-1, *shape)).mean((0, 2)))
         if config.both_ways and config.motion_automask:
             residual = automask_residual(residual, config.automask_over_batch)
         residual = residual * config.residual_share(progress)
         T_src_tgt = T[: batch * sources].unflatten(0, shape)
-        return ResidualPredictions({}, T_src_tgt, K, scale, given[2], T, residual)
+        refined = self.network.pose_align and self.network.motion_net == "pose"
+        return ResidualPredictions(
+            {}, T_src_tgt, K, scale, given[2], T, residual,
+            own={"pose": motion_error(says.float(), T), "scale": self.scale_drift(given[2])}
+            if refined
+            else {},
+        )  # fmt: skip
 
     def _depths(self, images: Tensor, progress: float) -> Tensor:
         """Depth (N, 1, H, W) at the canonical focal length."""
@@ -136,6 +147,7 @@ class ResidualMotionObjective(DepthPoseObjective):
                     progress, self.training,
                 )  # fmt: skip
             terms = dict(found.terms)
+            terms |= self.own_terms(p)
             if config.residual_share(progress) > 0:
                 ego = T[:, :3, 3, None, None]
                 Q = normalise_residual(

@@ -31,7 +31,7 @@ class SCDepthGraph(DepthPoseGraph):
         super().__init__(**architecture)
         a = self.architecture
         self.rectify_net = (
-            RectifyNet(a["pose_encoder"], self.canonical_focal, a["width"], a["pose_matching"])
+            RectifyNet(a["pose_encoder"], a["width"])
             if a["rectify"] and a["pose_encoder"]
             else None
         )
@@ -41,7 +41,7 @@ class SCDepthGraph(DepthPoseGraph):
         if self.rectify_net is None:
             return super().motion(image, previous_image, K)
         past = torch.ones(len(image), dtype=torch.bool, device=image.device)
-        rotation = self.rectify_net(image, previous_image, past, K)
+        rotation = self.rectify_net(image, previous_image, past)
         turned, _ = rotate(previous_image, rotation, K)
-        T_tgt_rect, _ = self.pose_net(turned, image, self.zoom(K))
+        T_tgt_rect, _ = self.pose_net(turned, image)
         return make_T(exp_so3(rotation), torch.zeros_like(rotation)) @ invert_T(T_tgt_rect)

@@ -90,9 +90,7 @@ class SCDepthObjective(DepthPoseObjective):
                     "objective.rectify turns images before the network that would learn intrinsics "
                     "per pair sees them: use data.intrinsics given or video"
                 )
-            self.rectify_net = RectifyNet(
-                network.pose_encoder, self.canonical_focal, network.width, network.pose_matching
-            )
+            self.rectify_net = RectifyNet(network.pose_encoder, network.width)
             self.lr_factors["rectify_net"] = self.config.pose_lr_factor
             if network.pretrained:
                 self.rectify_net.net.encoder.load_imagenet(network.weights)
@@ -104,7 +102,7 @@ class SCDepthObjective(DepthPoseObjective):
     def predict(self, sample: Sample, progress: float = 1.0) -> SCPredictions:
         """Depth of tgt and of every source in one forward pass, motions, intrinsics."""
         shape = batch, sources = sample.dt.shape
-        rectified = None
+        rectified, given = None, sample
         if self.rectify_net is not None:
             rectified = rectify(self.rectify_net, *self._flat(sample))
             sample = replace(sample, src_net=rectified.src_net.unflatten(0, shape))
@@ -119,8 +117,9 @@ class SCDepthObjective(DepthPoseObjective):
         T_src_tgt, K, scale = self.motions(sample)
         if rectified is not None:
             T_src_tgt = rectified.T_src_rect.unflatten(0, shape) @ T_src_tgt
+        T_src_tgt, own = self.aligned(given, self.depth(tgt_disp, scale), T_src_tgt, K)
         src_disps = src_disp.unflatten(0, shape)
-        return SCPredictions({0: tgt_disp}, T_src_tgt, K, scale, src_disps, rectified)
+        return SCPredictions({0: tgt_disp}, T_src_tgt, K, scale, src_disps, rectified, own=own)
 
     def _flat(self, sample: Sample) -> tuple[Tensor, ...]:
         """tgt, src, src_net, K and whether src is the earlier one, of every pair (N = B S, ...)."""
@@ -156,7 +155,7 @@ class SCDepthObjective(DepthPoseObjective):
                 smaller = [pairs.smaller(level) for level in range(1, config.pyramid)]
                 errors = [self._compare(p, sample).mean_error() for p in smaller]
                 terms["pyramid"] = coarse * torch.stack(errors).mean()
-            terms |= self.turning_terms(sample, progress)
+            terms |= self.own_terms(predictions)
         maps = {
             "depth": depth, "error": found.error, "automask": found.valid, "warped": found.warped,
             "consistency": self_discovered_mask(found.inconsistency),

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from dyndepth_core.geometry.se3 import exp_so3, make_T
 from dyndepth_core.geometry.warp import rotate
-from dyndepth_core.methods.turning import draw
 from dyndepth_core.networks.pose_net import PoseNet
 
 MARGIN = 0.05  # rad
 KNOWN_RANGE = (0.02, 0.1)  # rad; rotations in it are worth to learn from, others are drawn
 DRAWN = 0.05  # rad
+TABLE = 4096
 
 
 class RectifyNet(nn.Module):
@@ -26,23 +26,15 @@ class RectifyNet(nn.Module):
     radians, of R_src_tgt; past (N,) bool: src is the earlier one.
     """
 
-    def __init__(
-        self,
-        encoder: str,
-        canonical_focal: float,
-        width: float = 1.0,
-        matching: bool = False,
-    ) -> None:
+    def __init__(self, encoder: str, width: float = 1.0) -> None:
         super().__init__()
-        self.canonical_focal = canonical_focal
-        self.net = PoseNet(encoder, width, downscale=2, matching=matching)
+        self.net = PoseNet(encoder, width, downscale=2)
 
-    def forward(self, tgt: Tensor, src: Tensor, past: Tensor, K: Tensor) -> Tensor:
-        """See the class; K (N, 3, 3) in pixels."""
+    def forward(self, tgt: Tensor, src: Tensor, past: Tensor) -> Tensor:
+        """See the class."""
         swap = past.view(-1, 1, 1, 1)
         first, second = torch.where(swap, src, tgt), torch.where(swap, tgt, src)
-        zoom = K[:, 0, 0].detach() / self.canonical_focal
-        rotation = self.net.vector(first, second, zoom)[:, :3]
+        rotation = self.net.vector(first, second)[:, :3]
         return torch.where(past.view(-1, 1), -rotation, rotation)
 
 
@@ -74,15 +66,17 @@ def rectify(
     The photometric loss teaches the rotation through `src`; the copy for the networks carries no
     gradient, which through two encoders would cost more than the rest of the step.
     """
-    rotation = net(tgt, src_net, past, K)
+    rotation = net(tgt, src_net, past)
     turned, seen = rotate(src, rotation, K)
     for_nets, _ = rotate(src_net, rotation.detach(), K)
     return Rectified(rotation, turned, for_nets, seen)
 
 
 def draw_rotations(pairs: Tensor) -> Tensor:
-    """Random rotations (N, 3) in [-0.05, 0.05] rad for pairs with the numbers (N,); see draw."""
-    return DRAWN * draw(pairs)
+    """Random rotations (N, 3) in [-0.05, 0.05] rad for pairs with the numbers (N,): with the same
+    seed those of a pair are the same, whichever process has it.
+    """
+    return DRAWN * (2 * torch.rand((TABLE, 3), device=pairs.device)[pairs % TABLE] - 1)
 
 
 def rotation_losses(
@@ -104,10 +98,10 @@ def rotation_losses(
     """
     rot1 = rectified.rotation
     size = rot1.abs().mean(1)
-    left = net(tgt, rectified.src_net, past, K).abs().mean(1)
+    left = net(tgt, rectified.src_net, past).abs().mean(1)
     triplet = (left - size + size.detach().clamp(max=MARGIN)).clamp(min=0).mean()
     worth = (size > KNOWN_RANGE[0]) & (size < KNOWN_RANGE[1])
     known = torch.where(worth[:, None], rot1, drawn).detach()
     turned, _ = rotate(src, known, K)
-    found = net(turned, src, torch.zeros_like(past), K)
+    found = net(turned, src, torch.zeros_like(past))
     return {"triplet": triplet, "known": (found - known).abs().mean()}
