@@ -16,7 +16,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..data.recording import Recording, open_recordings
-from ..data.sample import DataConfig, Sample, SampleSource
+from ..data.sample import Sample, SampleSource
+from ..data.settings import DataConfig
 
 log = logging.getLogger(__name__)
 HELD_OUT = (

@@ -11,7 +11,8 @@ from tiny import blank
 
 from dyndepth_core.data.calibration import Calibration
 from dyndepth_core.data.recording import Recording
-from dyndepth_core.data.sample import DataConfig, SampleSource
+from dyndepth_core.data.sample import SampleSource
+from dyndepth_core.data.settings import DataConfig
 from dyndepth_core.data.writer import RecordingWriter
 from dyndepth_core.geometry.camera import distort, flip_K
 from dyndepth_core.geometry.se3 import invert_T

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from dyndepth_core.data.sample import DataConfig
+from dyndepth_core.data.settings import DataConfig
 from dyndepth_core.methods.depth_pose import StartConfig
 from dyndepth_core.networks.depth_net import NetworkConfig
 
