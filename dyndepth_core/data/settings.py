@@ -36,6 +36,24 @@ class DataConfig(BaseModel):
         description="memory for decoded, resized frames, of all data workers together (MB)",
     )
 
+    base_to_camera: tuple[float, float, float, float, float, float] | None = Field(
+        None,
+        description="camera in the vehicle: x y z roll pitch yaw (metres, radians; x forward, y "
+        "left, z up); without it, turns tell no metres",
+    )
+    odometry_offset: float = Field(
+        0.0, ge=-5, le=5, description="seconds by which odometry lags behind the images"
+    )
+    camera_height: float | None = Field(
+        None, gt=0, le=100, description="height of the camera above the ground (metres)"
+    )
+
+    @field_validator("base_to_camera", mode="before")
+    @classmethod
+    def _as_at_launch(cls, value: object) -> object:
+        """Also takes the text that the launch file takes."""
+        return value.replace(",", " ").split() if isinstance(value, str) else value
+
     @field_validator("size")
     @classmethod
     def _size(cls, size: tuple[int, int]) -> tuple[int, int]:

@@ -7,20 +7,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from dyndepth_core.data.sample import Sample
 from dyndepth_core.geometry.se3 import invert_T
-from dyndepth_core.methods.base import Objective
+from dyndepth_core.methods.base import Objective, Predictions
 from dyndepth_core.methods.depth_pose_graph import DepthPoseGraph
+from dyndepth_core.methods.metric import MetricConfig, MetricScale, metric_source
 from dyndepth_core.methods.turning import draw_turns, turning_loss
 from dyndepth_core.networks.depth_net import DepthNet, disp_to_depth
 from dyndepth_core.networks.pose_net import PoseNet, VideoIntrinsics
 
 
-class StartConfig(BaseModel):
-    """How a training of these methods starts, and how fast its parts learn."""
+class StartConfig(MetricConfig):
+    """How a training of these methods starts, how fast its parts learn, whence its metres."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     pyramid: int = Field(
@@ -85,6 +86,9 @@ class DepthPoseObjective(Objective):
         self.intrinsics = (
             VideoIntrinsics(len(videos), config.data.size) if intrinsics == "video" else None
         )
+        self.metric = MetricScale(config) if metric_source(config) else None
+        if self.metric is not None:  # set before the training begins, and resumed with it
+            self.register_buffer("units", torch.ones(()))
 
     def make_networks(self, scales: tuple[int, ...], intrinsics: bool) -> None:
         """Set the networks; intrinsics: the one of motion also says those of each pair."""
@@ -141,6 +145,24 @@ class DepthPoseObjective(Objective):
         turns = draw_turns(sample.index)
         loss = turning_loss(self.pose_net, sample.tgt_net, turns, K.detach().float(), zoom)
         return {"turning": config.turning * loss}
+
+    def metric_terms(
+        self,
+        sample: Sample,
+        predictions: Predictions,
+        T: Tensor | None = None,
+        depth: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Losses that make the model metric (metric.py); T (..., B, S, 4, 4) and depth of tgt
+        (B, 1, H, W) where a method has others than T_src_tgt and what disps say.
+        """
+        if self.metric is None:
+            return {}
+        if depth is None:
+            disp = predictions.disps[min(predictions.disps)]
+            depth = self.depth(disp, predictions.depth_scale)
+        T = predictions.T_src_tgt if T is None else T
+        return self.metric.terms(self.units, sample, T, depth, predictions.K)
 
     def cameras_and_scales(self, sample: Sample, K_pair: Tensor | None) -> tuple[Tensor, Tensor]:
         """K (B, 3, 3) and depth_scale (B,): see Predictions. K_pair: of networks that learn it."""

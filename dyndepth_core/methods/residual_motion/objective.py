@@ -153,6 +153,9 @@ class ResidualMotionObjective(DepthPoseObjective):
                         [self._smaller(ways, level, moves) for level in range(1, config.pyramid)]
                     ).mean()
                 )
+            both_ways = predictions.T.unflatten(0, (2, *sample.dt.shape))
+            depth = predictions.depth[: sample.dt.numel() : sources]
+            terms |= self.metric_terms(sample, predictions, both_ways, depth)
         last = slice(sources - 1, sample.dt.numel(), sources)
         maps = {
             "depth": ways.depth_a[last], "error": seen.rgb[last], "warped": seen.warped[last],

@@ -157,6 +157,7 @@ class SCDepthObjective(DepthPoseObjective):
                 errors = [self._compare(p, sample).mean_error() for p in smaller]
                 terms["pyramid"] = coarse * torch.stack(errors).mean()
             terms |= self.turning_terms(sample, progress)
+            terms |= self.metric_terms(sample, predictions)
         maps = {
             "depth": depth, "error": found.error, "automask": found.valid, "warped": found.warped,
             "consistency": self_discovered_mask(found.inconsistency),
