@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dyndepth_core.geometry.camera import rays
+from dyndepth_core.geometry.camera import backproject
 from dyndepth_core.losses.photometric import masked_mean
 
 # Where the road is, in shares of the image's height and width; on a car, left and right of it are
 # kerbs and cars, above it whatever drives ahead.
 ROAD_TOP, ROAD_LEFT, ROAD_RIGHT = 0.65, 0.25, 0.75
-ROUNDS = 4  # of reweighting
-OFF_PLANE = 0.1  # inverse depth off the plane by this share of it has half the weight
-MIN_SHARE = 0.5  # of those pixels that must lie within it for a ground to be believed
+ROUNDS = 6  # of reweighting
+OFF_PLANE = 0.05  # off the plane by this share of its distance a pixel has a quarter of the weight
+MIN_SHARE = 0.5  # of those pixels; on fewer no ground is believed
 MIN_UPRIGHT = 0.87  # cosine of about 30 degrees: the ground's normal against the image's y axis
 
 
@@ -53,25 +53,30 @@ def camera_height(depth: Tensor, K: Tensor) -> Tensor:
     """Height (B,) of the camera above the ground in the unit of depth (B, 1, H, W), NaN where no
     ground is seen; K (B, 3, 3) in pixels.
 
-    On a plane n X = h inverse depth is linear in the ray, 1 / z = n ray / h: m = n / h by least
-    squares in the lower middle of the image, each pixel weighted 1 / (1 + (off / OFF_PLANE)^2) by
-    its distance from the plane of the round before (Cauchy; iteratively reweighted), height =
-    1 / |m|. No ground: less than MIN_SHARE of the pixels lie on the plane, or it does not face up.
+    The plane m X = 1 through the points X of the lower middle of the image, by least squares;
+    height = 1 / |m|. What stands on the ground has m X < 1, so a pixel that lies off the plane of
+    the round before by off = m X - 1 has the weight 1 / (1 + (off / OFF_PLANE)^2)^2 (Geman and
+    McClure 1987, iteratively reweighted), times one that grows with the square of its row from 0 at
+    the top: if there is road anywhere, then at the bottom. No ground: fewer than MIN_SHARE of the
+    pixels lie within twice OFF_PLANE, or the plane does not face up.
     """
     height, width = depth.shape[-2:]
-    rows = slice(int(ROAD_TOP * height), height)
+    top = int(ROAD_TOP * height)
     columns = slice(int(ROAD_LEFT * width), int(ROAD_RIGHT * width))
-    ray = rays(K, height, width)[..., rows, columns].flatten(2).mT.double()
-    inverse = 1 / depth[:, 0, rows, columns].flatten(1).double().clamp(min=1e-6)
-    weight = torch.ones_like(inverse)
+    points = backproject(depth, K)[..., top:, columns].double()
+    low = torch.linspace(0, 1, height - top, dtype=torch.float64, device=depth.device).square()
+    low = low[:, None].expand(points.shape[2:]).flatten()
+    points = points.flatten(2).mT
+    weight = low.expand(len(points), -1)
     for _ in range(ROUNDS):
-        weighted = ray.mT * weight[:, None]
-        normal = weighted @ ray + 1e-9 * torch.eye(3).to(ray)
-        m = torch.linalg.solve(normal, (weighted * inverse[:, None]).sum(-1))
-        off = ((ray @ m[..., None])[..., 0] / inverse - 1) / OFF_PLANE
-        weight = 1 / (1 + off.square())
+        weighted = points.mT * weight[:, None]
+        square = weighted @ points + 1e-9 * torch.eye(3).to(points)
+        m = torch.linalg.solve(square, weighted.sum(-1))
+        off = (points @ m[..., None])[..., 0] - 1
+        weight = low / (1 + (off / OFF_PLANE).square()).square()
     size = m.norm(dim=1)
-    seen = ((off.abs() < 1).double().mean(1) > MIN_SHARE) & (m[:, 1] > MIN_UPRIGHT * size)
+    seen = (off.abs() < 2 * OFF_PLANE).double().mean(1) > MIN_SHARE
+    seen &= m[:, 1] > MIN_UPRIGHT * size
     return torch.where(seen, 1 / size, torch.nan).to(depth.dtype)
 
 

@@ -53,9 +53,9 @@ class MetricScale:
             )
         if config.data.intrinsics == "pair":
             raise ValueError(
-                f"objective.{metric_source(config)} gives no metres to a model that learns "
-                "intrinsics per pair: f and depth change together; use data.intrinsics given or "
-                "video"
+                "objective.metric_odometry and objective.camera_height give no metres to a model "
+                "that learns intrinsics per pair, whose depth knows no focal length; use "
+                "data.intrinsics given or video"
             )
 
     def terms(

