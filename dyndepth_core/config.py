@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, create_model
 
-from .data.sample import DataConfig
+from .data.settings import DataConfig
 from .networks.depth_net import NetworkConfig
 from .training.settings import TrainConfig
 

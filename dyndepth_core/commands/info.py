@@ -99,7 +99,7 @@ def _show(content: dict[str, Any]) -> None:
         "input": f"{height} x {width} pixels (height x width)",
         "canonical focal": f"{content['canonical_focal']:.2f} pixels at that size",
         "depth range": f"{near:g} to {far:g} at that focal length",
-        "scale": f"{scale['state']}{' (' + scale['source'] + ')' if scale['source'] else ''}",
+        "scale": _scale(scale),
         "thresholds": _pairs(content["thresholds"]) or "none",
         "licence": content["license"] or "not stated",
     }
@@ -116,6 +116,14 @@ def _show(content: dict[str, Any]) -> None:
         text = _pairs(value) if isinstance(value, dict) else _plain(value)
         table.add_row(f"config: {name}", text or "none")
     Console(highlight=False, markup=False).print(table)
+
+
+def _scale(scale: dict[str, Any]) -> str:
+    """State, who says so, and how far single frames scatter about it."""
+    notes = [scale["source"].replace("_", " ")] if scale["source"] else []
+    if scale["variance"] is not None:
+        notes.append(f"standard deviation {100 * scale['variance'] ** 0.5:.1f} %")
+    return scale["state"] + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _pairs(values: dict[str, Any]) -> str:

@@ -1,77 +1,27 @@
-"""The batch type and its source: sample i is a pure function of (seed, step), of images, stamps and
-calibration only.
+"""The batch type and its source: sample i is a pure function of (seed, step), of images, stamps,
+calibration and, where it is asked for, odometry.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, fields
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from dyndepth_core.data.calibration import Calibration
 from dyndepth_core.data.recording import DamagedImage, Recording
 from dyndepth_core.data.rectify import Rectifier
+from dyndepth_core.data.settings import DataConfig
 from dyndepth_core.data.targets import find_targets
 from dyndepth_core.data.transforms import ColourJitter, flip_horizontal, plan_fit, zoom_crop
+from dyndepth_core.data.travel import travel_table
 
 log = logging.getLogger(__name__)
 MAX_DAMAGED = 20  # targets in a row that cannot be read before a training gives up
-
-
-class DataConfig(BaseModel):
-    """How recordings become training samples."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    size: tuple[int, int] = Field(
-        (128, 416), description="network input height and width in pixels, multiples of 32"
-    )
-    source_offsets: tuple[int, ...] = Field(
-        (-1, 1), description="source frames relative to the target, in strides"
-    )
-    target_rate_hz: float = Field(
-        10.0, ge=1e-3, le=1e4, description="frames are taken at about this rate, by stamp (Hz)"
-    )
-    intrinsics: Literal["given", "pair", "video"] = Field(
-        "given", description="K from calib.json, or learned"
-    )
-    flip: float = Field(0.5, ge=0, le=1, description="share of samples mirrored")
-    jitter: float = Field(
-        0.5, ge=0, le=1, description="share of samples with changed colours for the networks"
-    )
-    grey: float = Field(0.15, ge=0, le=1, description="share of the jittered samples turned grey")
-    zoom: float = Field(1.3, ge=1, le=4, description="largest random zoom into the image")
-    zoom_share: float = Field(0.5, ge=0, le=1, description="share of samples zoomed")
-    cache_mb: int = Field(
-        3000,
-        ge=0,
-        description="memory for decoded, resized frames, of all data workers together (MB)",
-    )
-
-    @field_validator("size")
-    @classmethod
-    def _size(cls, size: tuple[int, int]) -> tuple[int, int]:
-        # Below 64, 1/32 of it is too small to pad by reflection.
-        if size[0] % 32 or size[1] % 32 or min(size) < 64 or max(size) > 8192:
-            raise ValueError(
-                f"size {size}: height and width must be multiples of 32, from 64 to 8192, e.g. "
-                "128,416 or 192,640"
-            )
-        return size
-
-    @field_validator("source_offsets")
-    @classmethod
-    def _offsets(cls, offsets: tuple[int, ...]) -> tuple[int, ...]:
-        if not offsets or 0 in offsets or len(set(offsets)) != len(offsets):
-            raise ValueError(
-                f"source_offsets {offsets}: give distinct non-zero frame offsets, e.g. -1,1"
-            )
-        return offsets
 
 
 @dataclass
@@ -90,9 +40,11 @@ class Sample:
     video: Tensor  # (B,) index of the recording
     flipped: Tensor  # (B,) bool, mirrored left to right (K already is, where it is known)
     index: Tensor  # (B,) index of the target in the source's list
+    travel: Tensor | None = None  # (B, S) metres between the cameras, NaN unknown; None: not asked
 
     def _map(self, function) -> Sample:
-        return Sample(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Sample(**{k: None if v is None else function(v) for k, v in values.items()})
 
     def to(self, device: torch.device | str) -> Sample:
         """Move every tensor to the device."""
@@ -112,6 +64,9 @@ class Sample:
 class SampleSource:
     """Draws batches from recordings; `batch(step)` depends on nothing but (seed, step) and the
     images.
+
+    odometry: samples also say how far the camera travelled (travel.py); a source of training
+    samples then refuses recordings whose odometry does not tell.
     """
 
     def __init__(
@@ -121,6 +76,7 @@ class SampleSource:
         batch_size: int,
         seed: int,
         train: bool = True,
+        odometry: bool = False,
     ) -> None:
         if not recordings:
             raise ValueError("no recordings to sample from; give at least one with --data")
@@ -157,6 +113,7 @@ class SampleSource:
                     f"{r.path}: intrinsics unknown; add fx, fy, cx, cy to calib.json or use "
                     "--intrinsics video"
                 )
+        self._travel = travel_table(recordings, self._targets, config, train) if odometry else None
         self._damaged: set[str] = set()
         self._cache: dict[tuple[int, int], np.ndarray] = {}
         self._room = config.cache_mb * 1_000_000 // (config.size[0] * config.size[1] * 3)
@@ -239,6 +196,7 @@ class SampleSource:
             for k in (0, 1)
         )
         videos = torch.tensor([r[4] for r in rows])
+        index = torch.tensor([r[6] for r in rows])
         known = torch.tensor(
             [
                 self.recordings[v].calib.K is not None and self.config.intrinsics == "given"
@@ -249,7 +207,8 @@ class SampleSource:
             tgt=images[:, 0], src=images[:, 1:], tgt_net=coloured[:, 0], src_net=coloured[:, 1:],
             K=torch.tensor(np.stack([r[2] for r in rows]), dtype=torch.float32), K_known=known,
             dt=torch.tensor([r[3] for r in rows], dtype=torch.float32), video=videos,
-            flipped=torch.tensor([r[5] for r in rows]), index=torch.tensor([r[6] for r in rows]),
+            flipped=torch.tensor([r[5] for r in rows]), index=index,
+            travel=None if self._travel is None else torch.from_numpy(self._travel[index.numpy()]),
         )  # fmt: skip
 
     def _readable(self, target: int, step: int, slot: int) -> tuple:

@@ -69,6 +69,14 @@ def align(
     return T
 
 
+def follow_scale(T: Tensor, depth: Tensor) -> Tensor:
+    """T (B, 4, 4) aligned to depth (B, 1, H, W), with the gradient by which its translation grows
+    and shrinks with the scale of the depth; the values stay.
+    """
+    size = depth.float().log().mean((1, 2, 3)).exp()
+    return make_T(T[:, :3, :3], T[:, :3, 3] * (size / size.detach())[:, None])
+
+
 def _gradient(x: Tensor) -> tuple[Tensor, Tensor]:
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
     along_x = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]

@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
-from dyndepth_core.data.sample import DataConfig, Sample
+from dyndepth_core.data.sample import Sample
+from dyndepth_core.data.settings import DataConfig
 from dyndepth_core.networks.depth_net import NetworkConfig
 
 SPEED_THRESHOLD = "moving_speed"  # units of depth per second; what is faster is dynamic

@@ -8,14 +8,15 @@ import math
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from dyndepth_core.data.sample import Sample
-from dyndepth_core.geometry.alignment import align, grids
-from dyndepth_core.geometry.se3 import invert_T, make_T, rotation_vector
+from dyndepth_core.geometry.alignment import align, follow_scale, grids
+from dyndepth_core.geometry.se3 import invert_T, rotation_vector
 from dyndepth_core.methods.base import Objective, Predictions
 from dyndepth_core.methods.depth_pose_graph import DepthPoseGraph
+from dyndepth_core.methods.metric import MetricConfig, MetricScale, metric_source
 from dyndepth_core.networks.depth_net import START_DISP, DepthNet, disp_to_depth
 from dyndepth_core.networks.pose_net import (
     ROTATION_SCALE,
@@ -27,8 +28,8 @@ from dyndepth_core.networks.pose_net import (
 SCALE_RANGE, SCALE_WEIGHT = (1 / 1.5, 4.0), 0.1
 
 
-class StartConfig(BaseModel):
-    """How a training of these methods starts, and how fast its parts learn."""
+class StartConfig(MetricConfig):
+    """How a training of these methods starts, how fast its parts learn, whence its metres."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     pyramid: int = Field(
@@ -93,6 +94,9 @@ class DepthPoseObjective(Objective):
         self.intrinsics = (
             VideoIntrinsics(len(videos), config.data.size) if intrinsics == "video" else None
         )
+        self.metric = MetricScale(config) if metric_source(config) else None
+        if self.metric is not None:  # set before the training begins, and resumed with it
+            self.register_buffer("units", torch.ones(()))
 
     def make_networks(self, scales: tuple[int, ...], intrinsics: bool) -> None:
         """Set the networks; intrinsics: the one of motion also says those of each pair."""
@@ -153,12 +157,11 @@ class DepthPoseObjective(Objective):
             return x.repeat_interleave(sources, 0)
 
         with torch.autocast(depth.device.type, enabled=False):
-            T, size = T_src_tgt.flatten(0, 1).float(), depth.float().log().mean((1, 2, 3)).exp()
+            T = T_src_tgt.flatten(0, 1).float()
             given = spread(sample.tgt), sample.src.flatten(0, 1), spread(depth.detach())
             best = align(*given, T.detach(), spread(K.detach()), grids(self.training))
             own = {"pose": motion_error(T, best), "scale": self.scale_drift(depth)}
-            grown = spread(size / size.detach())[:, None]
-            best = make_T(best[:, :3, :3], best[:, :3, 3] * grown)
+            best = follow_scale(best, spread(depth))
         return best.unflatten(0, shape), own
 
     def scale_drift(self, depth: Tensor) -> Tensor:
@@ -181,6 +184,24 @@ class DepthPoseObjective(Objective):
         """The losses of the predictions themselves, weighted."""
         weights = {"pose": self.config.pose, "scale": SCALE_WEIGHT}
         return {name: weights[name] * loss for name, loss in found.own.items()}
+
+    def metric_terms(
+        self,
+        sample: Sample,
+        predictions: Predictions,
+        T: Tensor | None = None,
+        depth: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Losses that make the model metric (metric.py); T (..., B, S, 4, 4) and depth of tgt
+        (B, 1, H, W) where a method has others than T_src_tgt and what disps say.
+        """
+        if self.metric is None:
+            return {}
+        if depth is None:
+            disp = predictions.disps[min(predictions.disps)]
+            depth = self.depth(disp, predictions.depth_scale)
+        T = predictions.T_src_tgt if T is None else T
+        return self.metric.terms(self.units, sample, T, depth, predictions.K)
 
     def cameras_and_scales(self, sample: Sample, K_pair: Tensor | None) -> tuple[Tensor, Tensor]:
         """K (B, 3, 3) and depth_scale (B,): see Predictions. K_pair: of networks that learn it."""

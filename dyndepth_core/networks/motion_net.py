@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dyndepth_core.geometry.alignment import align, grids
+from dyndepth_core.geometry.alignment import align, follow_scale, grids
 from dyndepth_core.geometry.camera import resize_K
 from dyndepth_core.geometry.se3 import euler_to_matrix, invert_T, make_T
 from dyndepth_core.geometry.warp import inverse_warp
@@ -202,7 +202,8 @@ class MotionNet(nn.Module):
         T = says = torch.where(past.view(-1, 1, 1), invert_T(T), T)
         K = K if K_pair is None else K_pair
         if self.aligns:
-            T = align(tgt, src, tgt_depth.detach(), T.detach(), K.detach(), grids(self.training))
+            best = align(tgt, src, tgt_depth.detach(), T.detach(), K.detach(), grids(self.training))
+            T = follow_scale(best, tgt_depth)
         given = smaller((tgt, src), (tgt_depth, src_depth), self.downscale, self.takes_depth)
         seen = [*features[::-1], given]
         sign = 1.0 - 2.0 * swap.to(tgt.dtype)

@@ -8,18 +8,16 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from ..config import Config
 from ..data.sample import SampleSource
 from ..data.writer import manifest_hash, world_seeds
 from ..inference.model_file import ModelMeta, Provenance, read_meta
+from ..inference.model_meta import ModelScale
 from ..methods.base import InferenceGraph, Objective
+from ..methods.metric import metric_source
 from .source import validation_batches
 from .stages import hash_file
-
-TYPICAL_DEPTH = 15.0  # m; half of what a camera sees in a street is nearer
-UNIT_BATCHES = 32
+from .units import UNIT_BATCHES, measured_units, typical_units
 
 
 def trained_model(
@@ -34,14 +32,19 @@ def trained_model(
 
     The unit of depth learned from plain video is arbitrary. It is chosen here so that the median
     pixel of `frames` lies at TYPICAL_DEPTH: ranges and colours meant for metres then fit, though
-    the scale stays `relative`. A model trained on from `start` keeps the units of that one.
+    the scale stays `relative`. A model trained on from `start` keeps the units of that one. Metric
+    trainings measure it on `frames` (units.py).
     """
     objective.eval()
     graph = objective.inference_graph()
     parent = read_meta(start) if start else None
-    units = (
-        parent.architecture.get("units", 1.0) if parent else typical_units(objective, graph, frames)
-    )
+    scale = ModelScale()
+    if metric_source(config):
+        units, scale = measured_units(config, objective, frames)
+    elif parent:
+        units = parent.architecture.get("units", 1.0)
+    else:
+        units = typical_units(objective, graph, frames)
     graph.architecture["units"] = units
     batches = validation_batches(frames, UNIT_BATCHES, frames.names)
     thresholds = objective.thresholds(batches)
@@ -52,21 +55,12 @@ def trained_model(
         input_size=config.data.size,
         canonical_focal=graph.canonical_focal,
         depth_range=(network.min_depth * units, network.max_depth * units),
+        scale=scale,
         thresholds={name: units * value for name, value in thresholds.items()},
         license=config.train.license,
         provenance=_provenance(config, data, step, start, parent),
     )
     return graph, meta
-
-
-@torch.no_grad()
-def typical_units(objective: Objective, graph: InferenceGraph, frames: SampleSource) -> float:
-    """TYPICAL_DEPTH over the median, over images, of the median predicted depth."""
-    medians = []
-    for batch in validation_batches(frames, UNIT_BATCHES, frames.names):
-        K = objective.predict(batch, 1.0).K  # learned ones, too
-        medians.append(graph(batch.tgt, None, K)[0].flatten(1).median(1).values)
-    return TYPICAL_DEPTH / float(torch.cat(medians).median())
 
 
 def _provenance(

@@ -16,6 +16,7 @@ from ..data.sample import SampleSource
 from ..inference.model_file import load_model, save_model
 from ..methods import get_method
 from ..methods.base import Objective
+from ..methods.metric import MetricScale, metric_source
 from .cameras import report_cameras
 from .checkpoint import write_atomic, write_json
 from .folder import CONFIG, METRICS, MODEL, REQUEST, as_begun, check_folder
@@ -23,6 +24,7 @@ from .model import git_revision, trained_model
 from .settings import RUNTIME_FIELDS, TrainConfig
 from .source import fingerprint, split_recordings
 from .stages import Stage, StageContext, hash_file, run_stages
+from .units import start_units
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +84,13 @@ def _stage(
         )
     settings = config.train
     train, val = split_recordings(data, config.data)
-    # before anything is written: these refuse recordings that cannot be trained on
+    # before anything is written: these refuse what cannot be trained on
+    metric = metric_source(config)
+    if metric:
+        MetricScale(config)
+    odometry = metric == "odometry"
     source, held_out = (
-        SampleSource(part, config.data, settings.batch_size, settings.seed, train=part is train)
+        SampleSource(part, config.data, settings.batch_size, settings.seed, part is train, odometry)
         if part or part is train
         else None
         for part in (train, val)
@@ -98,8 +104,8 @@ def _stage(
         )
     inputs = {
         "config": config.model_dump(mode="json", exclude={"train": RUNTIME_FIELDS}),
-        "train": fingerprint(train),
-        "validation": fingerprint(val),
+        "train": fingerprint(train, odometry),
+        "validation": fingerprint(val, odometry),
         "from": hash_file(Path(start)) if start else None,
     }
 
@@ -109,6 +115,12 @@ def _stage(
         )  # here: Lightning takes seconds to import, and a finished stage needs none of it
 
         objective = make_objective(config, source, start)
+        if metric:
+            objective.units.fill_(start_units(config, objective, source, start))
+            log.info(
+                "metric by %s; the training begins at %.4g metres per unit of its own",
+                metric.replace("_", " "), objective.units,
+            )  # fmt: skip
         log.info(
             "%d training targets in %d recordings, %d held out",
             len(source),

@@ -16,7 +16,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..data.recording import Recording, open_recordings
-from ..data.sample import DataConfig, Sample, SampleSource
+from ..data.sample import Sample, SampleSource
+from ..data.settings import DataConfig
 
 log = logging.getLogger(__name__)
 HELD_OUT = (
@@ -75,14 +76,16 @@ def _has_targets(recording: Recording, config: DataConfig) -> bool:
         return False
 
 
-def fingerprint(recordings: Sequence[Recording]) -> str:
+def fingerprint(recordings: Sequence[Recording], odometry: bool = False) -> str:
     """SHA-256 over what identifies the frames of recordings (names, stamps, keep, calibration),
-    ground truth left out.
+    ground truth left out; odometry only where a training reads it.
     """
     digest = hashlib.sha256()
     for r in recordings:
         digest.update(repr((r.name, len(r), r.calib)).encode())
         digest.update(r.stamps_ns.tobytes() + r.keep.tobytes())
+        if odometry:
+            digest.update(repr([r.odometry(i) for i in range(len(r))]).encode())
         for path in map(
             r.image_path, range(len(r))
         ):  # a frame of a video file has a number, but no file

@@ -12,7 +12,8 @@ from dyndepth_core.config import load
 from dyndepth_core.inference.export import export_model
 from dyndepth_core.inference.model_file import load_model, read_meta
 from dyndepth_core.methods import get_method
-from dyndepth_core.training.model import TYPICAL_DEPTH, trained_model
+from dyndepth_core.training.model import trained_model
+from dyndepth_core.training.units import TYPICAL_DEPTH
 
 
 @pytest.fixture

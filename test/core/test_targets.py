@@ -3,7 +3,8 @@
 import numpy as np
 from tiny import blank
 
-from dyndepth_core.data.sample import DataConfig, SampleSource
+from dyndepth_core.data.sample import SampleSource
+from dyndepth_core.data.settings import DataConfig
 
 
 def targets(recording, **options):

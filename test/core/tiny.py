@@ -8,7 +8,7 @@ from scenes import SIZE
 
 from dyndepth_core.data.calibration import Calibration
 from dyndepth_core.data.recording import Recording
-from dyndepth_core.data.sample import DataConfig
+from dyndepth_core.data.settings import DataConfig
 from dyndepth_core.data.writer import RecordingWriter
 from dyndepth_core.geometry.se3 import invert_T
 from dyndepth_core.methods import get_method

@@ -9,7 +9,8 @@ from scenes import camera, drive, write_recording
 from torch import Tensor, nn
 
 from dyndepth_core.data.recording import open_recordings
-from dyndepth_core.data.sample import DataConfig, Sample, SampleSource
+from dyndepth_core.data.sample import Sample, SampleSource
+from dyndepth_core.data.settings import DataConfig
 from dyndepth_core.methods.base import LossTerms, Objective, Predictions
 from dyndepth_core.training.settings import TrainConfig
 

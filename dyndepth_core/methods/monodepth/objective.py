@@ -71,6 +71,7 @@ class MonodepthObjective(DepthPoseObjective):
             coarse = self.config.pyramid_weight(progress)
             found = self._losses(sample, predictions, self.training, coarse)
             terms = found.terms | self.own_terms(predictions)
+            terms |= self.metric_terms(sample, predictions)
             return LossTerms(sum(terms.values()), terms, found.maps)
 
     def _losses(

@@ -156,6 +156,8 @@ class ResidualMotionObjective(DepthPoseObjective):
                 sparse = half_norm_sparsity(Q) if config.sparsity_norm == "half" else Q.abs().mean()
                 terms["motion_smoothness"] = config.motion_smoothness * group_smoothness(Q)
                 terms["motion_sparsity"] = config.motion_sparsity * sparse
+            ways_T = T.unflatten(0, (-1, batch, sources))
+            terms |= self.metric_terms(sample, p, ways_T, depth[last])
         maps = {**found.maps, "residual": residual[last].norm(dim=1, keepdim=True)}
         return LossTerms(sum(terms.values()), terms, {k: m.detach() for k, m in maps.items()})
 

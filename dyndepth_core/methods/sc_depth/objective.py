@@ -155,7 +155,7 @@ class SCDepthObjective(DepthPoseObjective):
                 smaller = [pairs.smaller(level) for level in range(1, config.pyramid)]
                 errors = [self._compare(p, sample).mean_error() for p in smaller]
                 terms["pyramid"] = coarse * torch.stack(errors).mean()
-            terms |= self.own_terms(predictions)
+            terms |= self.own_terms(predictions) | self.metric_terms(sample, predictions)
         maps = {
             "depth": depth, "error": found.error, "automask": found.valid, "warped": found.warped,
             "consistency": self_discovered_mask(found.inconsistency),
