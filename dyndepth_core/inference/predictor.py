@@ -21,7 +21,7 @@ from dyndepth_core.instances.motion import Motion
 from .cloud import CloudWriter
 from .device import autocast_dtype, is_out_of_memory, resolve_device
 from .fold import fold_graph
-from .history import Camera, History
+from .history import Camera, History, check_image
 from .model_file import bundled_model, load_model
 from .model_meta import ModelMeta
 from .motion import MotionReader
@@ -167,7 +167,7 @@ class Predictor:
         then stays as it was.
         """
         start = time.perf_counter()
-        _check_image(image)
+        check_image(image)
         K = None if K is None else check_K(K)
         if output_size not in ("model", "input"):
             raise ValueError(f"output_size={output_size!r}: choose model or input")
@@ -284,17 +284,3 @@ class Predictor:
         self.reset()
         torch.cuda.empty_cache()
         return work()
-
-
-def _check_image(image: np.ndarray) -> None:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        found = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"image is {found}: the predictor takes uint8 RGB, values 0 to 255")
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(
-            f"image has shape {image.shape}: the predictor takes (H, W, 3) RGB; "
-            "convert grey or RGBA first"
-        )
-    if min(image.shape[:2]) < 1:
-        size = f"{image.shape[1]}x{image.shape[0]}"
-        raise ValueError(f"image of size {size} is empty: check the camera driver")
