@@ -142,8 +142,7 @@ class ImageWriter:
 
 
 class CloudMessage:
-    """One outgoing PointCloud2, organised, float32 fields; its buffer is reused while the size stays.
-    """
+    """One outgoing PointCloud2, organised, of float32 fields; the buffer stays as the size does."""
 
     def __init__(self, names: tuple[str, ...] = ("x", "y", "z", "rgb")) -> None:
         self._count = len(names)

@@ -126,11 +126,9 @@ def _predict_all(
                 text += f"; look at {folder / summary['video']}"
             console.print(text, soft_wrap=True, highlight=False)
             if motion := summary["motion"]:
-                text = f"{source.name}: {motion['objects']} moving objects in {motion['frames']} frames"
+                text = f"{source.name}: {motion['objects']} moving objects"
                 if motion["video"]:
-                    text += (
-                        f"; look at {folder / motion['video']} (speeds in {motion['speed_unit']})"
-                    )
+                    text += f"; look at {folder / motion['video']}, {motion['speed_unit']}"
                 console.print(text, soft_wrap=True, highlight=False)
             if summary["empty"]:
                 console.print(
