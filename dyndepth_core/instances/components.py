@@ -14,7 +14,7 @@ import numpy as np
 JOIN_DEPTH = 0.1  # neighbours differ in depth by at most this share of the nearer one
 JOIN_SPEED = 0.3  # and in velocity by the speed limit there plus this share of the faster one
 MAX_SAMPLES = 400  # pixels of a component that its measures are taken from
-TAIL = 0.05  # of the pixels at either end that do not count towards a size
+TAIL = 0.05  # of the pixels at either end that size is not measured by, but extrapolated over
 RIM_SIZE, RIM_CONTACT, RIM_COSINE = 0.25, 0.25, 0.9  # see `rims`
 
 
@@ -105,7 +105,7 @@ def measure(
         some = own[:: -(-len(own) // MAX_SAMPLES)]
         values = np.sort(np.concatenate((points[some].T, velocity[some].T)))
         middle, tail = values[:, len(some) // 2].astype(np.float64), int(TAIL * len(some))
-        size = (values[:3, -1 - tail] - values[:3, tail]).astype(np.float64)
+        size = (values[:3, -1 - tail] - values[:3, tail]) / np.float64(1 - 2 * TAIL)
         box = (float(left), float(rows[own[0]]), float(right), float(rows[own[-1]]))
         found.append(Component(int(name), len(own), box, middle[:3], middle[3:], size))
     return found
