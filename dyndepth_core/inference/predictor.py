@@ -175,6 +175,8 @@ class Predictor:
         fitted = self._plan(camera, K, output_size).fit.image(image)
         fitted = np.require(fitted, requirements="CW")  # of a message it may be a read-only view
         reset = self._history.follow(camera, stamp_ns)
+        if reset:
+            self._motion.clear()
         prepared = time.perf_counter()
 
         def work() -> tuple[Prediction, Tensor, Any]:

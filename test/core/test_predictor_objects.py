@@ -15,9 +15,9 @@ SPEED = STEP / 0.1
 K = camera(SIZE, 60.0)
 
 
-def predictor(scale=1.0, **meta):
+def predictor(factor=1.0, **meta):
     graph = moving_graph()
-    return Predictor.from_graph(graph, moving_meta(**meta), device="cpu", assumed_scale=scale)
+    return Predictor.from_graph(graph, moving_meta(**meta), device="cpu", assumed_scale=factor)
 
 
 def drive(p, frames=6, size=SIZE, matrix=K, **options):
