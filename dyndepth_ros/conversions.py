@@ -142,10 +142,10 @@ class ImageWriter:
 
 
 class CloudMessage:
-    """One outgoing PointCloud2, organised, x y z rgb, its buffer reused while the size stays."""
+    """One outgoing PointCloud2, organised, of float32 fields; the buffer stays as the size does."""
 
-    def __init__(self) -> None:
-        names = ("x", "y", "z", "rgb")
+    def __init__(self, names: tuple[str, ...] = ("x", "y", "z", "rgb")) -> None:
+        self._count = len(names)
         self.message = PointCloud2(
             fields=[
                 PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
@@ -153,17 +153,18 @@ class CloudMessage:
             ],
             is_bigendian=False,
             is_dense=False,  # points without depth are NaN
-            point_step=16,
+            point_step=4 * self._count,
         )
-        self._points = np.zeros((0, 0, 4), np.float32)
+        self._points = np.zeros((0, 0, self._count), np.float32)
 
     def points(self, header: Header, height: int, width: int) -> np.ndarray:
-        """The message's own points, float32 (h, w, 4), to be filled by `CloudWriter.write`."""
-        if self._points.shape[:2] != (height, width):
+        """The message's own points, float32 (h, w, fields), to be filled."""
+        shape = (height, width, self._count)
+        if self._points.shape != shape:
             self.message.height, self.message.width = height, width
-            self.message.row_step = 16 * width
-            self.message.data = array.array("B", bytes(16 * width * height))
-            self._points = np.frombuffer(self.message.data, np.float32).reshape(height, width, 4)
+            self.message.row_step = 4 * self._count * width
+            self.message.data = array.array("B", bytes(self.message.row_step * height))
+            self._points = np.frombuffer(self.message.data, np.float32).reshape(shape)
         self.message.header = header
         return self._points
 

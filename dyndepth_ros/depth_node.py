@@ -104,7 +104,7 @@ class DepthNode(LifecycleNode):
         self._worker = Worker("depth")
         loading = self._worker.call(lambda: load_predictor(self.config))
         try:
-            self._outputs = Outputs(self, self._on_mismatch)
+            self._outputs = Outputs(self, self._on_mismatch, self.config.publish_odometry)
             predictor = loading.result()
         except (ValueError, OSError, RuntimeError, CancelledError) as error:
             if self.context.ok():  # else Ctrl-C took the context away: nothing to complain about

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
 import time
@@ -31,6 +32,14 @@ class Notices:
         count = self._due(kind)
         if count is not None:
             self._logger.error(text + _more(count, self._period))
+
+    def once(self, kind: str, text: str) -> None:
+        """Warn of this kind a first time, then never again until it is forgotten."""
+        with self._lock:
+            if kind in self._said:
+                return
+            self._said[kind] = (math.inf, 0)
+        self._logger.warning(text)
 
     def forget(self, kind: str) -> None:
         """The next notice of this kind is said at once: its cause has gone in between."""

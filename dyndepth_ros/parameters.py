@@ -67,6 +67,19 @@ class NodeConfig(ParameterModel):
         1.0, "Factor on the depth of a model without metric scale.",
         unit="m per unit of model depth", applies="reload", ge=1e-3, le=1e3,
     )  # fmt: skip
+    allow_relative_velocity: bool = option(
+        False, "Publish velocities, markers and odometry of a model without metric scale, too: "
+        "their m/s are only as right as assumed_scale.",
+        applies="now",
+    )  # fmt: skip
+    publish_odometry: bool = option(
+        False, "Offer ~/odometry, the camera's own motion added up; it drifts."
+    )
+    odometry_frame: str = option(
+        "camera_odom", "frame_id of ~/odometry: where the camera was when it started, x forward, "
+        "z up as it then looked.",
+        applies="now",
+    )  # fmt: skip
     image_transport: Literal["auto", "raw", "compressed"] = option(
         "auto", "Which of `image` and `image/compressed` is read; auto: the one that is published, "
         "raw first.",

@@ -14,11 +14,25 @@ from dyndepth_ros import conversions
 from dyndepth_ros.calibrator import Calibrator, NoCalibration
 from dyndepth_ros.diagnostics import Statistics
 from dyndepth_ros.notices import Notices
-from dyndepth_ros.outputs import Outputs
+from dyndepth_ros.outputs import IN_METRES, OBJECTS, TOPICS, Outputs
 from dyndepth_ros.parameters import NodeConfig
 
 if TYPE_CHECKING:
     from dyndepth_core.inference.predictor import Predictor
+
+NO_OBJECT_MOTION = (
+    "the model ({}) has no object motion: nothing will come on ~/motion/... To get it, train with "
+    "dyndepth train --method residual_motion, set the parameter `model`, call ~/reload_model"
+)
+NO_EGO_MOTION = (
+    "the model ({}) has no ego-motion: nothing will come on ~/odometry. Take the model file that "
+    "dyndepth train wrote, not one exported for depth alone"
+)
+RELATIVE = (
+    "the model has no metric scale, so that speeds in m/s are unknown: nothing will come on {}. "
+    "Give it a scale, or set allow_relative_velocity to get speeds that are only as right as "
+    "assumed_scale"
+)
 
 
 def load_predictor(config: NodeConfig) -> Predictor:
@@ -82,6 +96,7 @@ class Pipeline:
         self.predictor, self.calibrator = predictor, calibrator
         self._outputs, self._statistics, self._notices = outputs, statistics, notices
         self._config, self._now_ns, self._is_alive = config, now_ns, is_alive
+        self._ego: Any = None  # EgoPath, once odometry was wanted
 
     def __call__(self, msg: Any) -> None:
         """Work on one Image or CompressedImage; never raises."""
@@ -101,6 +116,9 @@ class Pipeline:
     def swap(self, predictor: Predictor) -> None:
         """Go on with another model; its history starts with the next frame."""
         self.predictor = predictor
+        self._ego = None
+        for kind in ("no object motion", "no ego-motion", "relative"):
+            self._notices.forget(kind)
 
     def _reject(self, kind: str, text: str) -> None:
         self._statistics.bad()
@@ -110,7 +128,7 @@ class Pipeline:
 
     def _frame(self, msg: Any) -> None:
         started, config = time.perf_counter(), self._config()
-        wanted = self._outputs.wanted()
+        wanted = self._possible(self._outputs.wanted())
         if not wanted:
             self.predictor.reset()  # what comes after an idle time does not follow what was before
             self._statistics.unwanted()
@@ -128,12 +146,50 @@ class Pipeline:
         else:
             prediction = self.predictor(
                 image, K, conversions.stamp_ns(msg.header.stamp),
-                output_size=config.output_size, cloud="points" in wanted,
+                output_size=config.output_size, cloud=bool(wanted & {"points", "moving_points"}),
+                motion=bool(wanted & (OBJECTS | {"odometry"})),
             )  # fmt: skip
             self._outputs.publish(
-                wanted, msg.header, prediction, self.predictor.write_cloud, config
-            )
+                self._allowed(wanted, prediction, config), msg.header, prediction,
+                self.predictor.write_cloud, config, self._follow(wanted, msg, prediction),
+            )  # fmt: skip
             network_ms = prediction.timings_ms["network"]
         done = time.perf_counter()
         latency = (self._now_ns() - conversions.stamp_ns(msg.header.stamp)) * 1e-9
         self._statistics.published(latency, network_ms, 1e3 * (done - started))
+
+    def _possible(self, wanted: frozenset[str]) -> frozenset[str]:
+        """Without what this model cannot give; says once what is missing."""
+        predictor = self.predictor
+        if wanted & OBJECTS and predictor.has_object_motion is False:
+            self._notices.once("no object motion", NO_OBJECT_MOTION.format(predictor.meta.method))
+            wanted -= OBJECTS
+        if "odometry" in wanted and predictor.has_ego_motion is False:
+            self._notices.once("no ego-motion", NO_EGO_MOTION.format(predictor.meta.method))
+            wanted -= {"odometry"}
+        return wanted
+
+    def _allowed(
+        self, wanted: frozenset[str], prediction: Any, config: NodeConfig
+    ) -> frozenset[str]:
+        """Without what claims m/s that nobody stands for; says once what is held back."""
+        if prediction.scale.is_metric or config.allow_relative_velocity:
+            return wanted
+        if held := wanted & IN_METRES:
+            self._notices.once("relative", RELATIVE.format(_topics(held)))
+        return wanted - IN_METRES
+
+    def _follow(self, wanted: frozenset[str], msg: Any, prediction: Any) -> Any:
+        """The camera's EgoState, where odometry is wanted."""
+        if "odometry" not in wanted:
+            self._ego = None
+            return None
+        if self._ego is None:
+            from dyndepth_core.inference.motion import EgoPath
+
+            self._ego = EgoPath()
+        return self._ego.step(prediction.T_src_tgt, conversions.stamp_ns(msg.header.stamp))
+
+
+def _topics(names: frozenset[str]) -> str:
+    return ", ".join(sorted(TOPICS[name][0] for name in names))

@@ -181,7 +181,8 @@ def bag_replay(args: dict[str, str]) -> Node:
 def rviz(args: dict[str, str], sim_time: bool) -> Node:
     """Return the action that starts RViz on our topics, which its file names at the root."""
     namespace = "/" + args["namespace"].strip("/") if args["namespace"].strip("/") else ""
-    topics = ("depth/color", "depth/image", "points")
+    motion = ("motion/mask", "motion/markers", "motion/points")
+    topics = ("depth/color", "depth/image", "points", *motion)
     return Node(
         package="rviz2",
         executable="rviz2",

@@ -64,7 +64,9 @@ def command(
     The camera is read from calib.json (VIDEO.calib.json beside a video, camera_info in a bag).
     Where it is unknown the model's own focal length is assumed: shapes are right, distances only up
     to one factor. Writes OUT/depth/, OUT/color.mp4, OUT/calib.json (the camera of the depth images)
-    and OUT/summary.json; a root of several recordings gets one such folder for each.
+    and OUT/summary.json; a root of several recordings gets one such folder for each. A model with
+    object motion also gives OUT/velocity/ (npz, relative to the ground), OUT/dynamic/ (masks),
+    OUT/instances/ (ids), OUT/objects.csv and OUT/motion.mp4.
     """
     check_json(json_file)
     from rich.console import Console
@@ -123,6 +125,11 @@ def _predict_all(
             if summary["video"]:
                 text += f"; look at {folder / summary['video']}"
             console.print(text, soft_wrap=True, highlight=False)
+            if motion := summary["motion"]:
+                text = f"{source.name}: {motion['objects']} moving objects"
+                if motion["video"]:
+                    text += f"; look at {folder / motion['video']}, {motion['speed_unit']}"
+                console.print(text, soft_wrap=True, highlight=False)
             if summary["empty"]:
                 console.print(
                     f"[yellow]warning:[/yellow] no pixel of {source.name} has a depth: look at its "

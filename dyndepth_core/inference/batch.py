@@ -16,6 +16,7 @@ from dyndepth_core.data.calibration import Calibration
 from .color import DepthColors
 from .depth_files import FORMATS, DepthFiles, SideBySide
 from .model_file import write_atomically
+from .motion_files import MotionFiles
 from .output import OutputSize
 from .predictor import Prediction, Predictor
 from .sources import FrameSource
@@ -50,18 +51,34 @@ class BatchOptions:
 class _Output:
     """The files of one source, begun with its first frame."""
 
-    def __init__(self, folder: Path, source: FrameSource, options: BatchOptions, first: Prediction):
+    def __init__(
+        self,
+        folder: Path,
+        source: FrameSource,
+        options: BatchOptions,
+        first: Prediction,
+        moves: bool,
+    ) -> None:
         self.size, self.K = first.depth.shape, first.K
         self.files = DepthFiles(folder / "depth", options.file_format, options.max_range)
         if options.max_range or first.scale.is_metric:
             self.colours = DepthColors(options.max_range or METRIC_RANGE)
         else:
             self.colours = DepthColors.for_depth(first.depth)
-        self.video = SideBySide(folder / "color", options.fps or source.rate_hz)
+        fps = options.fps or source.rate_hz
+        self.video = SideBySide(folder / "color", fps)
+        unit = "m/s" if first.scale.is_metric else "rel./s"
+        self.motion = MotionFiles(folder, fps, unit, options.video) if moves else None
         known = source.calib.K is not None
         camera = f"predict: {source.calib.source if known else ASSUMED}"
         calib = Calibration.from_K(self.K, self.size[1], self.size[0], camera)
         write_atomically(folder / "calib.json", calib.dumps().encode())
+
+    def close(self) -> None:
+        """Finish the files that all frames share."""
+        self.video.close()
+        if self.motion is not None:
+            self.motion.close()
 
 
 def predict_source(
@@ -71,12 +88,14 @@ def predict_source(
     options: BatchOptions,
     on_frame: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Write depth, video, calib.json and summary.json of a source to `folder`; returns the summary.
+    """Write depth, video, calib.json and summary.json of a source to `folder`, and motion where the
+    model has it; returns the summary.
 
     Frames that cannot be used are left out and counted. `on_frame` is called once per frame.
     Raises ValueError when no frame can be used.
     """
     predictor.warm_up()
+    moves = bool(predictor.has_object_motion)
     times: dict[str, list[float]] = {"prepare": [], "network": [], "write": []}
     output: _Output | None = None
     faults: list[str] = []
@@ -88,19 +107,25 @@ def predict_source(
                 faults.append(frame.fault)
                 continue
             K = source.calib.K
-            result = predictor(frame.image, K, frame.stamp_ns, output_size=options.size)
+            result = predictor(
+                frame.image, K, frame.stamp_ns, output_size=options.size, motion=moves
+            )
             before = time.perf_counter()
             if output is None:
-                output = _Output(folder, source, options, result)
+                output = _Output(folder, source, options, result, moves)
             output.files.write(frame.name, result.depth, result.K)
             if options.video:
                 output.video.add(result.image, output.colours(result.depth))
+            if output.motion is not None:
+                output.motion.write(
+                    frame.name, frame.stamp_ns, result.image, result.K, result.motion
+                )
             spans = result.timings_ms | {"write": 1e3 * (time.perf_counter() - before)}
             for name, span in spans.items():
                 times[name].append(span)
     finally:
         if output is not None:
-            output.video.close()
+            output.close()
     if output is None:
         why = faults[0] if faults else "it has none"
         raise ValueError(f"{source.name}: none of its {source.count} frames can be used: {why}")
@@ -121,6 +146,7 @@ def predict_source(
         "colour_range": [output.colours.near, output.colours.far],
         "depth_files": f"depth/*.{options.file_format}",
         "video": output.video.path.name if output.video.path else None,
+        "motion": _motion_summary(output.motion),
         "seconds": round(seconds, 3),
         "frames_per_second": round(frames / seconds, 2),
         "milliseconds": {name: _percentiles(values) for name, values in times.items()},
@@ -130,6 +156,15 @@ def predict_source(
     text = json.dumps(summary, indent=1) + "\n"
     write_atomically(folder / "summary.json", text.encode())
     return summary
+
+
+def _motion_summary(files: MotionFiles | None) -> dict[str, Any] | None:
+    if files is None:
+        return None
+    video = files.video.path.name if files.video is not None and files.video.path else None
+    return {
+        "frames": files.count, "objects": len(files.ids), "speed_unit": files.unit, "video": video,
+    }  # fmt: skip
 
 
 def notes(source: FrameSource, predictor: Predictor) -> list[str]:

@@ -77,3 +77,18 @@ class History:
         if step < 0:
             return f"the stamp jumped back by {-step:.3f} s"
         return f"the stamp jumped ahead by {step:.3f} s" if step > MAX_GAP_S else ""
+
+
+def check_image(image: np.ndarray) -> None:
+    """ValueError unless the image is uint8 (H, W, 3)."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        found = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"image is {found}: the predictor takes uint8 RGB, values 0 to 255")
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f"image has shape {image.shape}: the predictor takes (H, W, 3) RGB; "
+            "convert grey or RGBA first"
+        )
+    if min(image.shape[:2]) < 1:
+        size = f"{image.shape[1]}x{image.shape[0]}"
+        raise ValueError(f"image of size {size} is empty: check the camera driver")

@@ -78,6 +78,21 @@ class OutputPlan:
         out[self._window] = seen.permute(1, 2, 0)
         return out
 
+    def labels(self, network_labels: np.ndarray) -> np.ndarray:
+        """Labels (h, w) of the network's size -> int32 of this plan's size, nearest pixel, 0 where
+        the network saw no image.
+        """
+        if self.output_size == "model":
+            return network_labels.astype(np.int32)
+        seen = network_labels[self.fit.valid].astype(np.int32)
+        out = np.zeros(self.size, np.int32)
+        window = out[self._window]
+        rows, cols = (
+            (np.arange(n) * m) // n for n, m in zip(window.shape, seen.shape, strict=True)
+        )
+        window[...] = seen[rows[:, None], cols]
+        return out
+
     def cloud(self, depth: Tensor, rgb: Tensor, out: Tensor) -> None:
         """Fill out, float32 (h, w, 4), with x y z rgb on the device; the same numbers as
         `CloudWriter.write`.

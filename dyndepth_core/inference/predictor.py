@@ -16,14 +16,15 @@ from torch import Tensor, nn
 
 from dyndepth_core.data.transforms import image_tensor, plan_fit
 from dyndepth_core.geometry.camera import check_K
-from dyndepth_core.geometry.flow import residual_velocity
+from dyndepth_core.instances.motion import Motion
 
 from .cloud import CloudWriter
 from .device import autocast_dtype, is_out_of_memory, resolve_device
 from .fold import fold_graph
-from .history import Camera, History
+from .history import Camera, History, check_image
 from .model_file import bundled_model, load_model
 from .model_meta import ModelMeta
+from .motion import MotionReader
 from .output import OutputPlan, OutputSize, Staging, copy_down
 from .scale import ScaleState, model_scale
 
@@ -40,10 +41,10 @@ class Prediction:
     depth: float32 (h, w) along z, in metres if `scale.is_metric`, NaN where the network saw no
     image. K: (3, 3) float64 of that depth image. image: uint8 (h, w, 3) RGB, pixel for pixel that
     of depth. scale: the factor already applied. T_src_tgt: float64 (4, 4), coordinates in this
-    camera to those of the previous frame, None where the model has no ego-motion. velocity: float32
-    (h, w, 3), of what is seen relative to the ground, in the optical axes of this image, in units
-    of the depth per second; None where the model has no object motion, on the first frame and
-    without stamps. timings_ms: prepare (to the network's input), network (to depth on the host).
+    camera to those of the previous frame, None where the model has no ego-motion. motion: what
+    moves, velocities, mask and objects; None where the model has no object motion, on the first
+    frame and without stamps. timings_ms: prepare (to the network's input), network (to depth on the
+    host).
     history_reset: why frames before this one were forgotten, empty when they were not.
     """
 
@@ -52,10 +53,15 @@ class Prediction:
     image: np.ndarray
     scale: ScaleState
     T_src_tgt: np.ndarray | None = None
-    velocity: np.ndarray | None = None
+    motion: Motion | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
     history_reset: str = ""
     _device_cloud: np.ndarray | None = field(default=None, repr=False)
+
+    @property
+    def velocity(self) -> np.ndarray | None:
+        """That of `motion`, float32 (h, w, 3)."""
+        return None if self.motion is None else self.motion.velocity
 
 
 class Predictor:
@@ -64,7 +70,8 @@ class Predictor:
     model: path, None = the bundled model. device: auto, cpu, cuda, cuda:N. precision: auto (float32
     on a CPU, half on a GPU), fp32, fp16, bf16. assumed_scale: factor on the depth of a model
     without metric scale. Raises ValueError or FileNotFoundError for a model, device, precision or
-    backend that cannot be used.
+    backend that cannot be used. has_ego_motion, has_object_motion: what `motion=True` can give;
+    None until the second frame, which may be one of `warm_up`.
     """
 
     def __init__(
@@ -122,12 +129,15 @@ class Predictor:
         self._cloud_writer: CloudWriter | None = None
         self._staging = Staging(self.device)
         self._latest: Prediction | None = None
-        self._history = History()
+        self._history, self._motion = History(), MotionReader(meta)
+        self.has_ego_motion: bool | None = None
+        self.has_object_motion: bool | None = None
         self._on_device(lambda: self._graph.to(self.device))
 
     def reset(self) -> None:
         """Forget the frames seen so far; the next one starts a new history."""
         self._history.clear()
+        self._motion.clear()
 
     def warm_up(self) -> None:
         """Run dummy frames, so that first-time work does not slow the first real one."""
@@ -157,7 +167,7 @@ class Predictor:
         then stays as it was.
         """
         start = time.perf_counter()
-        _check_image(image)
+        check_image(image)
         K = None if K is None else check_K(K)
         if output_size not in ("model", "input"):
             raise ValueError(f"output_size={output_size!r}: choose model or input")
@@ -165,6 +175,8 @@ class Predictor:
         fitted = self._plan(camera, K, output_size).fit.image(image)
         fitted = np.require(fitted, requirements="CW")  # of a message it may be a read-only view
         reset = self._history.follow(camera, stamp_ns)
+        if reset:
+            self._motion.clear()
         prepared = time.perf_counter()
 
         def work() -> tuple[Prediction, Tensor, Any]:
@@ -232,12 +244,14 @@ class Predictor:
         autocast = self._autocast
         with torch.autocast(self.device.type, dtype=autocast, enabled=autocast is not None):
             depth, residual, T, state = self._graph(tensor, previous, plan.K_network, history.state)
-        depth = plan.depth(depth[0, 0]).mul_(self.scale.value)
-        velocity = None
+        found = None
+        if previous is not None:
+            self.has_ego_motion, self.has_object_motion = T is not None, residual is not None
         if residual is not None and stamp_ns is not None and history.stamp_ns is not None:
-            seconds = torch.full((1,), (history.stamp_ns - stamp_ns) / 1e9, device=self.device)
-            field = residual_velocity(residual.float(), T.float(), seconds)[0]
-            velocity = plan.field(field).mul_(self.scale.value).cpu().numpy()
+            stamps = stamp_ns, history.stamp_ns
+            of_image = depth[0, 0], residual[0], T[0]
+            found = self._motion.read(*of_image, plan, stamps, self.scale.value)
+        depth = plan.depth(depth[0, 0]).mul_(self.scale.value)
         if T is not None:
             T = T[0].to("cpu", torch.float64).numpy()
             T[:3, 3] *= self.scale.value
@@ -250,7 +264,7 @@ class Predictor:
             depth, device_cloud = copy_down(plan, depth, rgb, self._staging)
         else:
             depth, _ = copy_down(plan, depth, None, self._staging)
-        result = Prediction(depth, plan.K.copy(), registered, self.scale, T, velocity)
+        result = Prediction(depth, plan.K.copy(), registered, self.scale, T, found)
         result._device_cloud = device_cloud
         return result, tensor, state
 
@@ -272,17 +286,3 @@ class Predictor:
         self.reset()
         torch.cuda.empty_cache()
         return work()
-
-
-def _check_image(image: np.ndarray) -> None:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        found = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"image is {found}: the predictor takes uint8 RGB, values 0 to 255")
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(
-            f"image has shape {image.shape}: the predictor takes (H, W, 3) RGB; "
-            "convert grey or RGBA first"
-        )
-    if min(image.shape[:2]) < 1:
-        size = f"{image.shape[1]}x{image.shape[0]}"
-        raise ValueError(f"image of size {size} is empty: check the camera driver")

@@ -198,9 +198,13 @@ COMMON = {"Class", "Name", "Enabled", "Value"}
 DISPLAYS = {
     "Grid": {"Alpha", "Cell Size", "Plane Cell Count", "Color", "Reference Frame"},
     "TF": set(),
-    "PointCloud2": {"Style", "Size (Pixels)", "Color Transformer", "Topic"},
+    "PointCloud2": {
+        "Style", "Size (Pixels)", "Color Transformer", "Topic", "Channel Name", "Use rainbow",
+        "Autocompute Intensity Bounds", "Min Intensity", "Max Intensity",
+    },
+    "MarkerArray": {"Topic"},
     "Image": {"Normalize Range", "Min Value", "Max Value", "Topic"},
-}
+}  # fmt: skip
 TOPIC = {"Value", "Depth", "History Policy", "Reliability Policy", "Durability Policy"}
 
 
