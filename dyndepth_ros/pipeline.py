@@ -14,15 +14,19 @@ from dyndepth_ros import conversions
 from dyndepth_ros.calibrator import Calibrator, NoCalibration
 from dyndepth_ros.diagnostics import Statistics
 from dyndepth_ros.notices import Notices
+from dyndepth_ros.odometry_input import attach_scale
 from dyndepth_ros.outputs import Outputs
 from dyndepth_ros.parameters import NodeConfig
 
 if TYPE_CHECKING:
     from dyndepth_core.inference.predictor import Predictor
+    from dyndepth_core.inference.vehicle_odometry import VehicleOdometry
 
 
-def load_predictor(config: NodeConfig) -> Predictor:
-    """Load and warm up the model of the parameters; ValueError or OSError when it is unusable."""
+def load_predictor(config: NodeConfig, odometry: VehicleOdometry | None = None) -> Predictor:
+    """Load and warm up the model of the parameters, to learn its scale from `odometry` and the
+    camera's height where these are known; ValueError or OSError when it is unusable.
+    """
     # Here and nowhere earlier, because this imports torch: the node is on the graph before.
     import torch
 
@@ -38,6 +42,7 @@ def load_predictor(config: NodeConfig) -> Predictor:
         assumed_scale=config.assumed_scale,
     )
     predictor.warm_up()
+    attach_scale(predictor, odometry, config)
     return predictor
 
 
@@ -102,6 +107,11 @@ class Pipeline:
         """Go on with another model; its history starts with the next frame."""
         self.predictor = predictor
 
+    def _learns_scale(self) -> bool:
+        """Whether ego-motion is of use, because odometry comes to hold it against."""
+        scale_filter = self.predictor.scale_filter
+        return scale_filter is not None and scale_filter.needs_motion
+
     def _reject(self, kind: str, text: str) -> None:
         self._statistics.bad()
         self.predictor.reset()
@@ -129,6 +139,7 @@ class Pipeline:
             prediction = self.predictor(
                 image, K, conversions.stamp_ns(msg.header.stamp),
                 output_size=config.output_size, cloud="points" in wanted,
+                motion=self._learns_scale(),
             )  # fmt: skip
             self._outputs.publish(
                 wanted, msg.header, prediction, self.predictor.write_cloud, config

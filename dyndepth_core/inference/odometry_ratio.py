@@ -7,13 +7,15 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter, deque
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from .log_scale import Measurement
 from .vehicle_odometry import VehicleOdometry
+
+if TYPE_CHECKING:  # the node is on the graph before torch is loaded
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from .ground_plane import fit_ground
 from .log_scale import BY_GROUND, BY_MODEL, LogScale, Measurement, Ratios
@@ -16,6 +15,9 @@ from .mount import down_in_camera
 from .odometry_ratio import OdometryRatio
 from .scale import ScaleSource, ScaleState
 from .vehicle_odometry import KMH, VehicleOdometry
+
+if TYPE_CHECKING:  # the node is on the graph before torch is loaded
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 

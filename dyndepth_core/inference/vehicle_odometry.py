@@ -67,6 +67,12 @@ class VehicleOdometry:
         with self._lock:
             return self._stamps[-1] - self._delay_ns if self._stamps else None
 
+    def clear(self) -> None:
+        """Forget the messages: others follow that do not continue them."""
+        with self._lock:
+            self._clear()
+            self._ratios.clear()
+
     def observe(self, stamp_ns: int, values: Sequence[float]) -> None:
         """Take a message: values in the order of ODOMETRY_KEYS, NaN = unknown.
 

@@ -64,6 +64,7 @@ def test_arguments_reach_the_node(tmp_path):
         "image/compressed": "/cam/image_raw/compressed",
         "camera_info": "/cam/camera_info",
         "odom": "/odometry",
+        "twist": "twist",
     }
 
 
