@@ -108,4 +108,4 @@ class OdometryRatio:
                 return None
         z, slope = math.log(travel.distance / step.length), travel.acceleration / travel.speed
         relative = POSITION_NOISE / travel.distance
-        return Measurement(step.end_ns * 1e-9, z, np.array([1.0, -slope, 0.0]), relative**2)
+        return Measurement(step.end_ns * 1e-9, z, np.array([1.0, -slope, 0.0, 1.0]), relative**2)

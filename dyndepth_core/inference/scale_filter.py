@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 Kind = Literal["odometry", "ground_plane"]
 
-GATE = 9.0  # chi-square, 1 degree of freedom: a good measurement is refused once in 370
+GATE = 6.63  # chi-square, 1 degree of freedom: one good measurement in 100 is refused
 ACQUIRE, ACQUIRE_S = 10, 0.9  # measurements and seconds of driving until a scale is known
 # So many measurements in a row, over so much time, agreeing with each other and not with the state:
 # the state is wrong. A wheel slips for less.
@@ -80,7 +80,7 @@ class ScaleFilter:
         self._wrong_unit = ""
         self._ratios: dict[Kind, Ratios] = {"odometry": Ratios(), "ground_plane": Ratios()}
         self._refused = Ratios(2 * REACQUIRE)
-        self._clock_s = self._ground_s = -math.inf
+        self._clock_s = self._ground_s = self._measured_s = -math.inf
         self._restart()
 
     @property
@@ -115,9 +115,12 @@ class ScaleFilter:
             self._filter.drift(min(max(now - self._clock_s, 0.0), 1.0))
             if self._camera_height is not None and now - self._ground_s >= GROUND_PERIOD_S:
                 self._ground(now, seen)
-        self._clock_s = now
         for one in found:
+            if self._measured_s < one.when:
+                self._filter.wait(min(one.when - self._measured_s, 60.0))
+            self._measured_s = one.when
             self._take("odometry", one)
+        self._clock_s = now
         self.state = self._state()
         return self.state
 
@@ -163,6 +166,8 @@ class ScaleFilter:
         if self._source == "relative":
             if len(ratios) >= ACQUIRE and ratios.span >= ACQUIRE_S and not self._waits(kind):
                 self._acquire(kind, ratios)
+        elif len(ratios) < ACQUIRE:
+            return  # their noise is not known yet, and anything would pass
         elif state.surprise(new.z, variance, new.h) <= GATE:
             state.correct(new.z, variance, new.h)
             self.used[kind] += 1
