@@ -128,7 +128,7 @@ class ScaleFilter:
         """The clock was set back, as by a bag that is looped: keep the scale alone."""
         for ratios in (*self._ratios.values(), self._refused):
             ratios.clear()
-        self._ground_s = -math.inf
+        self._ground_s = self._measured_s = -math.inf
         if self._odometry is not None:
             self._odometry.clear()
 
