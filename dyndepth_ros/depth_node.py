@@ -18,10 +18,12 @@ from rclpy.task import Future
 from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import Trigger
 
+from dyndepth_core.inference.vehicle_odometry import VehicleOdometry
 from dyndepth_ros import diagnostics
 from dyndepth_ros.calibrator import Calibrator
 from dyndepth_ros.image_input import ImageInput, subscribe
 from dyndepth_ros.notices import CoreLog, Notices
+from dyndepth_ros.odometry_input import OdometryInput, make_odometry
 from dyndepth_ros.outputs import Outputs
 from dyndepth_ros.parameters import NodeConfig, Parameters
 from dyndepth_ros.pipeline import Pipeline, describe, load_predictor
@@ -68,6 +70,8 @@ class DepthNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._images: ImageInput | None = None
         self._camera_info: Any = None
+        self._odometry: VehicleOdometry | None = None
+        self._odometry_input: OdometryInput | None = None
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused simulation still reports
         self.create_timer(1.0, self._report, clock=steady)
@@ -102,7 +106,8 @@ class DepthNode(LifecycleNode):
         """Load the model on the worker thread, advertise the outputs."""
         self.get_logger().info(f"loading {self.config.model or 'the bundled model'}")
         self._worker = Worker("depth")
-        loading = self._worker.call(lambda: load_predictor(self.config))
+        self._odometry = make_odometry(self.config)
+        loading = self._worker.call(lambda: load_predictor(self.config, self._odometry))
         try:
             self._outputs = Outputs(self, self._on_mismatch, self.config.publish_odometry)
             predictor = loading.result()
@@ -141,6 +146,10 @@ class DepthNode(LifecycleNode):
             self, self.config.image_transport, self._on_image, self._on_mismatch
         )
         self._images.check()
+        if self._odometry is not None:
+            self._odometry_input = OdometryInput(
+                self, self.config.odometry, self._odometry, self._on_mismatch
+            )
         return super().on_activate(state)
 
     @logged
@@ -168,7 +177,9 @@ class DepthNode(LifecycleNode):
         if self._images is not None:
             self._images.stop()
             self.destroy_subscription(self._camera_info)
-        self._images, self._camera_info = None, None
+        if self._odometry_input is not None:
+            self._odometry_input.stop()
+        self._images, self._camera_info, self._odometry_input = None, None, None
 
     def _release(self) -> None:
         if self._worker is not None:
@@ -193,6 +204,7 @@ class DepthNode(LifecycleNode):
     def _report(self) -> None:
         pipeline = self._pipeline
         scale = pipeline.predictor.scale if pipeline else None
+        learned = pipeline.predictor.scale_filter if pipeline else None
         situation = diagnostics.Situation(
             node=self.get_name(),
             state=self._state_machine.current_state[1],
@@ -203,6 +215,9 @@ class DepthNode(LifecycleNode):
             model_parameter=self.config.model,
             scale_source=scale.source if scale else "",
             scale_value=scale.value if scale else 0.0,
+            scale_variance=scale.variance if scale else 0.0,
+            scale_report=learned.report() if learned else {},
+            scale_fault=learned.fault if learned else "",
             wanted=bool(self._outputs and self._outputs.wanted()),
         )
         now = self._statistics.snapshot()
@@ -223,7 +238,7 @@ class DepthNode(LifecycleNode):
 
     def _reload(self, done: Future) -> None:
         try:
-            predictor = load_predictor(self.config)
+            predictor = load_predictor(self.config, self._odometry)
             self._worker.call(lambda: self._pipeline.swap(predictor)).result()
             self._announce()
             done.set_result((True, f"now running {_in_words(predictor)}"))

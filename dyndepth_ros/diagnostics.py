@@ -137,6 +137,9 @@ class Situation:
     scale_source: str
     scale_value: float
     wanted: bool  # somebody subscribes to a result
+    scale_variance: float = float("inf")
+    scale_report: dict[str, str] = field(default_factory=dict)  # of ScaleFilter
+    scale_fault: str = ""  # what is wrong with the odometry
 
 
 def report(stamp: Any, situation: Situation, now: Snapshot) -> DiagnosticArray:
@@ -156,6 +159,8 @@ def report(stamp: Any, situation: Situation, now: Snapshot) -> DiagnosticArray:
         "unwanted_frames": str(now.unwanted),
         "scale_source": situation.scale_source,
         "scale_value": f"{situation.scale_value:g}",
+        "scale_variance": f"{situation.scale_variance:g}",
+        **situation.scale_report,
         "calibration": situation.calibration,
         **situation.model,
         "model_parameter": situation.model_parameter,
@@ -192,6 +197,8 @@ def judge(situation: Situation, now: Snapshot) -> tuple[bytes, str]:
         return warn, "the focal length is a guess: no camera_info"
     if now.clocks_differ:
         return warn, "image stamps are of another clock: set use_sim_time for a bag"
+    if situation.scale_fault:
+        return warn, situation.scale_fault
     if situation.scale_source == "relative":
         return warn, "depth is relative: the model has no metric scale, assumed_scale is used"
     return ok, "running"

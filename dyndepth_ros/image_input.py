@@ -25,8 +25,9 @@ def subscribe(
     topic: str,
     callback: Callable[[Any], None],
     on_mismatch: Callable[[str], None],
+    depth: int = 1,
 ) -> Any:
-    """Best-effort subscription that takes the newest message only and explains a QoS mismatch."""
+    """Best-effort subscription to the newest `depth` messages that explains a QoS mismatch."""
     resolved = node.resolve_topic_name(topic)
     events = SubscriptionEventCallbacks(
         incompatible_qos=lambda event: on_mismatch(
@@ -34,7 +35,7 @@ def subscribe(
         )
     )
     return node.create_subscription(
-        kind, topic, callback, qos.sensor_input(),
+        kind, topic, callback, qos.sensor_input(depth),
         event_callbacks=events, qos_overriding_options=qos.overridable(),
     )  # fmt: skip
 

@@ -12,8 +12,10 @@ import typing
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
+
+from dyndepth_core.inference.mount import parse_mount
 
 Applies = Literal["now", "reload", "start"]
 WHEN = {
@@ -80,6 +82,29 @@ class NodeConfig(ParameterModel):
         "z up as it then looked.",
         applies="now",
     )  # fmt: skip
+    odometry: Literal["auto", "odometry", "twist", "none"] = option(
+        "auto", "What the scale is learned from, by a model with ego-motion: odometry: "
+        "nav_msgs/Odometry on `odom`, twist: geometry_msgs/TwistStamped on `twist`, auto: "
+        "whichever comes, Odometry first.",
+    )  # fmt: skip
+    odometry_delay: float = option(
+        0.0, "How much later odometry is stamped than an image of the same moment; what is left is "
+        "estimated, up to about 0.2 s.",
+        unit="s", ge=-1.0, le=1.0,
+    )  # fmt: skip
+    odometry_min_speed: float = option(
+        1.5, "Odometry below this speed does not change the scale.", unit="m/s", ge=0.1, le=30.0,
+    )  # fmt: skip
+    base_to_camera: str = option(
+        "", "Where the camera sits on the vehicle, 'x y z roll pitch yaw' of its body axes (x "
+        "forward, y left, z up) in base_link, the lever arm of odometry; empty: unknown.",
+        unit="m and rad",
+    )  # fmt: skip
+    camera_height: float = option(
+        0.0, "Height of the camera above the road, a second source of scale; 0: z of "
+        "base_to_camera, where that is given, else unknown.",
+        unit="m", ge=0.0, le=20.0,
+    )  # fmt: skip
     image_transport: Literal["auto", "raw", "compressed"] = option(
         "auto", "Which of `image` and `image/compressed` is read; auto: the one that is published, "
         "raw first.",
@@ -115,6 +140,12 @@ class NodeConfig(ParameterModel):
         80.0, "Depth at the cold end of ~/depth/color; more than color_near.",
         unit="m", applies="now", ge=0.1, le=10000.0,
     )  # fmt: skip
+
+    @field_validator("base_to_camera")
+    @classmethod
+    def _is_mount(cls, text: str) -> str:
+        parse_mount(text)
+        return text
 
     @model_validator(mode="after")
     def _ordered_colors(self) -> NodeConfig:

@@ -14,11 +14,13 @@ from dyndepth_ros import conversions
 from dyndepth_ros.calibrator import Calibrator, NoCalibration
 from dyndepth_ros.diagnostics import Statistics
 from dyndepth_ros.notices import Notices
+from dyndepth_ros.odometry_input import attach_scale
 from dyndepth_ros.outputs import IN_METRES, OBJECTS, TOPICS, Outputs
 from dyndepth_ros.parameters import NodeConfig
 
 if TYPE_CHECKING:
     from dyndepth_core.inference.predictor import Predictor
+    from dyndepth_core.inference.vehicle_odometry import VehicleOdometry
 
 NO_OBJECT_MOTION = (
     "the model ({}) has no object motion: nothing will come on ~/motion/... To get it, train with "
@@ -35,8 +37,10 @@ RELATIVE = (
 )
 
 
-def load_predictor(config: NodeConfig) -> Predictor:
-    """Load and warm up the model of the parameters; ValueError or OSError when it is unusable."""
+def load_predictor(config: NodeConfig, odometry: VehicleOdometry | None = None) -> Predictor:
+    """Load and warm up the model of the parameters, to learn its scale from `odometry` and the
+    camera's height where these are known; ValueError or OSError when it is unusable.
+    """
     # Here and nowhere earlier, because this imports torch: the node is on the graph before.
     import torch
 
@@ -52,6 +56,7 @@ def load_predictor(config: NodeConfig) -> Predictor:
         assumed_scale=config.assumed_scale,
     )
     predictor.warm_up()
+    attach_scale(predictor, odometry, config)
     return predictor
 
 
@@ -120,6 +125,11 @@ class Pipeline:
         for kind in ("no object motion", "no ego-motion", "relative"):
             self._notices.forget(kind)
 
+    def _learns_scale(self) -> bool:
+        """Whether ego-motion is of use, because odometry comes to hold it against."""
+        scale_filter = self.predictor.scale_filter
+        return scale_filter is not None and scale_filter.needs_motion
+
     def _reject(self, kind: str, text: str) -> None:
         self._statistics.bad()
         self.predictor.reset()
@@ -147,7 +157,7 @@ class Pipeline:
             prediction = self.predictor(
                 image, K, conversions.stamp_ns(msg.header.stamp),
                 output_size=config.output_size, cloud=bool(wanted & {"points", "moving_points"}),
-                motion=bool(wanted & (OBJECTS | {"odometry"})),
+                motion=bool(wanted & (OBJECTS | {"odometry"})) or self._learns_scale(),
             )  # fmt: skip
             self._outputs.publish(
                 self._allowed(wanted, prediction, config), msg.header, prediction,

@@ -31,8 +31,12 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "odom",
         default_value="odom",
-        description="Topic of nav_msgs/Odometry. Not read by this version, whose scale is that of "
-        "the model; remapped so that launch files stay as they are.",
+        description="Topic of nav_msgs/Odometry, from which the metres of the depth are learned.",
+    ),
+    DeclareLaunchArgument(
+        "twist",
+        default_value="twist",
+        description="Topic of geometry_msgs/TwistStamped, used where no Odometry comes.",
     ),
     DeclareLaunchArgument(
         "model",
@@ -84,7 +88,8 @@ ARGUMENTS = [
         default_value="",
         description="Where the camera sits on the vehicle: 'x y z roll pitch yaw' of its body axes "
         "(x forward, y left, z up) in base_link, metres and radians. Published on /tf_static as "
-        "base_link -> camera_frame, turned into optical axes. Empty: not published.",
+        "base_link -> camera_frame, turned into optical axes, and given to depth_node as the lever "
+        "arm of odometry. Empty: not published.",
     ),
     DeclareLaunchArgument(
         "use_sim_time",
@@ -123,7 +128,7 @@ def check(args: dict[str, str]) -> None:
                 raise ValueError(f"{name}:={args[name]}: no such file")
     if not re.fullmatch(r"(auto|cpu|cuda(:\d+)?)?", args["device"]):
         raise ValueError(f"device:={args['device']}: give auto, cpu, cuda or cuda:N")
-    for name in ("image", "camera_info", "odom"):
+    for name in ("image", "camera_info", "odom", "twist"):
         if not args[name]:
             raise ValueError(f"{name}:= is empty: give a topic name or leave the argument out")
 
@@ -149,7 +154,7 @@ def has_shared_memory() -> bool:
 
 def depth_node(args: dict[str, str], sim_time: bool) -> Node:
     """Return the action that starts the depth node; empty arguments leave the file's values."""
-    given = {name: args[name] for name in ("model", "device") if args[name]}
+    given = {name: args[name] for name in ("model", "device", "base_to_camera") if args[name]}
     return Node(
         package="dyndepth",
         executable="depth_node",
@@ -161,6 +166,7 @@ def depth_node(args: dict[str, str], sim_time: bool) -> Node:
             ("image/compressed", args["image"] + "/compressed"),
             ("camera_info", args["camera_info"]),
             ("odom", args["odom"]),
+            ("twist", args["twist"]),
         ],
         output="screen",
     )

@@ -16,10 +16,8 @@ from dyndepth_core.geometry.warp import MIN_Z, sample
 
 FACTORS = (8, 4, 2, 1)  # pixels per cell, from coarse to fine: a coarse grid sees large motions
 ITERATIONS = 5  # per grid
-# An error counts less from there on, in standard deviations of the image: on a grid of 2 pixels,
-# times sqrt(factor / 2) on others, for the further off the more is wrong that must not be let go.
-ROBUST = 0.25
-LEAST_SEEN = 0.25  # share of the cells that must fall into the other image
+ROBUST = 0.25  # standard deviations of the image: an error counts less from there on
+LEAST_SEEN = 0.5  # share of the cells that must fall into the other image
 LEAST = 1e-4  # added to the diagonal: where nothing is seen nothing moves
 CONTRAST = 0.02  # of an image that shows something; grey values in [0, 1]
 
@@ -51,7 +49,9 @@ def align(
 
     a, b: grey values of tgt and src over the contrast of the image; X_p: the points of tgt's depth;
     rho(r) = r^2 / (c^2 + r^2) (Geman and McClure 1987), so that what moves by itself or is hidden
-    hardly counts. Levenberg-Marquardt from the given T_src_tgt on, on coarse grids first.
+    hardly counts. Levenberg-Marquardt on coarse grids first; on the coarsest from the given
+    T_src_tgt and from no motion, of which the better goes on: a network that is taught by what is
+    found here must not be able to lead it astray.
 
     tgt, src (B, 3, H, W) in [0, 1], depth (B, 1, H, W), K (B, 3, 3) in pixels. In float32 also
     under autocast; no gradient: at the minimum, to first order, the error does not depend on the
@@ -64,8 +64,12 @@ def align(
             a, b = _cells(tgt, factor), _cells(src, factor)
             small = resize_K(K, 1 / factor, 1 / factor)
             points = backproject(1 / F.avg_pool2d(inverse, factor), small)
-            robust = ROBUST * (factor / 2) ** 0.5
-            T = _minimise(a, torch.cat((b, *_gradient(b)), 1), points, T, small, robust)
+            given = a, torch.cat((b, *_gradient(b)), 1), points, small
+            found = _minimise(T, *given)
+            if factor == factors[0]:
+                still = torch.eye(4, device=T.device).expand_as(T)
+                _, found = found.better(_minimise(still, *given))
+            T = found.T
     return T
 
 
@@ -103,16 +107,14 @@ class _System:
         return wins, _System(*pick)
 
 
-def _minimise(
-    a: Tensor, maps: Tensor, points: Tensor, T: Tensor, K: Tensor, robust: float
-) -> Tensor:
+def _minimise(T: Tensor, a: Tensor, maps: Tensor, points: Tensor, K: Tensor) -> _System:
     """maps (B, 3, h, w): b and its gradients."""
-    best = _system(a, maps, points, T, K, robust)
+    best = _system(T, a, maps, points, K)
     damping = torch.full_like(best.cost, 1e-3)
     for _ in range(ITERATIONS):
-        wins, best = best.better(_system(a, maps, points, _step(best, damping), K, robust))
+        wins, best = best.better(_system(_step(best, damping), a, maps, points, K))
         damping = torch.where(wins, damping / 5, damping * 10)
-    return best.T
+    return best
 
 
 def _step(at: _System, damping: Tensor) -> Tensor:
@@ -124,9 +126,7 @@ def _step(at: _System, damping: Tensor) -> Tensor:
     return make_T(exp_so3(step[:, :3]), step[:, 3:]) @ at.T
 
 
-def _system(
-    a: Tensor, maps: Tensor, points: Tensor, T: Tensor, K: Tensor, robust: float
-) -> _System:
+def _system(T: Tensor, a: Tensor, maps: Tensor, points: Tensor, K: Tensor) -> _System:
     moved = transform(T, points)
     pixels, z = project(moved, K, MIN_Z)
     height, width = a.shape[-2:]
@@ -134,7 +134,7 @@ def _system(
     seen = (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1) & (z > MIN_Z)
     found = sample(maps, pixels)
     r = found[:, :1] - a
-    square = r.square() / robust**2
+    square = r.square() / ROBUST**2
     count = seen.sum((1, 2, 3)).clamp(min=1)
     cost = torch.where(seen, square / (1 + square), 0.0).sum((1, 2, 3)) / count
     # looking away from nearly everything explains nothing

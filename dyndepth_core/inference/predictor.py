@@ -27,6 +27,7 @@ from .model_meta import ModelMeta
 from .motion import MotionReader
 from .output import OutputPlan, OutputSize, Staging, copy_down
 from .scale import ScaleState, model_scale
+from .scale_filter import ScaleFilter, Seen
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +121,7 @@ class Predictor:
             raise ValueError(f"backend {backend!r}: this dyndepth has {', '.join(BACKENDS)}")
         self.meta, self.input_size = meta, meta.input_size
         self.scale = model_scale(meta, assumed_scale)
+        self.scale_filter: ScaleFilter | None = None  # set it to learn `scale` on line
         self.device = resolve_device(device)
         self._autocast = autocast_dtype(precision, self.device)
         self._graph = graph.eval().requires_grad_(False)
@@ -244,6 +246,9 @@ class Predictor:
         autocast = self._autocast
         with torch.autocast(self.device.type, dtype=autocast, enabled=autocast is not None):
             depth, residual, T, state = self._graph(tensor, previous, plan.K_network, history.state)
+        if self.scale_filter is not None:
+            seen = Seen(depth[0, 0], plan.K_network[0], plan.fit.valid)
+            self.scale = self.scale_filter.update(stamp_ns, history.stamp_ns, T, seen)
         found = None
         if previous is not None:
             self.has_ego_motion, self.has_object_motion = T is not None, residual is not None

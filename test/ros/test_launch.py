@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import yaml
 
+from dyndepth_core.inference.mount import parse_mount
+
 ROOT = Path(__file__).resolve().parents[2]
 DEPTH, DEMO = ROOT / "launch/depth.launch.py", ROOT / "launch/demo.launch.py"
 PROMISED = {"image", "camera_info", "odom", "model", "device", "params_file", "bag", "rviz"}
@@ -64,6 +66,7 @@ def test_arguments_reach_the_node(tmp_path):
         "image/compressed": "/cam/image_raw/compressed",
         "camera_info": "/cam/camera_info",
         "odom": "/odometry",
+        "twist": "twist",
     }
 
 
@@ -125,6 +128,8 @@ def test_base_to_camera_ends_in_optical_axes(pose, forward, right):
     launched = doubles.launch(DEPTH, base_to_camera=pose, camera_frame="eye")
     parent, child, T_base_eye = transform(launched.node("static_transform_publisher"))
     assert (parent, child) == ("base_link", "eye")
+    given = launched.node("depth_node").parameter("base_to_camera")
+    assert given == pose and np.allclose(parse_mount(given), T_base_eye, atol=1e-6)
     assert np.allclose(T_base_eye @ (0, 0, 0, 1), (1, 0, 1.5, 1))
     assert np.allclose(T_base_eye[:3, 2], forward, atol=1e-6)  # the optical z axis
     assert np.allclose(T_base_eye[:3, 0], right, atol=1e-6)  # the optical x axis

@@ -166,6 +166,7 @@ def test_statistics_over_a_window():
         ({"wanted": False}, DiagnosticStatus.OK, "idle"),
         ({"calibration": "guessed"}, DiagnosticStatus.WARN, "focal length is a guess"),
         ({"scale_source": "relative"}, DiagnosticStatus.WARN, "relative"),
+        ({"scale_fault": "odometry is in km/h"}, DiagnosticStatus.WARN, "odometry is in km/h"),
     ],
 )
 def test_diagnostics_name_what_keeps_depth_from_being_right(changes, level, words):
