@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from dyndepth_core.data.recording import DamagedImage, Recording
+from dyndepth_core.data.recording import DamagedImage
 
-log = logging.getLogger(__name__)
 LARGEST_SIDE = 640  # larger images are halved until they fit: tracks take a fifth of the time
 CORNERS = 220
 PATCH, LEVELS = 13, 3  # pixels; pyramid
@@ -21,6 +19,7 @@ KEYS = 6  # kept frames on either side of a window's middle
 REACH = 25  # frames on either side at most
 ALIVE = 0.25  # share of the points below which a window ends
 LEAST = 24  # points of a window that is worth anything
+APART = 4  # frames between the middles of windows, at least
 PROBES = 1200  # places of a video at which turning is measured
 
 
@@ -38,77 +37,80 @@ class Window:
 
 
 class Frames:
-    """Grey images of a recording, no larger than LARGEST_SIDE; the last ones are kept."""
+    """Grey images of a video, no larger than LARGEST_SIDE; the last ones are kept.
 
-    def __init__(self, recording: Recording) -> None:
-        self.recording, self._kept = recording, {}
-        side, self.halvings = max(recording.calib.width, recording.calib.height), 0
-        while side > LARGEST_SIDE:
-            side, self.halvings = side / 2, self.halvings + 1
+    read: frame i as uint8 (H, W, 3) RGB, or DamagedImage.
+    """
+
+    def __init__(self, read: Callable[[int], np.ndarray], stamps_ns: np.ndarray) -> None:
+        self._read, self._kept = read, {}
+        self.steps = np.diff(stamps_ns)
+        self.usual = max(float(np.median(self.steps)), 1.0) if len(self.steps) else 1.0
+        self.scale = np.ones(2)  # stored pixels per pixel
+
+    def __len__(self) -> int:
+        return len(self.steps) + 1
 
     def __call__(self, i: int) -> np.ndarray | None:
         """Frame i as uint8 (h, w); None where it is damaged."""
         if i not in self._kept:
             try:
-                image = cv2.cvtColor(self.recording.image(i), cv2.COLOR_RGB2GRAY)
+                image = cv2.cvtColor(self._read(i), cv2.COLOR_RGB2GRAY)
             except DamagedImage:
                 return None
-            size = [max(1, n >> self.halvings) for n in image.shape[::-1]]
-            if self.halvings:
-                image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            stored, times = np.array(image.shape[::-1]), -(-max(image.shape) // LARGEST_SIDE)
+            if times > 1:
+                image = cv2.resize(image, stored // times, interpolation=cv2.INTER_AREA)
+            self.scale = stored / image.shape[::-1]
             if len(self._kept) > 2 * REACH:
                 self._kept.pop(next(iter(self._kept)))
             self._kept[i] = image
         return self._kept[i]
 
+    def gap(self, i: int) -> bool:
+        """Whether frames are missing between i and i + 1."""
+        return not 0 < self.steps[i] < 2 * self.usual
+
     def stored(self, points: np.ndarray) -> np.ndarray:
         """Pixels (..., 2) of the stored image from those of the reduced one."""
-        calib, step = self.recording.calib, self.halvings
-        size = np.array((calib.width, calib.height))
-        return (points + 0.5) * (size / np.maximum(1, size >> step)) - 0.5
+        return (points + 0.5) * self.scale - 0.5
 
 
-def windows(recording: Recording, count: int) -> list[Window]:
-    """At most `count` windows, where the image turns most and in between; in temporal order."""
-    frames, found = Frames(recording), []
-    for middle in sorted(_middles(recording, frames, count)):
-        window = _window(recording, frames, middle)
-        if window is not None:
-            found.append(window)
-    return found
+def windows(read: Callable[[int], np.ndarray], stamps_ns: np.ndarray, count: int) -> list[Window]:
+    """At most `count` windows, where the image turns most and in between, in temporal order.
+
+    read: as in Frames; stamps_ns (frames,).
+    """
+    frames = Frames(read, stamps_ns)
+    found = (_window(frames, middle) for middle in sorted(_middles(frames, count)))
+    return [window for window in found if window is not None]
 
 
-def _middles(recording: Recording, frames: Frames, count: int) -> list[int]:
-    """Frames at which windows are centred: three quarters of them where most turning is about."""
-    turning = _turning(recording, frames)
-    length, gap = len(turning), 4
-    around = np.convolve(turning, np.ones(9), "same")
-    taken = np.zeros(length, bool)
+def _middles(frames: Frames, count: int) -> list[int]:
+    """Frames at which windows are centred: a quarter of them evenly, the others where most turning
+    is about, none near another.
+    """
+    around = np.convolve(_turning(frames), np.ones(9), "same")[: len(frames)]
+    evenly = np.linspace(0, len(frames) - 1, count // 4 + 2)[1:-1].round().astype(int)
     chosen: list[int] = []
-    for score, wanted in ((around, count - count // 4), (np.ones(length), count)):
-        score = np.where(taken, -1.0, score)
-        if wanted == count:  # evenly
-            spread = np.linspace(0, length - 1, count // 4 + 2)[1:-1].round().astype(int)
-            chosen += [int(i) for i in spread if not taken[i]]
-            break
-        while len(chosen) < wanted and score.max() > 0:
-            best = int(score.argmax())
-            chosen.append(best)
-            near = slice(max(0, best - gap), best + gap + 1)
-            score[near], taken[near] = -1.0, True
-    return list(dict.fromkeys(chosen))
+    by_turning = np.argsort(-around, kind="stable")
+    for order, wanted in ((by_turning, count - count // 4), (evenly, count)):
+        for i in order:
+            if len(chosen) < wanted and all(abs(i - j) > APART for j in chosen):
+                chosen.append(int(i))
+    return chosen
 
 
-def _turning(recording: Recording, frames: Frames) -> np.ndarray:
+def _turning(frames: Frames) -> np.ndarray:
     """(len,) how far the image moves sideways or up and down as a whole: absolute median of the
     displacement of the upper half's points, in pixels per frame.
     """
-    length = len(recording)
+    length = len(frames)
     stride = -(-length // PROBES)
     at, moved = [], []
     for i in range(0, length - 1, stride):
         first, second = frames(i), frames(i + 1)
-        if first is None or second is None or _gap(recording, i):
+        if first is None or second is None or frames.gap(i):
             continue
         points = cv2.goodFeaturesToTrack(first[: first.shape[0] // 2], 60, 0.01, 5)
         if points is None or len(points) < 8:
@@ -118,12 +120,6 @@ def _turning(recording: Recording, frames: Frames) -> np.ndarray:
             at.append(i)
             moved.append(np.abs(np.median((ends - points[:, 0])[good], 0)).max())
     return np.interp(np.arange(length), at, moved) if at else np.zeros(length)
-
-
-def _gap(recording: Recording, i: int) -> bool:
-    """Whether frames are missing between i and i + 1."""
-    steps = np.diff(recording.stamps_ns)
-    return not 0 < steps[i] < 2 * max(np.median(steps), 1)
 
 
 def follow(
@@ -147,7 +143,7 @@ def follow(
     return ends, (there[:, 0] > 0) & (back[:, 0] > 0) & (missed < BACK) & inside
 
 
-def _window(recording: Recording, frames: Frames, middle: int) -> Window | None:
+def _window(frames: Frames, middle: int) -> Window | None:
     image = frames(middle)
     if image is None:
         return None
@@ -157,7 +153,7 @@ def _window(recording: Recording, frames: Frames, middle: int) -> Window | None:
     points = corners[:, 0]
     seen, valid, before = [], [], 0
     for step in (-1, 1):
-        for places, good in _keys(recording, frames, middle, step, points):
+        for places, good in _keys(frames, middle, step, points):
             seen.append(places)
             valid.append(good)
         before = len(seen) if step < 0 else before
@@ -176,14 +172,14 @@ def _window(recording: Recording, frames: Frames, middle: int) -> Window | None:
 
 
 def _keys(
-    recording: Recording, frames: Frames, middle: int, step: int, points: np.ndarray
+    frames: Frames, middle: int, step: int, points: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Places and trust of the points in the kept frames on one side, nearest first."""
     image, places, alive = frames(middle), points, np.ones(len(points), bool)
     apart = KEY_STEP * sum(image.shape) / 2
     last, count = points, 0
     for i in range(middle + step, middle + step * (REACH + 1), step):
-        if not 0 <= i < len(recording) or _gap(recording, min(i, i - step)):
+        if not 0 <= i < len(frames) or frames.gap(min(i, i - step)):
             return
         following = frames(i)
         if following is None:

@@ -9,7 +9,7 @@ All arrays are float64 and padded: B windows, M frames beside the middle one, N 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -253,7 +253,7 @@ def fit_camera(
         off = state.camera - prior.mean
         H, g = H.sum(0)[free][:, free], g.sum(0)[free]
         H = H + np.diag(prior.weight[free])
-        g = g - (prior.weight * off)[free] if free.any() else g
+        g = g - prior.weight[free] * off[free]
         camera = np.zeros(SHARED)
         camera[free] = np.linalg.solve(H, g)
         camera = np.clip(camera, (-0.2, -0.05, -20, -20), (0.2, 0.05, 20, 20))
@@ -273,10 +273,3 @@ def fit_camera(
             if damping > 1e3:
                 break
     return state, cost
-
-
-def at_focal(state: State, log_focal: float) -> State:
-    """The state with another focal length, its rotations and translations scaled so that the image
-    moves about alike.
-    """
-    return replace(state, camera=np.array((log_focal, *state.camera[1:])))

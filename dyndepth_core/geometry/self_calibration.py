@@ -12,8 +12,10 @@ from dyndepth_core.geometry.bundle import Observations, Prior, State
 
 FIELD = (0.35, 2.8)  # focal lengths tried, in image widths (longer sides): 110 to 20 degrees
 GRID = 11
-ASPECT, CENTRE = 0.02, 0.03  # what is known before: log fy / fx; centre, in image sides
+ASPECT, CENTRE = 0.02, 0.03  # standard deviations beforehand: log fx / fy; of the image's side
 CORRELATED = 5.0  # observations of one track count as a fifth
+SYSTEMATIC = 2.0  # errors that all windows share (drift of tracks), over those that differ
+FIRST_NOISE = 0.3  # pixels, until it is known
 DIRECTIONS = 60
 
 
@@ -115,49 +117,59 @@ def _pair(
 @dataclass(frozen=True)
 class Estimate:
     """camera (4,): theta of `bundle`; sigma (4,): one standard deviation of log f, log fx / fy, cx
-    and cy (pixels); focal_range: log f at which the tracks fit worse by two standard deviations.
+    and cy (pixels); noise of a track's coordinate in pixels; windows whose motions were found.
     """
 
     camera: np.ndarray
     sigma: np.ndarray
     noise: float
-    profile: np.ndarray
+    windows: int
 
 
-def estimate(data: Observations, size: tuple[int, int], noise: float = 0.3) -> Estimate:
-    """Focal length, aspect and centre of images of size (H, W) from their tracks."""
+def estimate(
+    data: Observations, size: tuple[int, int], noise: float = FIRST_NOISE
+) -> Estimate | None:
+    """Focal length, aspect and centre of images of size (H, W) from their tracks; None where no
+    window's motions are found.
+
+    A scan over focal lengths finds the lowest minimum; from there everything is fitted together.
+    sigma is the larger of two: what the noise gives, and what the windows disagree (each window's
+    gradient is one draw); then, for f, wide enough for every focal length of the scan that the
+    tracks do not refute.
+    """
     height, width = size
     grid = np.log(max(height, width)) + np.linspace(*np.log(FIELD), GRID)
     mean = np.array((0.0, 0.0, (width - 1) / 2, (height - 1) / 2))
-    states, costs = _profile(data, grid, mean, noise)
+    states, costs = _scan(data, grid, mean, noise)
     best = int(costs.sum(1).argmin())
     noise = _noise(data, states[best])
     good = _usable(data, states[best], noise)
+    if not good.any():
+        return None
     data = Observations(data.points[good], data.seen[good], data.valid[good])
     states = [State(s.R[good], s.t[good], s.rho[good], s.camera) for s in states]
 
-    spread = np.array((1.0, ASPECT, CENTRE * width, CENTRE * height))
-    known = CORRELATED / spread**2 * (0, 1, 1, 1)
+    spread = np.array((np.inf, ASPECT, CENTRE * width, CENTRE * height))
+    known = CORRELATED / spread**2
     found, lowest = bundle.fit_camera(data, states[best], noise, Prior(mean, known), 30)
     H, g = bundle.reduced(bundle.linearise(data, found, noise, np.zeros(len(data.points))))
-    prior = np.diag(known)
-    K = len(g)
-    inverse = np.linalg.inv(H.sum(0) + prior)
-    scores = K / max(K - 1, 1) * np.einsum("ki,kj->ij", g, g)
-    between = inverse @ (scores + CORRELATED * prior) @ inverse
-    within = CORRELATED * inverse
-    sigma = np.sqrt(np.maximum(np.diag(between), np.diag(within)))
-    temper = max(between[0, 0] / inverse[0, 0], CORRELATED)
-    held = np.where(np.arange(4) == 0, np.inf, known)
-    curve = []
+    inverse = np.linalg.inv(H.sum(0) + np.diag(known))
+    scores = len(g) / max(len(g) - 1, 1) * np.einsum("ki,kj->ij", g, g)
+    between = inverse @ (scores + CORRELATED * np.diag(known)) @ inverse
+    variance = np.maximum(np.diag(between), CORRELATED * np.diag(inverse))
+    sigma = np.sqrt(np.minimum(SYSTEMATIC**2 * variance, spread**2))
+
+    temper = SYSTEMATIC**2 * variance[0] / inverse[0, 0]
+    held = np.where(np.isinf(spread), np.inf, known)
     for x, state in zip(grid, states, strict=True):
-        at = Prior(np.array((x, *mean[1:])), held)
-        curve.append(bundle.fit_camera(data, state, noise, at, 6)[1])
-    profile = np.stack((grid, (np.array(curve) - lowest) / temper), 1)
-    return Estimate(found.camera, sigma, noise, profile), between, within, temper, scores, H, g
+        _, cost = bundle.fit_camera(data, state, noise, Prior(np.array((x, *mean[1:])), held), 6)
+        refuted = np.sqrt(2 * max(cost - lowest, 0) / temper)  # in standard deviations
+        if refuted < 3:
+            sigma[0] = max(sigma[0], abs(x - found.camera[0]) / max(refuted, 0.5))
+    return Estimate(found.camera, sigma, noise, int(good.sum()))
 
 
-def _profile(
+def _scan(
     data: Observations, grid: np.ndarray, mean: np.ndarray, noise: float
 ) -> tuple[list[State], np.ndarray]:
     """Motions and points at every focal length of the grid, and costs (GRID, B): some from nothing,
@@ -167,7 +179,7 @@ def _profile(
     costs = np.full((len(grid), len(data.points)), np.inf)
 
     def offer(i: int, state: State, steps: int) -> None:
-        state, cost = bundle.fit_motions(data, bundle.at_focal(state, grid[i]), noise, steps)
+        state, cost = bundle.fit_motions(data, _at_focal(state, grid[i]), noise, steps)
         old = states[i]
         if old is not None:
             better = cost < costs[i]
@@ -201,3 +213,18 @@ def _usable(data: Observations, state: State, noise: float) -> np.ndarray:
     """Windows (B,) bool whose motions were found: half of their points fit."""
     squares = np.where(data.valid, bundle.errors(data, state), np.nan)
     return np.sqrt(np.nanmedian(squares, (1, 2))) < 4 * noise
+
+
+def _at_focal(state: State, log_focal: float) -> State:
+    """The state with another focal length; rotations about x and y and sideways translations are
+    scaled so that the images move about alike.
+    """
+    ratio = np.exp(state.camera[0] - log_focal)
+    skew = state.R - state.R.swapaxes(-1, -2)
+    turn = 0.5 * np.stack((skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]), -1)
+    sine = np.minimum(np.linalg.norm(turn, axis=-1, keepdims=True), 1)
+    turn = turn * np.where(sine > 1e-9, np.arcsin(sine) / np.maximum(sine, 1e-9), 1)
+    turn = turn * (ratio, ratio, 1)
+    camera = np.array((log_focal, *state.camera[1:]))
+    t = state.t * (ratio, ratio, 1)
+    return State(bundle.exp_rotation(turn), t, state.rho, camera)
