@@ -143,11 +143,12 @@ def estimate(
     states, costs = _scan(data, grid, mean, noise)
     best = int(costs.sum(1).argmin())
     noise = _noise(data, states[best])
-    good = _usable(data, states[best], noise)
+    good, rigid = _usable(data, states[best], noise)
     if not good.any():
         return None
-    data = Observations(data.points[good], data.seen[good], data.valid[good])
-    states = [State(s.R[good], s.t[good], s.rho[good], s.camera) for s in states]
+    data = Observations(data.points[good], data.seen[good], (data.valid & rigid[:, None])[good])
+    noise = min(noise, _noise(data, _part(states[best], good)))
+    states = [_part(s, good) for s in states]
 
     spread = np.array((np.inf, ASPECT, CENTRE * width, CENTRE * height))
     known = CORRELATED / spread**2
@@ -209,10 +210,18 @@ def _noise(data: Observations, state: State) -> float:
     return float(np.clip(np.sqrt(np.median(squares) / (2 * np.log(2) * max(used, 0.1))), 0.05, 1.0))
 
 
-def _usable(data: Observations, state: State, noise: float) -> np.ndarray:
-    """Windows (B,) bool whose motions were found: half of their points fit."""
-    squares = np.where(data.valid, bundle.errors(data, state), np.nan)
-    return np.sqrt(np.nanmedian(squares, (1, 2))) < 4 * noise
+def _usable(data: Observations, state: State, noise: float) -> tuple[np.ndarray, np.ndarray]:
+    """Windows (B,) bool whose motions were found, because half of their points fit, and points (B,
+    N) bool that move with the world.
+    """
+    errors = np.sqrt(bundle.errors(data, state))
+    fits = (errors < 4 * noise) & data.valid
+    rigid = 2 * fits.sum(1) >= data.valid.sum(1)
+    return 2 * fits.sum((1, 2)) >= data.valid.sum((1, 2)), rigid
+
+
+def _part(state: State, windows: np.ndarray) -> State:
+    return State(state.R[windows], state.t[windows], state.rho[windows], state.camera)
 
 
 def _at_focal(state: State, log_focal: float) -> State:
