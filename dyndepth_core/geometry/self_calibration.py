@@ -15,6 +15,7 @@ GRID = 11
 ASPECT, CENTRE = 0.02, 0.03  # standard deviations beforehand: log fx / fy; of the image's side
 CORRELATED = 5.0  # observations of one track count as a fifth
 SYSTEMATIC = 2.0  # errors that all windows share (drift of tracks), over those that differ
+LENS = 0.01  # no lens is a pinhole: least standard deviation, of f and of the image's sides
 FIRST_NOISE = 0.3  # pixels, until it is known
 DIRECTIONS = 60
 
@@ -135,7 +136,8 @@ def estimate(
     A scan over focal lengths finds the lowest minimum; from there everything is fitted together.
     sigma is the larger of two: what the noise gives, and what the windows disagree (each window's
     gradient is one draw); then, for f, wide enough for every focal length of the scan that the
-    tracks do not refute.
+    tracks do not refute. A camera that only turns, without moving, is the weak case: depth is then
+    free to take up what bends the image.
     """
     height, width = size
     grid = np.log(max(height, width)) + np.linspace(*np.log(FIELD), GRID)
@@ -159,6 +161,7 @@ def estimate(
     between = inverse @ (scores + CORRELATED * np.diag(known)) @ inverse
     variance = np.maximum(np.diag(between), CORRELATED * np.diag(inverse))
     sigma = np.sqrt(np.minimum(SYSTEMATIC**2 * variance, spread**2))
+    sigma = np.maximum(sigma, LENS * np.array((1, 1, width, height)))
 
     temper = SYSTEMATIC**2 * variance[0] / inverse[0, 0]
     held = np.where(np.isinf(spread), np.inf, known)

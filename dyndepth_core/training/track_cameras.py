@@ -20,7 +20,7 @@ from .checkpoint import write_json
 
 log = logging.getLogger(__name__)
 FILE = "track_cameras.json"
-WINDOWS, POINTS = 14, 80  # per video, per window: seconds of one core
+WINDOWS, POINTS = 24, 100  # per video, per window: about 15 seconds of one core
 USEFUL = 0.1  # standard deviation of log f above which tracks do not hold a training
 FOCAL_GOAL, CENTRE_GOAL = 0.1, 0.05  # two sigma above which a value counts as not determined
 
