@@ -12,10 +12,10 @@ from dyndepth_core.geometry.bundle import Observations, Prior, State
 
 FIELD = (0.35, 2.8)  # focal lengths tried, in image widths (longer sides): 110 to 20 degrees
 GRID = 11
-ASPECT, CENTRE = 0.02, 0.03  # standard deviations beforehand: log fx / fy; of the image's side
+ASPECT, CENTRE = 0.02, 0.03  # standard deviations beforehand: log fx / fy; of the mean side
 CORRELATED = 5.0  # observations of one track count as a fifth
 SYSTEMATIC = 2.0  # errors that all windows share (drift of tracks), over those that differ
-LENS = 0.01  # no lens is a pinhole: least standard deviation, of f and of the image's sides
+LENS = 0.01  # no lens is a pinhole: least standard deviation, of f and of the mean side
 FIRST_NOISE = 0.3  # pixels, until it is known
 DIRECTIONS = 60
 
@@ -152,7 +152,8 @@ def estimate(
     noise = min(noise, _noise(data, _part(states[best], good)))
     states = [_part(s, good) for s in states]
 
-    spread = np.array((np.inf, ASPECT, CENTRE * width, CENTRE * height))
+    side = (height + width) / 2
+    spread = np.array((np.inf, ASPECT, CENTRE * side, CENTRE * side))
     known = CORRELATED / spread**2
     found, lowest = bundle.fit_camera(data, states[best], noise, Prior(mean, known), 30)
     H, g = bundle.reduced(bundle.linearise(data, found, noise, np.zeros(len(data.points))))
@@ -161,7 +162,7 @@ def estimate(
     between = inverse @ (scores + CORRELATED * np.diag(known)) @ inverse
     variance = np.maximum(np.diag(between), CORRELATED * np.diag(inverse))
     sigma = np.sqrt(np.minimum(SYSTEMATIC**2 * variance, spread**2))
-    sigma = np.maximum(sigma, LENS * np.array((1, 1, width, height)))
+    sigma = np.maximum(sigma, LENS * np.array((1, 1, side, side)))
 
     temper = SYSTEMATIC**2 * variance[0] / inverse[0, 0]
     held = np.where(np.isinf(spread), np.inf, known)
