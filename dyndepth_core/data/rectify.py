@@ -139,3 +139,12 @@ class Rectifier:
         height, width = self._size
         within = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
         return bool(within.all() and outward.all())
+
+
+def lens_of(calib: Calibration) -> Rectifier | None:
+    """Removes the lens distortion of a recording that still shows it; a pinhole camera is all that
+    warping knows.
+    """
+    if calib.K is None or not calib.distortion or calib.rectified:
+        return None
+    return Rectifier(calib)

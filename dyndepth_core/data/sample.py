@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from dyndepth_core.data.calibration import Calibration
 from dyndepth_core.data.recording import DamagedImage, Recording
-from dyndepth_core.data.rectify import Rectifier
+from dyndepth_core.data.rectify import lens_of
 from dyndepth_core.data.settings import DataConfig
 from dyndepth_core.data.targets import find_targets
 from dyndepth_core.data.transforms import ColourJitter, flip_horizontal, plan_fit, zoom_crop
@@ -88,7 +87,7 @@ class SampleSource:
             train,
         )
         self.names = [r.name for r in recordings]
-        self._lenses = [_lens(r.calib) for r in recordings]
+        self._lenses = [lens_of(r.calib) for r in recordings]
         self._cameras = [
             lens.calib if lens else r.calib
             for lens, r in zip(self._lenses, recordings, strict=True)
@@ -154,6 +153,15 @@ class SampleSource:
     def stored_K(self, video: int, K: np.ndarray) -> np.ndarray:
         """(3, 3) intrinsics in pixels of the stored images from those at network size."""
         return self._fits[video].inverse_K(K)
+
+    def network_K(self, video: int, K: np.ndarray) -> np.ndarray:
+        """(3, 3) intrinsics at network size from those in pixels of the stored images."""
+        return self._fits[video].K(K)
+
+    def straight(self, video: int, i: int) -> np.ndarray:
+        """Frame i at stored size, uint8 RGB, a known lens distortion removed; DamagedImage."""
+        image, lens = self.recordings[video].image(i), self._lenses[video]
+        return lens.image(image) if lens else image
 
     def mean_focal(self) -> float:
         """Mean fx over the targets at network size (pixels): the natural canonical focal length of
@@ -245,14 +253,3 @@ class SampleSource:
                 jitter = ColourJitter.draw(rng, grey_share=config.grey)
                 coloured = [jitter(image) for image in images]
         return np.stack(images), np.stack(coloured), K, dt, video, flipped, target
-
-
-def _lens(calib: Calibration) -> Rectifier | None:
-    """Removes the lens distortion of a recording that still shows it; a pinhole camera is all that
-    warping knows.
-    """
-    return (
-        Rectifier(calib)
-        if calib.K is not None and calib.distortion and not calib.rectified
-        else None
-    )

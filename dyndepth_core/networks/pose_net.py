@@ -4,6 +4,8 @@ and learned intrinsics.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -111,9 +113,10 @@ class VideoIntrinsics(nn.Module):
     """Four trainable numbers per video: fx = f e^{a/10}, fy = f e^{-a/10}, cx = c W - 0.5, cy = d H
     - 0.5.
 
-    Start: f = (H + W) / 2, a = 0, c = d = 0.5 (Li et al. 2020). They are kept in units of their
-    start value so that one learning rate fits; but the ratio fx / fy moves five times more slowly
-    than f: nearly all pixels are square, and a car that hardly pitches says nothing of fy alone.
+    Start: f = (H + W) / 2, a = 0, c = d = 0.5 (Li et al. 2020), or what `start` is given, with an
+    interval they then stay in. They are kept in units of their start value so that one learning
+    rate fits; but the ratio fx / fy moves five times more slowly than f: nearly all pixels are
+    square, and a car that hardly pitches says nothing of fy alone.
     """
 
     def __init__(self, videos: int, size: tuple[int, int]) -> None:
@@ -122,17 +125,47 @@ class VideoIntrinsics(nn.Module):
         self.log_focal = nn.Parameter(torch.zeros(videos))
         self.aspect = nn.Parameter(torch.zeros(videos))
         self.centre = nn.Parameter(torch.zeros(videos, 2))
+        # Not part of the weights: a training finds them again (or reads them) when it begins.
+        limits = torch.tensor((-math.inf, math.inf)).repeat(videos, 4, 1)
+        self.register_buffer("limits", limits, persistent=False)
+
+    @torch.no_grad()
+    def start(self, video: int, K: Tensor, sigma: Tensor) -> None:
+        """Begin a video at K (3, 3) in pixels; its values stay within 2 sigma (4,) of that: log f,
+        log fx / fy, cx, cy in pixels.
+        """
+        extent = K.new_tensor(self.size[::-1])
+        log_focal = torch.stack((K[0, 0], K[1, 1])).log()
+        self.log_focal[video] = log_focal.mean() - math.log(0.5 * sum(self.size))
+        self.aspect[video] = 5 * (log_focal[0] - log_focal[1])
+        self.centre[video] = (K[:2, 2] + 0.5) / extent - 0.5
+        width = 2 * sigma / torch.cat((sigma.new_tensor((1, 0.2)), extent.to(sigma)))
+        found = self._values()[video]
+        self.limits[video] = torch.stack((found - width, found + width), -1)
+
+    def _values(self) -> Tensor:
+        """(videos, 4)."""
+        return torch.cat((self.log_focal[:, None], self.aspect[:, None], self.centre), 1)
 
     def forward(self, video: Tensor, flipped: Tensor) -> Tensor:
         """video (B,) index, flipped (B,) bool -> K (B, 3, 3) in pixels of the (possibly mirrored)
         image.
         """
         height, width = self.size
-        stretch = 0.1 * self.aspect[video]
-        log_focal = self.log_focal[video, None] + torch.stack((stretch, -stretch), -1)
+        low, high = self.limits.unbind(-1)
+        if self.training:  # a step may have left the interval: what lies beyond must not pile up
+            self.log_focal.data.clamp_(low[:, 0], high[:, 0])
+            self.aspect.data.clamp_(low[:, 1], high[:, 1])
+            self.centre.data.clamp_(low[:, 2:], high[:, 2:])
+        values = self._values()
+        # Straight through: at a border gradients still lead back inside.
+        values = values + (values.clamp(low, high) - values).detach()
+        log_focal, aspect, centre = values[video].split((1, 1, 2), 1)
+        stretch = 0.1 * aspect
+        log_focal = log_focal + torch.cat((stretch, -stretch), 1)
         focal = log_focal.exp() * (0.5 * (height + width))
         extent = focal.new_tensor((width, height))
-        centre = (self.centre[video] + 0.5) * extent - 0.5
+        centre = (centre + 0.5) * extent - 0.5
         mirrored = torch.stack((width - 1 - centre[:, 0], centre[:, 1]), -1)
         return assemble_K(focal, torch.where(flipped[:, None], mirrored, centre))
 

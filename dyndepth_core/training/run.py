@@ -24,6 +24,7 @@ from .model import git_revision, trained_model
 from .settings import RUNTIME_FIELDS, TrainConfig
 from .source import fingerprint, split_recordings
 from .stages import Stage, StageContext, hash_file, run_stages
+from .track_cameras import begin_at, track_cameras
 from .units import start_units
 
 log = logging.getLogger(__name__)
@@ -132,6 +133,10 @@ def _stage(
             "%s at %dx%d pixels, batches of %d, %s, into %s",
             config.method, height, width, settings.batch_size, _budget(settings), context.run,
         )  # fmt: skip
+        cameras = []
+        if config.data.intrinsics == "video":
+            cameras = track_cameras(source, context.folder, write=_is_first_process())
+            begin_at(objective.intrinsics, source, cameras)
         result = fit(objective, settings, source, held_out, context.folder, label=config.method)
         if result.state == "interrupted":
             raise KeyboardInterrupt(
@@ -144,8 +149,7 @@ def _stage(
             )
             save_model(context.run / MODEL, graph, meta)
             if config.data.intrinsics == "video":
-                still = SampleSource(train, config.data, settings.batch_size, settings.seed, False)
-                report_cameras(objective, still, context.run)
+                report_cameras(objective.intrinsics.eval(), source, cameras, context.run)
         return [context.run / MODEL]
 
     return Stage(name, inputs, run)
