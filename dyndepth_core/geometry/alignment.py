@@ -22,13 +22,6 @@ LEAST = 1e-4  # added to the diagonal: where nothing is seen nothing moves
 CONTRAST = 0.02  # of an image that shows something; grey values in [0, 1]
 
 
-def grids(training: bool) -> tuple[int, ...]:
-    """Factors for `align`; in training without the finest grid, which costs most and tells a tenth
-    of a pixel.
-    """
-    return FACTORS[:-1] if training else FACTORS
-
-
 def _cells(image: Tensor, factor: int) -> Tensor:
     """Grey cells (B, 1, H / factor, W / factor) of an image (B, 3, H, W) over its contrast."""
     grey = F.avg_pool2d(image.mean(1, keepdim=True), factor)
@@ -50,8 +43,7 @@ def align(
     a, b: grey values of tgt and src over the contrast of the image; X_p: the points of tgt's depth;
     rho(r) = r^2 / (c^2 + r^2) (Geman and McClure 1987), so that what moves by itself or is hidden
     hardly counts. Levenberg-Marquardt on coarse grids first; on the coarsest from the given
-    T_src_tgt and from no motion, of which the better goes on: a network that is taught by what is
-    found here must not be able to lead it astray.
+    T_src_tgt and from no motion, of which the better goes on: a network may be far astray.
 
     tgt, src (B, 3, H, W) in [0, 1], depth (B, 1, H, W), K (B, 3, 3) in pixels. In float32 also
     under autocast; no gradient: at the minimum, to first order, the error does not depend on the
@@ -71,14 +63,6 @@ def align(
                 _, found = found.better(_minimise(still, *given))
             T = found.T
     return T
-
-
-def follow_scale(T: Tensor, depth: Tensor) -> Tensor:
-    """T (B, 4, 4) aligned to depth (B, 1, H, W), with the gradient by which its translation grows
-    and shrinks with the scale of the depth; the values stay.
-    """
-    size = depth.float().log().mean((1, 2, 3)).exp()
-    return make_T(T[:, :3, :3], T[:, :3, 3] * (size / size.detach())[:, None])
 
 
 def _gradient(x: Tensor) -> tuple[Tensor, Tensor]:

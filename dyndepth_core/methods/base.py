@@ -26,15 +26,13 @@ class Predictions:
 
     disps: {scale: (B, 1, H / 2^s, W / 2^s)} in (0, 1); T_src_tgt (B, S, 4, 4); K (B, 3, 3) in
     pixels at network size;
-    depth_scale (B,): depth at the camera's focal length over depth at the canonical one, f / f0;
-    own: losses of the predictions themselves, {name: 0-dim}, not weighted.
+    depth_scale (B,): depth at the camera's focal length over depth at the canonical one, f / f0.
     """
 
     disps: dict[int, Tensor]
     T_src_tgt: Tensor
     K: Tensor
     depth_scale: Tensor
-    own: dict[str, Tensor] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass

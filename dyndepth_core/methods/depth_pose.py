@@ -4,7 +4,6 @@ the graph for the vehicle.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -12,20 +11,12 @@ from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from dyndepth_core.data.sample import Sample
-from dyndepth_core.geometry.alignment import align, follow_scale, grids
-from dyndepth_core.geometry.se3 import invert_T, rotation_vector
+from dyndepth_core.geometry.se3 import invert_T
 from dyndepth_core.methods.base import Objective, Predictions
 from dyndepth_core.methods.depth_pose_graph import DepthPoseGraph
 from dyndepth_core.methods.metric import MetricConfig, MetricScale, metric_source
-from dyndepth_core.networks.depth_net import START_DISP, DepthNet, disp_to_depth
-from dyndepth_core.networks.pose_net import (
-    ROTATION_SCALE,
-    TRANSLATION_SCALE,
-    PoseNet,
-    VideoIntrinsics,
-)
-
-SCALE_RANGE, SCALE_WEIGHT = (1 / 1.5, 4.0), 0.1
+from dyndepth_core.networks.depth_net import DepthNet, disp_to_depth
+from dyndepth_core.networks.pose_net import PoseNet, VideoIntrinsics
 
 
 class StartConfig(MetricConfig):
@@ -44,14 +35,8 @@ class StartConfig(MetricConfig):
     intrinsics_lr_factor: float = Field(
         5.0, gt=0, description="learning rate of intrinsics per video over that of the rest"
     )
-    pose: float = Field(
-        0.1, ge=0, description="with pose_align: weight of learning the refined motions"
-    )
     pose_first: float = Field(
-        0.08,
-        ge=0,
-        lt=1,
-        description="with pose_align=false: share of the training in which only motion learns",
+        0.08, ge=0, lt=1, description="share of the training in which only motion learns"
     )
 
     def pyramid_weight(self, progress: float) -> float:
@@ -87,7 +72,7 @@ class DepthPoseObjective(Objective):
         super().__init__()
         self.config: StartConfig = config.objective
         self.lr_factors = {"intrinsics": self.config.intrinsics_lr_factor}
-        self.partial_gradients = self.config.pose_first > 0 and not config.network.pose_align
+        self.partial_gradients = self.config.pose_first > 0
         self.network, self.canonical_focal = config.network, float(canonical_focal)
         intrinsics = config.data.intrinsics
         self.make_networks(scales, intrinsics == "pair")
@@ -116,8 +101,7 @@ class DepthPoseObjective(Objective):
     def disps(self, images: Tensor, progress: float) -> dict[int, Tensor]:
         """Disps of images (B, 3, H, W) per scale; without gradient while only motion learns."""
         # While motions are wrong, the best depth is infinite: there the disp head saturates.
-        started = self.network.pose_align or progress >= self.config.pose_first
-        learns = torch.is_grad_enabled() and started
+        learns = torch.is_grad_enabled() and progress >= self.config.pose_first
         with torch.set_grad_enabled(learns):
             return self.depth_net(images)
 
@@ -138,52 +122,6 @@ class DepthPoseObjective(Objective):
         K, scale = self.cameras_and_scales(sample, K_pair)
         T_src_tgt = torch.where(past.view(-1, 1, 1), invert_T(T_second_first), T_second_first)
         return T_src_tgt.unflatten(0, (batch, sources)), K, scale
-
-    def aligned(
-        self, sample: Sample, depth: Tensor, T_src_tgt: Tensor, K: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """T_src_tgt (B, S, 4, 4) refined (geometry/alignment.py) to depth (B, 1, H, W) of tgt and K
-        (B, 3, 3), and the losses that go with it; unchanged with pose_align=false.
-
-        The refined translation follows the scale of the depth, its gradient included; everything
-        else of it has none.
-        """
-        if not self.network.pose_align:
-            return T_src_tgt, {}
-        shape = sample.dt.shape
-        sources = shape[1]
-
-        def spread(x: Tensor) -> Tensor:
-            return x.repeat_interleave(sources, 0)
-
-        with torch.autocast(depth.device.type, enabled=False):
-            T = T_src_tgt.flatten(0, 1).float()
-            given = spread(sample.tgt), sample.src.flatten(0, 1), spread(depth.detach())
-            best = align(*given, T.detach(), spread(K.detach()), grids(self.training))
-            own = {"pose": motion_error(T, best), "scale": self.scale_drift(depth)}
-            best = follow_scale(best, spread(depth))
-        return best.unflatten(0, shape), own
-
-    def scale_drift(self, depth: Tensor) -> Tensor:
-        """Square of how far the mean log of depth (B, 1, H, W) lies outside [d0 / 1.5, 4 d0], d0
-        the depth a training starts with (0-dim).
-
-        Refined translations grow and shrink with depth: no image says where its scale is to stay,
-        and the least bias of any loss lets it drift out of what disps can express.
-        """
-        start = math.log(math.log(2))  # of a softplus
-        if getattr(self.network, "depth_head", "disp") == "disp":
-            start = math.log(
-                disp_to_depth(START_DISP, self.network.min_depth, self.network.max_depth)
-            )
-        drift = depth.float().log().mean() - start
-        low, high = SCALE_RANGE
-        return (drift - drift.clamp(math.log(low), math.log(high))).square()
-
-    def own_terms(self, found: Predictions) -> dict[str, Tensor]:
-        """The losses of the predictions themselves, weighted."""
-        weights = {"pose": self.config.pose, "scale": SCALE_WEIGHT}
-        return {name: weights[name] * loss for name, loss in found.own.items()}
 
     def metric_terms(
         self,
@@ -244,15 +182,6 @@ class DepthPoseObjective(Objective):
             "max_depth": n.max_depth, "pose_encoder": n.pose_encoder,
             "pose_downscale": n.pose_downscale, "pose_align": n.pose_align,
         }  # fmt: skip
-
-
-def motion_error(T: Tensor, best: Tensor) -> Tensor:
-    """mean(|r| / 0.03 + |t - t*| / 0.02) over the components, R*^T R the rotation by r: how far
-    motions (N, 4, 4) are from others, which get no gradient.
-    """
-    turned = rotation_vector(best[:, :3, :3].mT @ T[:, :3, :3]).abs() / ROTATION_SCALE
-    moved = (best[:, :3, 3] - T[:, :3, 3]).abs() / TRANSLATION_SCALE
-    return (turned + moved).mean()
 
 
 def copy_weights(source: nn.Module, target: nn.Module) -> None:

@@ -30,8 +30,8 @@ class NetworkConfig(BaseModel):
     )
     pose_align: bool = Field(
         True,
-        description="ego-motion: what the pose network says is refined until the predicted depth "
-        "explains the images best; false: the pose network alone, as published",
+        description="ego-motion of the trained model: what the pose network says is refined until "
+        "the predicted depth explains the images best; false: the pose network alone, as published",
     )
     width: float = Field(1.0, gt=0, le=4, description="channel factor of ResNet encoders")
     decoder_channels: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (

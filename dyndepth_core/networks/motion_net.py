@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dyndepth_core.geometry.alignment import align, follow_scale, grids
+from dyndepth_core.geometry.alignment import FACTORS, align
 from dyndepth_core.geometry.camera import resize_K
 from dyndepth_core.geometry.se3 import euler_to_matrix, invert_T, make_T
 from dyndepth_core.geometry.warp import inverse_warp
@@ -132,7 +132,7 @@ class PublishedMotionNet(nn.Module):
         (B, 3, H, W) in the src frame, for the pixels of tgt, in the units of the depth, K (B, 3, 3)
         in pixels or None, and T_src_tgt before it was refined: here the same.
 
-        R = Rx Ry Rz of the first three numbers in radians. K and past are not looked at.
+        R = Rx Ry Rz of the first three numbers in radians. The rest is not looked at.
         """
         size = tgt.shape[-2:]
         given = smaller((tgt, src), (tgt_depth, src_depth), self.downscale, self.takes_depth)
@@ -202,8 +202,9 @@ class MotionNet(nn.Module):
         T = says = torch.where(past.view(-1, 1, 1), invert_T(T), T)
         K = K if K_pair is None else K_pair
         if self.aligns:
-            best = align(tgt, src, tgt_depth.detach(), T.detach(), K.detach(), grids(self.training))
-            T = follow_scale(best, tgt_depth)
+            # without the finest grid in training: it costs most and tells a tenth of a pixel
+            factors = FACTORS[:-1] if self.training else FACTORS
+            T = align(tgt, src, tgt_depth, T, K, factors)
         given = smaller((tgt, src), (tgt_depth, src_depth), self.downscale, self.takes_depth)
         seen = [*features[::-1], given]
         sign = 1.0 - 2.0 * swap.to(tgt.dtype)

@@ -26,7 +26,9 @@ TURN = torch.tensor([[0.02, -0.05, 0.03]], dtype=torch.float64)
 def make(videos=("walk",), **objective):
     info, plain = get_method("sc_depth"), tiny_config()
     config = SimpleNamespace(
-        data=plain.data, network=plain.network, objective=info.config_class(**objective)
+        data=plain.data,
+        network=plain.network,
+        objective=info.config_class(**objective),
     )
     torch.manual_seed(0)
     return info.objective_class(config, list(videos), FOCAL).eval()

@@ -32,7 +32,9 @@ def make(geometry=0.5, **objective):
     objective["geometry"] = geometry
     plain = tiny_config()
     config = SimpleNamespace(
-        data=plain.data, network=plain.network, objective=info.config_class(**objective)
+        data=plain.data,
+        network=plain.network,
+        objective=info.config_class(**objective),
     )
     torch.manual_seed(0)
     return info.objective_class(config, ["drive"], FOCAL).eval()

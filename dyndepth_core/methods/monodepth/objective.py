@@ -58,10 +58,7 @@ class MonodepthObjective(DepthPoseObjective):
 
     def predict(self, sample: Sample, progress: float = 1.0) -> Predictions:
         """Depth of tgt, motion to every source (one forward pass for all pairs), intrinsics."""
-        disps = self.disps(sample.tgt_net, progress)
-        T, K, scale = self.motions(sample)
-        T, own = self.aligned(sample, self.depth(disps[min(disps)], scale), T, K)
-        return Predictions(disps, T, K, scale, own=own)
+        return Predictions(self.disps(sample.tgt_net, progress), *self.motions(sample))
 
     def losses(self, sample: Sample, predictions: Predictions, progress: float = 1.0) -> LossTerms:
         """See the class. In float32 also under autocast: SSIM's variances and the warp do not
@@ -70,8 +67,7 @@ class MonodepthObjective(DepthPoseObjective):
         with torch.autocast(sample.tgt.device.type, enabled=False):
             coarse = self.config.pyramid_weight(progress)
             found = self._losses(sample, predictions, self.training, coarse)
-            terms = found.terms | self.own_terms(predictions)
-            terms |= self.metric_terms(sample, predictions)
+            terms = found.terms | self.metric_terms(sample, predictions)
             return LossTerms(sum(terms.values()), terms, found.maps)
 
     def _losses(

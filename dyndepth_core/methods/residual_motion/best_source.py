@@ -20,6 +20,7 @@ def best_source_losses(
     sample: Sample,
     depth: Tensor,
     T_src_tgt: Tensor,
+    refined: Tensor,
     residual: Tensor,
     K: Tensor,
     progress: float,
@@ -29,19 +30,19 @@ def best_source_losses(
 
     static mean (1 - m) min(e(ego-motion), e(no warp)): depth and ego-motion explain what stands;
     motion mean e(ego-motion + residual), without gradient to depth and ego-motion: residuals
-    explain what they leave. m, from the end of the burn-in on: there the residual explains the
+    explain what they leave, ego-motion here refined to the depth. m, from the end of the burn-in on: there the residual explains the
     images clearly better, so that depth no longer learns to explain motion.
 
     The published loss has residuals and depth explain the images together. At the start of a
     training it then has depth explain everything, cars at the speed of the camera become holes, and
-    from there a short one does not come back. depth (B, 1, H, W), T_src_tgt (B, S, 4, 4), residual
-    (B S, 3, H, W), K (B, 3, 3); noise: breaks ties of the automask.
+    from there a short one does not come back. depth (B, 1, H, W), T_src_tgt and refined
+    (B, S, 4, 4), residual (B S, 3, H, W), K (B, 3, 3); noise: breaks ties of the automask.
     """
     weight = config.rgb + config.ssim
     ssim_share = config.ssim / weight
     view = View.of(sample, K, 0, ssim_share, noise)
     error, warped = view.reproject(depth, T_src_tgt, ssim_share)
-    moved, _ = view.reproject(depth.detach(), T_src_tgt.detach(), ssim_share, residual)
+    moved, _ = view.reproject(depth.detach(), refined.detach(), ssim_share, residual)
     still = torch.ones_like(error)
     if progress >= config.burn_in[1]:
         still = 1 - helped(error.detach(), moved.detach()).to(error.dtype)

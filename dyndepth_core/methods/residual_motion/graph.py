@@ -52,7 +52,7 @@ class ResidualMotionGraph(InferenceGraph):
             if a.depth_head == "softplus"
             else DepthNet(a.encoder, a.decoder_channels, (0,), a.width)
         )
-        self.motion_net = make_motion_net(a, a.motion_net, a.pose_encoder)
+        self.motion_net = make_motion_net(a, a.motion_net, a.pose_encoder, aligned=a.pose_align)
 
     def depth_only(self) -> ResidualMotionGraph:
         """See InferenceGraph."""
@@ -88,7 +88,11 @@ class ResidualMotionGraph(InferenceGraph):
 
 
 def make_motion_net(
-    network: Any, kind: str | None, encoder: str | None, intrinsics: bool = False
+    network: Any,
+    kind: str | None,
+    encoder: str | None,
+    intrinsics: bool = False,
+    aligned: bool = True,
 ) -> nn.Module | None:
     """The motion network of an architecture or a network configuration; None: depth alone."""
     n = network
@@ -98,5 +102,5 @@ def make_motion_net(
         return PublishedMotionNet(n.motion_width, n.motion_depth, n.pose_downscale, intrinsics)
     return MotionNet(
         encoder, n.width, n.motion_width, n.motion_depth, n.pose_downscale, intrinsics,
-        n.motion_matching, n.pose_align,
+        n.motion_matching, aligned,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from dyndepth_core.data.sample import Sample
 from dyndepth_core.losses.motion import group_smoothness, half_norm_sparsity, normalise_residual
 from dyndepth_core.losses.photometric import SSIM_WEIGHT
 from dyndepth_core.methods.base import SPEED_THRESHOLD, LossTerms, Predictions
-from dyndepth_core.methods.depth_pose import DepthPoseObjective, copy_weights, motion_error
+from dyndepth_core.methods.depth_pose import DepthPoseObjective, copy_weights
 from dyndepth_core.methods.residual_motion.best_source import best_source_losses
 from dyndepth_core.methods.residual_motion.config import ResidualMotionConfig
 from dyndepth_core.methods.residual_motion.graph import ResidualMotionGraph, make_motion_net
@@ -31,12 +31,14 @@ from dyndepth_core.networks.softplus_depth_net import SoftplusDepthNet, set_nois
 class ResidualPredictions(Predictions):
     """Of N = B S pairs from tgt to src, and with both_ways (W = 2) then of N from src to tgt: depth
     (W N, 1, H, W) of the image a way starts from, T (W N, 4, 4) to where it ends, residual
-    (W N, 3, H, W) in that frame.
+    (W N, 3, H, W) in that frame; refined (W N, 4, 4): T as residuals are seen beside it, without
+    gradient.
     """
 
     depth: Tensor
     T: Tensor
     residual: Tensor
+    refined: Tensor
 
 
 class ResidualMotionObjective(DepthPoseObjective):
@@ -58,7 +60,7 @@ class ResidualMotionObjective(DepthPoseObjective):
             self.depth_net = SoftplusDepthNet(n.width)
         else:
             self.depth_net = DepthNet(n.encoder, n.decoder_channels, scales, n.width)
-        self.motion_net = make_motion_net(n, n.motion_net, n.pose_encoder, intrinsics)
+        self.motion_net = make_motion_net(n, n.motion_net, n.pose_encoder, intrinsics, n.pose_align)
         self.motion_says_K = intrinsics
         self.lr_factors["motion_net"] = self.config.pose_lr_factor
         if n.pretrained:
@@ -106,20 +108,14 @@ class ResidualMotionObjective(DepthPoseObjective):
         if config.both_ways:
             back = [src, tgt, src_depth, tgt_depth, given[4], ~given[5]]
             given = [torch.cat(pair) for pair in zip(given, back, strict=True)]
-        T, residual, K_pair, says = self.motion_net(*given)
+        refined, residual, K_pair, T = self.motion_net(*given)
         if K_pair is not None:  # the mean over the pairs
             K, _ = self.cameras_and_scales(sample, K_pair.unflatten(0, (-1, *shape)).mean((0, 2)))
         if config.both_ways and config.motion_automask:
             residual = automask_residual(residual, config.automask_over_batch)
         residual = residual * config.residual_share(progress)
         T_src_tgt = T[: batch * sources].unflatten(0, shape)
-        refined = self.network.pose_align and self.network.motion_net == "pose"
-        return ResidualPredictions(
-            {}, T_src_tgt, K, scale, given[2], T, residual,
-            own={"pose": motion_error(says.float(), T), "scale": self.scale_drift(given[2])}
-            if refined
-            else {},
-        )  # fmt: skip
+        return ResidualPredictions({}, T_src_tgt, K, scale, given[2], T, residual, refined)
 
     def _depths(self, images: Tensor, progress: float) -> Tensor:
         """Depth (N, 1, H, W) at the canonical focal length."""
@@ -143,11 +139,10 @@ class ResidualMotionObjective(DepthPoseObjective):
                 found.maps = {name: values[last] for name, values in found.maps.items()}
             else:
                 found = best_source_losses(
-                    config, sample, depth[last], p.T_src_tgt.float(), residual, p.K.float(),
-                    progress, self.training,
+                    config, sample, depth[last], p.T_src_tgt.float(), self._refined(sample, p),
+                    residual, p.K.float(), progress, self.training,
                 )  # fmt: skip
             terms = dict(found.terms)
-            terms |= self.own_terms(p)
             if config.residual_share(progress) > 0:
                 ego = T[:, :3, 3, None, None]
                 Q = normalise_residual(
@@ -180,13 +175,18 @@ class ResidualMotionObjective(DepthPoseObjective):
             view, (_, moved) = self._errors(sample, p)
             return torch.minimum(moved, view.identity).mean()
 
+    def _refined(self, sample: Sample, p: ResidualPredictions) -> Tensor:
+        """(B, S, 4, 4)."""
+        return p.refined[: sample.dt.numel()].float().unflatten(0, sample.dt.shape)
+
     def _errors(self, sample: Sample, p: ResidualPredictions) -> tuple[View, list[Tensor]]:
         """Error (B, 1, H, W) of ego-motion alone and with the residuals."""
         batch, sources = sample.dt.shape
         view = View.of(sample, p.K, 0, SSIM_WEIGHT, False)
         depth = p.depth[: batch * sources : sources].float()
         fields = None, p.residual[: batch * sources].float()
-        return view, [view.reproject(depth, p.T_src_tgt, SSIM_WEIGHT, r)[0] for r in fields]
+        T = self._refined(sample, p)
+        return view, [view.reproject(depth, T, SSIM_WEIGHT, field)[0] for field in fields]
 
     @torch.no_grad()
     def thresholds(self, batches: Iterable[Sample]) -> dict[str, float]:

@@ -102,7 +102,7 @@ class SCDepthObjective(DepthPoseObjective):
     def predict(self, sample: Sample, progress: float = 1.0) -> SCPredictions:
         """Depth of tgt and of every source in one forward pass, motions, intrinsics."""
         shape = batch, sources = sample.dt.shape
-        rectified, given = None, sample
+        rectified = None
         if self.rectify_net is not None:
             rectified = rectify(self.rectify_net, *self._flat(sample))
             sample = replace(sample, src_net=rectified.src_net.unflatten(0, shape))
@@ -117,9 +117,8 @@ class SCDepthObjective(DepthPoseObjective):
         T_src_tgt, K, scale = self.motions(sample)
         if rectified is not None:
             T_src_tgt = rectified.T_src_rect.unflatten(0, shape) @ T_src_tgt
-        T_src_tgt, own = self.aligned(given, self.depth(tgt_disp, scale), T_src_tgt, K)
         src_disps = src_disp.unflatten(0, shape)
-        return SCPredictions({0: tgt_disp}, T_src_tgt, K, scale, src_disps, rectified, own=own)
+        return SCPredictions({0: tgt_disp}, T_src_tgt, K, scale, src_disps, rectified)
 
     def _flat(self, sample: Sample) -> tuple[Tensor, ...]:
         """tgt, src, src_net, K and whether src is the earlier one, of every pair (N = B S, ...)."""
@@ -155,7 +154,7 @@ class SCDepthObjective(DepthPoseObjective):
                 smaller = [pairs.smaller(level) for level in range(1, config.pyramid)]
                 errors = [self._compare(p, sample).mean_error() for p in smaller]
                 terms["pyramid"] = coarse * torch.stack(errors).mean()
-            terms |= self.own_terms(predictions) | self.metric_terms(sample, predictions)
+            terms |= self.metric_terms(sample, predictions)
         maps = {
             "depth": depth, "error": found.error, "automask": found.valid, "warped": found.warped,
             "consistency": self_discovered_mask(found.inconsistency),
