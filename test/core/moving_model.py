@@ -13,7 +13,7 @@ DEPTH = 5.0
 ARCHITECTURE = {
     "method": "residual_motion", "encoder": "resnet18", "decoder_channels": [4, 4, 8, 8, 8],
     "canonical_focal": FOCAL, "min_depth": DEPTH, "max_depth": 1.001 * DEPTH, "width": 0.125,
-    "motion_trunk": "plain", "motion_width": 0.0625, "motion_depth": False,
+    "motion_net": "published", "motion_width": 0.0625, "motion_depth": False,
     "motion_automask": False,
 }  # fmt: skip
 

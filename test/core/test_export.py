@@ -46,7 +46,7 @@ def test_float32_with_all_networks_changes_nothing(model, tmp_path):
     assert export_model(model, same, "float32") == 0
     (before, old), (after, new) = load_model(model), load_model(same)
     assert same_weights(after.state_dict(), before.state_dict())
-    defaults = {"units": 1.0, "pose_downscale": 1, "pose_matching": False}
+    defaults = {"units": 1.0, "pose_downscale": 1, "pose_align": False}
     assert new.architecture == {**old.architecture, **defaults}
     assert new.provenance == old.provenance and new.scale == old.scale
 

@@ -65,7 +65,7 @@ def test_parameter_counts_are_those_of_the_papers():
     assert count(depth.encoder) == 11_176_512
     assert count(depth.decoder) == 3_152_724
     assert count(depth) == 14_329_236
-    pose = PoseNet("resnet18", matching=False)
+    pose = PoseNet("resnet18")
     assert count(pose) + 6 * (256 + 1) == 12_500_492
     assert count(Encoder("efficientnet_lite0")) == 2_958_848
     assert count(DepthNet("efficientnet_lite0", CHANNELS)) == 5_197_169
