@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dyndepth_core.geometry.alignment import FACTORS, align
+from dyndepth_core.geometry.alignment import align
 from dyndepth_core.geometry.camera import resize_K
 from dyndepth_core.geometry.se3 import euler_to_matrix, invert_T, make_T
 from dyndepth_core.geometry.warp import inverse_warp
@@ -202,9 +202,7 @@ class MotionNet(nn.Module):
         T = says = torch.where(past.view(-1, 1, 1), invert_T(T), T)
         K = K if K_pair is None else K_pair
         if self.aligns:
-            # without the finest grid in training: it costs most and tells a tenth of a pixel
-            factors = FACTORS[:-1] if self.training else FACTORS
-            T = align(tgt, src, tgt_depth, T, K, factors)
+            T = align(tgt, src, tgt_depth, T, K)
         given = smaller((tgt, src), (tgt_depth, src_depth), self.downscale, self.takes_depth)
         seen = [*features[::-1], given]
         sign = 1.0 - 2.0 * swap.to(tgt.dtype)
