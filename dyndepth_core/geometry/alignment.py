@@ -107,7 +107,8 @@ def _step(at: _System, damping: Tensor) -> Tensor:
     diagonal = matrix.diagonal(dim1=1, dim2=2)
     eye = torch.eye(6, dtype=matrix.dtype, device=matrix.device)
     damped = matrix + torch.diag_embed(damping[:, None] * diagonal) + LEAST * eye
-    step = -torch.linalg.solve(damped, at.slope.double()).float()
+    # unchecked: what is not finite costs more than any motion and is never taken
+    step = -torch.linalg.solve_ex(damped, at.slope.double())[0].float()
     return make_T(exp_so3(step[:, :3]), step[:, 3:]) @ at.T
 
 

@@ -84,3 +84,13 @@ def test_brightness_and_contrast_do_not_matter():
     tgt, src, depth, true = pair(MOTIONS[2])
     found = align(tgt, 0.1 + 0.6 * src, depth, torch.eye(4)[None], K)
     assert max(errors(found, true)) < 0.03
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+def test_depth_that_is_none_leaves_the_motion_as_it_is(value):
+    tgt, src, depth, true = pair(MOTIONS[2])
+    found = align(tgt, src, torch.full_like(depth, value), true, K)
+    assert torch.isfinite(found).all()
+    hole = depth.clone()
+    hole[..., 40:60, 60:90] = value
+    assert torch.isfinite(align(tgt, src, hole, true, K)).all()
