@@ -55,7 +55,8 @@ def test_it_has_nothing_to_learn_and_nothing_to_store():
 def test_the_gain_says_whether_anything_moved():
     gain = BlockMatching()(image(), shifted(6.0, 0.0), 2).gain[0, 0, 6:-6, 8:-8]
     assert gain.median() > 0.2
-    assert BlockMatching()(image(), image(), 2).gain.max() < 0.02
+    still = BlockMatching()(image(), image(), 2).gain[0, 0, 6:-6, 8:-8]
+    assert still.median() < 0.01 and still.quantile(0.95) < 0.05
 
 
 def test_brightness_and_contrast_do_not_matter():

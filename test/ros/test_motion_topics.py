@@ -144,6 +144,7 @@ class Asked:
     def __init__(self, wanted, **abilities):
         self.names, self.calls, self.published, self.bad_frames = frozenset(wanted), [], [], 0
         self.has_object_motion = self.has_ego_motion = True
+        self.scale_filter = None
         self.meta, self.write_cloud = SimpleNamespace(method="monodepth"), None
         vars(self).update(abilities)
 
