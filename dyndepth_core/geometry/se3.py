@@ -44,14 +44,6 @@ def euler_to_matrix(angles: Tensor) -> Tensor:
     return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
 
-def rotation_vector(R: Tensor) -> Tensor:
-    """Rotations (N, 3, 3) of less than half a turn as axis times angle (N, 3), radians."""
-    skew = (R - R.mT)[:, [2, 0, 1], [1, 2, 0]]
-    sine = skew.norm(dim=1, keepdim=True) / 2
-    cosine = ((R.diagonal(dim1=1, dim2=2).sum(1, keepdim=True) - 1) / 2).clamp(-1, 1)
-    return skew / (2 * sine.clamp(min=1e-12)) * torch.atan2(sine, cosine)
-
-
 def make_T(R: Tensor, t: Tensor) -> Tensor:
     """(B, 4, 4) from R (B, 3, 3) and t (B, 3)."""
     top = torch.cat((R, t[..., None]), -1)

@@ -8,7 +8,6 @@ from dyndepth_core.geometry.se3 import (
     exp_so3,
     invert_T,
     make_T,
-    rotation_vector,
     skew,
     transform,
 )
@@ -94,8 +93,3 @@ def test_half_precision_regions_do_not_touch_motions():
         found = T, invert_T(T)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, atol=0, rtol=0)
-
-
-def test_rotation_vectors_are_those_of_the_rotations():
-    angles = torch.tensor([[0.3, -0.2, 0.1], [0.0, 0.0, 0.0], [1e-6, 0, 0], [0, 2.0, 0]])
-    torch.testing.assert_close(rotation_vector(exp_so3(angles)), angles, atol=1e-6, rtol=1e-4)

@@ -30,9 +30,9 @@ def best_source_losses(
 
     static mean (1 - m) min(e(ego-motion), e(no warp)): depth and ego-motion explain what stands;
     motion mean e(ego-motion + residual), without gradient to depth and ego-motion: residuals
-    explain what they leave, ego-motion here refined to the depth (geometry/alignment.py). m, from
-    the end of the burn-in on: there the residual explains the images clearly better, so that depth
-    no longer learns to explain motion.
+    explain what they leave, with network.pose_align of ego-motion refined to the depth. m, from the
+    end of the burn-in on: there the residual explains the images clearly better, so that depth no
+    longer learns to explain motion.
 
     The published loss has residuals and depth explain the images together. At the start of a
     training it then has depth explain everything, cars at the speed of the camera become holes, and

@@ -14,7 +14,6 @@ from dyndepth_core.geometry.warp import sample as look_up
 from dyndepth_core.losses.motion import translation_cycle
 from dyndepth_core.losses.occlusion import agreement, in_front, weighted_contrast_error
 from dyndepth_core.losses.parallel import mean_count
-from dyndepth_core.losses.photometric import photometric_error
 
 
 @dataclass
@@ -98,9 +97,3 @@ class Ways:
         back = look_up(self.back(translation), seen.pixels.detach())
         R = self.T_b_a[:, :3, :3]
         return translation_cycle(R, translation, back, seen.visible.to(back.dtype))
-
-    def least_error(self) -> Tensor:
-        """min(photometric error of the warp, of b itself), (M, 1, H, W)."""
-        warped = self.compare().warped
-        errors = (photometric_error(x, self.image_a) for x in (warped, self.image_b))
-        return torch.minimum(*errors)
