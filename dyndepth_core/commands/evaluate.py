@@ -51,7 +51,8 @@ def command(
     pictures: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for error maps of the best and worst frames, and error over time."
+            help="Folder for error maps of the best and worst frames, error over time and, "
+            "where poses are known, trajectories."
         ),
     ] = None,
 ) -> None:
@@ -80,7 +81,9 @@ def command(
         ModelArm,
         evaluate,
         has_truth,
+        name_clips,
         require_truth,
+        true_track,
     )
     from dyndepth_core.inference.predictor import Predictor
 
@@ -118,9 +121,13 @@ def command(
     _show(console, report, rule.says)  # first: a disk may be full, and the run was long
     write_json(json_file, report)
     if pictures is not None:
-        from dyndepth_core.evaluation.report import save_pictures
+        from dyndepth_core.evaluation.report import draw_trajectories, save_pictures
 
         files = save_pictures(pictures, recordings, arms["model"], result.scores["model"], rule)
+        if "model" in result.tracks:
+            clips = name_clips(recordings)
+            truth = {clip: true_track(clips[clip]) for clip in result.tracks["model"]}
+            files.append(draw_trajectories(result.tracks, truth, pictures / "trajectories.png"))
         console.print("pictures:", ", ".join(str(f) for f in files), soft_wrap=True)
 
 

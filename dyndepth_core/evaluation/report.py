@@ -140,6 +140,27 @@ def save_pictures(
     return files
 
 
+def draw_trajectories(
+    tracks: Mapping[str, Mapping[str, np.ndarray]], truth: Mapping[str, np.ndarray], path: Path
+) -> Path:
+    """Seen from above: tracks {method: {clip: (N, 3) metres, x right, z ahead}}, truth {clip}."""
+    clips = list(truth)[:6]
+    figure, axes = plt.subplots(2, 3, figsize=(12, 8), squeeze=False, layout="constrained")
+    for axis, clip in zip(axes.flat, clips, strict=False):
+        axis.plot(truth[clip][:, 0], truth[clip][:, 2], "k-", linewidth=2, label="truth")
+        for name, of_clip in tracks.items():
+            if clip in of_clip:
+                axis.plot(of_clip[clip][:, 0], of_clip[clip][:, 2], ".-", markersize=3, label=name)
+        axis.set_title(clip, fontsize=9)
+        axis.set_aspect("equal", adjustable="datalim")
+        axis.set_xlabel("x (m)")
+        axis.set_ylabel("z (m)")
+    for axis in list(axes.flat)[len(clips) :]:
+        axis.set_axis_off()
+    axes.flat[0].legend(fontsize=8)
+    return _save(figure, path)
+
+
 def _apart(order: Sequence[ImageScore], count: int) -> list[ImageScore]:
     """The first `count` that are no neighbours of one taken: three alike tell no more than one."""
     chosen: list[ImageScore] = []

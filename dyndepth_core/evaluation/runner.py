@@ -10,7 +10,7 @@ import numpy as np
 
 from dyndepth_core.data.recording import Recording
 from dyndepth_core.evaluation.baselines import PlanePrior, RowPrior
-from dyndepth_core.evaluation.ego import ego_errors
+from dyndepth_core.evaluation.ego import chain, ego_errors, track
 from dyndepth_core.evaluation.metrics import (
     ImageScore,
     scale_std,
@@ -133,11 +133,12 @@ class BaselineArm:
 
 @dataclass
 class Evaluation:
-    """Scores per arm and image, and ego-motion errors per arm and clip."""
+    """Scores per arm and image, ego-motion errors and positions (N, 3) per arm and clip."""
 
     scores: dict[str, list[ImageScore]]
     ego: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     motion: dict[str, MotionErrors] = field(default_factory=dict)
+    tracks: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
     def table(self) -> dict[str, dict]:
         """Per arm what `results.json` holds: strata, unscaled, scale_std, median_ratio, ego,
@@ -169,6 +170,11 @@ def name_clips(recordings: Sequence[Recording]) -> dict[str, Recording]:
         again = 1 + sum(name.split("#")[0] == recording.name for name in clips)
         clips[recording.name if again == 1 else f"{recording.name}#{again}"] = recording
     return clips
+
+
+def true_track(recording: Recording) -> np.ndarray:
+    """True positions (N, 3) of a recording with poses, from its first frame."""
+    return track([recording.pose(i) for i in range(len(recording))])
 
 
 def has_truth(recordings: Sequence[Recording]) -> bool:
@@ -286,4 +292,7 @@ def _evaluate_ego(
     for name, arm in arms.items():
         motions = arm.ego()
         if len(motions) == len(poses) - 1 and all(m is not None for m in motions):
-            result.ego.setdefault(name, {})[clip] = ego_errors(motions, poses)
+            errors = ego_errors(motions, poses)
+            result.ego.setdefault(name, {})[clip] = errors
+            positions = errors["scale"] * chain(motions)[:, :3, 3]
+            result.tracks.setdefault(name, {})[clip] = positions

@@ -127,29 +127,33 @@ class PublishedMotionNet(nn.Module):
         src_depth: Tensor,
         K: Tensor | None = None,
         past: Tensor | None = None,
+        moves: bool = True,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
         """Images (B, 3, H, W) in [0, 1], depths (B, 1, H, W) -> T_src_tgt (B, 4, 4), residual
         (B, 3, H, W) in the src frame, for the pixels of tgt, in the units of the depth, K (B, 3, 3)
         in pixels or None, and T_src_tgt before it was refined: here the same.
 
-        R = Rx Ry Rz of the first three numbers in radians. The rest is not looked at.
+        R = Rx Ry Rz of the first three numbers in radians. K and past are not looked at. Without
+        `moves` the residual is 0 and costs nothing.
         """
         size = tgt.shape[-2:]
         given = smaller((tgt, src), (tgt_depth, src_depth), self.downscale, self.takes_depth)
         features = self.trunk(given)
-        vector = self.ego(features[-1].mean((2, 3), keepdim=True))
-        field = self.seed(vector)
-        for refine, f in zip(self.refine, (*features[::-1], given), strict=True):
-            field = refine(field, f)
-        if self.downscale > 1:
-            field = F.interpolate(field, size, mode="bilinear", align_corners=True)
+        numbers = self.ego(features[-1].mean((2, 3), keepdim=True))
         if self.training:  # projected, as published: a factor below zero would never come back
             with torch.no_grad():
                 self.scales.clamp_(min=LEAST_SCALE)
         angle, length = self.scales
-        vector = vector.flatten(1).float()
+        vector = numbers.flatten(1).float()
         T = make_T(euler_to_matrix(angle * vector[:, :3]), length * vector[:, 3:])
         K_pair = None if self.intrinsics is None else self.intrinsics(features[-1], size)
+        if not moves:
+            return T, torch.zeros_like(tgt), K_pair, T
+        field = self.seed(numbers)
+        for refine, f in zip(self.refine, (*features[::-1], given), strict=True):
+            field = refine(field, f)
+        if self.downscale > 1:
+            field = F.interpolate(field, size, mode="bilinear", align_corners=True)
         return T, length * field.float(), K_pair, T
 
 
@@ -192,6 +196,7 @@ class MotionNet(nn.Module):
         src_depth: Tensor,
         K: Tensor,
         past: Tensor,
+        moves: bool = True,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
         """As PublishedMotionNet; K (B, 3, 3) of the images, where the network does not say it
         itself; past (B,) bool: src is the earlier image.
@@ -203,6 +208,8 @@ class MotionNet(nn.Module):
         K = K if K_pair is None else K_pair
         if self.aligns:
             T = align(tgt, src, tgt_depth, T, K)
+        if not moves:
+            return T, torch.zeros_like(tgt), K_pair, says
         given = smaller((tgt, src), (tgt_depth, src_depth), self.downscale, self.takes_depth)
         seen = [*features[::-1], given]
         sign = 1.0 - 2.0 * swap.to(tgt.dtype)

@@ -15,7 +15,6 @@ from ..data.recording import Recording
 from ..data.writer import manifest_hash
 from ..evaluation.baselines import fit_baselines
 from ..evaluation.distance import DistanceErrors
-from ..evaluation.ego import chain, fit_scale, track
 from ..evaluation.metrics import ImageScore
 from ..evaluation.motion import MotionErrors
 from ..evaluation.protocols import get_protocol
@@ -148,7 +147,7 @@ def score(
         found.ego.get(name, {}),
         {clip: float(np.mean(v)) for clip, v in watched.changes.items() if v},
         watched.distance.table(),
-        watched.tracks,
+        {clip: xyz.round(4).tolist() for clip, xyz in found.tracks.get(name, {}).items()},
         found.motion.get(name),
     )
 
@@ -159,14 +158,12 @@ class _Watched:
     def __init__(self, arm: Arm) -> None:
         self.arm, self.metric = arm, arm.metric
         self.changes: dict[str, list[float]] = {}
-        self.tracks: dict[str, list] = {}
         self.distance = DistanceErrors()
         self._before: np.ndarray | None = None
-        self._recording: Recording | None = None
 
     def start(self, recording: Recording) -> None:
         self.arm.start(recording)
-        self._before, self._recording = None, recording
+        self._before = None
 
     def depth(self, recording: Recording, i: int, size: tuple[int, int]) -> np.ndarray:
         depth = self.arm.depth(recording, i, size)
@@ -181,21 +178,10 @@ class _Watched:
         return depth
 
     def ego(self) -> list:
-        motions = self.arm.ego()
-        if motions and all(m is not None for m in motions):
-            recording = self._recording
-            positions = chain(motions)[:, :3, 3]
-            scale = fit_scale(positions, true_track(recording))
-            self.tracks[recording.name] = (scale * positions).round(4).tolist()
-        return motions
+        return self.arm.ego()
 
     def moving(self) -> tuple[np.ndarray, np.ndarray] | None:
         return self.arm.moving()
-
-
-def true_track(recording: Recording) -> np.ndarray:
-    """True positions (N, 3) of a recording with poses, from its first frame."""
-    return track([recording.pose(i) for i in range(len(recording))])
 
 
 def _parameters(model: Path) -> int:

@@ -16,14 +16,14 @@ from ..config import Config, load, parse_method
 from ..data.recording import Recording, open_recordings
 from ..data.synthetic.dataset import render_dataset
 from ..evaluation.protocols import get_protocol
-from ..evaluation.report import save_pictures
-from ..evaluation.runner import ModelArm
+from ..evaluation.report import draw_trajectories, save_pictures
+from ..evaluation.runner import ModelArm, true_track
 from ..inference.model_file import write_atomically
 from ..inference.predictor import Predictor
 from ..methods import get_method
 from ..training.run import MODEL
 from .budgets import Budget
-from .rows import RowResult, flatten, run_baselines, run_row, true_track
+from .rows import RowResult, flatten, run_baselines, run_row
 from .table import make_table, markdown
 
 SAY = Callable[[str], None]
@@ -147,7 +147,7 @@ def _draw(
     out: Path,
     device: str,
 ) -> None:
-    from .plots import draw, draw_trajectories
+    from .plots import draw
 
     draw(results, table, out / "plots")
     rows = flatten(results)

@@ -191,7 +191,7 @@ def test_the_command_writes_figures_table_and_pictures(tmp_path, models):
     assert pair["images"] == 3 and pair["ratio"] > 0 and pair["low"] is None  # 0.3 s: one block
     assert "row_prior" in result.output and "median ratio" in result.output
     pictures = sorted(p.name for p in (tmp_path / "pictures").iterdir())
-    assert pictures == ["best.png", "over_time.png", "worst.png"]
+    assert pictures == ["best.png", "over_time.png", "trajectories.png", "worst.png"]
 
 
 def test_a_model_against_itself_is_at_ratio_one(tmp_path, models):

@@ -13,8 +13,8 @@ from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.geometry.se3 import invert_T
 from dyndepth_core.losses.consistency import depth_inconsistency, self_discovered_mask
 from dyndepth_core.methods import build_graph, get_method
+from dyndepth_core.methods.pairs import Comparison, Pairs
 from dyndepth_core.methods.sc_depth.objective import SCPredictions
-from dyndepth_core.methods.sc_depth.pairs import Comparison, Pairs
 
 POSES = drive(12, sway=0.0)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dyndepth_core.data.sample import Sample
-from dyndepth_core.losses.photometric import automask
+from dyndepth_core.losses.consistency import self_discovered_mask
+from dyndepth_core.losses.photometric import masked_mean
 from dyndepth_core.losses.smoothness import edge_aware_smoothness
 from dyndepth_core.methods.base import LossTerms
+from dyndepth_core.methods.pairs import Comparison, Pairs
 from dyndepth_core.methods.residual_motion.config import ResidualMotionConfig
 from dyndepth_core.methods.residual_motion.threshold import helped
 from dyndepth_core.methods.views import View
@@ -19,6 +20,7 @@ def best_source_losses(
     config: ResidualMotionConfig,
     sample: Sample,
     depth: Tensor,
+    src_depth: Tensor,
     T_src_tgt: Tensor,
     refined: Tensor,
     residual: Tensor,
@@ -26,9 +28,12 @@ def best_source_losses(
     progress: float,
     noise: bool,
 ) -> LossTerms:
-    """With e = rgb |.| + ssim SSIMerr, its minimum over the sources taken pixel by pixel:
+    """With e = rgb |.| + ssim SSIMerr of the source that explains a pixel best, D_diff what its
+    depth and that of tgt differ relatively (losses/consistency.py), V where ego-motion explains a
+    pixel better than no motion does:
 
-    static mean (1 - m) min(e(ego-motion), e(no warp)): depth and ego-motion explain what stands;
+    static sum V (1 - m) (1 - D_diff) e(ego-motion) / sum V: depth and ego-motion explain what
+    stands; depth sum V (1 - m) D_diff / sum V: as consistently from image to image;
     motion mean e(ego-motion + residual), without gradient to depth and ego-motion: residuals
     explain what they leave, with network.pose_align of ego-motion refined to the depth. m, from the
     end of the burn-in on: there the residual explains the images clearly better, so that depth no
@@ -36,33 +41,43 @@ def best_source_losses(
 
     The published loss has residuals and depth explain the images together. At the start of a
     training it then has depth explain everything, cars at the speed of the camera become holes, and
-    from there a short one does not come back. depth (B, 1, H, W), T_src_tgt and refined
-    (B, S, 4, 4), residual (B S, 3, H, W), K (B, 3, 3); noise: breaks ties of the automask.
+    from there a short one does not come back. Its weights by agreement of the depths are of squares
+    of depth, so that far things decide them; D_diff is relative (Bian et al. 2019).
+
+    depth (B, 1, H, W), src_depth (B S, 1, H, W), T_src_tgt and refined (B, S, 4, 4), residual
+    (B S, 3, H, W), K (B, 3, 3); noise: breaks ties of the automask.
     """
-    weight = config.rgb + config.ssim
+    weight, (batch, sources) = config.rgb + config.ssim, T_src_tgt.shape[:2]
     ssim_share = config.ssim / weight
-    view = View.of(sample, K, 0, ssim_share, noise)
-    error, warped = view.reproject(depth, T_src_tgt, ssim_share)
-    moved, _ = view.reproject(depth.detach(), refined.detach(), ssim_share, residual)
-    still = torch.ones_like(error)
-    if progress >= config.burn_in[1]:
-        still = 1 - helped(error.detach(), moved.detach()).to(error.dtype)
-    terms = {
-        "static": weight * (still * torch.minimum(error, view.identity)).mean(),
-        "smoothness": config.smoothness * edge_aware_smoothness(1 / depth, sample.tgt),
-    }
+
+    def compare(pairs: Pairs) -> Comparison:
+        return pairs.compare(ssim_share).least(batch, sources)
+
+    pairs = Pairs(
+        sample.tgt.repeat_interleave(sources, 0), sample.src.flatten(0, 1),
+        depth.repeat_interleave(sources, 0), src_depth.detach(), T_src_tgt.flatten(0, 1),
+        K.repeat_interleave(sources, 0),
+    )  # fmt: skip
+    found = compare(pairs)
+    judged, still = found.automask(noise), torch.ones_like(found.error)
+    terms = {"smoothness": config.smoothness * edge_aware_smoothness(1 / depth, sample.tgt)}
     if config.residual_share(progress) > 0:
+        view = View.of(sample, K, 0, ssim_share, noise)
+        moved, _ = view.reproject(depth.detach(), refined.detach(), ssim_share, residual)
         terms["motion"] = weight * moved.mean()
+        if progress >= config.burn_in[1]:
+            still = 1 - helped(found.error.detach(), moved.detach()).to(still.dtype)
+    agreed = still * self_discovered_mask(found.inconsistency)
+    terms["static"] = weight * masked_mean(agreed * found.error, judged.valid)
+    terms["depth"] = config.consistency * masked_mean(still * found.inconsistency, judged.valid)
     if (coarse := config.pyramid_weight(progress)) > 0:
-        inverse, levels = 1 / depth, []
-        for level in range(1, config.pyramid):
-            view_s = View.of(sample, K, level, ssim_share, noise)
-            small = 1 / F.avg_pool2d(inverse, 2**level)
-            error_s, _ = view_s.reproject(small, T_src_tgt, ssim_share)
-            levels.append(torch.minimum(error_s, view_s.identity).mean())
+        levels = [
+            compare(pairs.smaller(level)).automask(noise).mean_error()
+            for level in range(1, config.pyramid)
+        ]
         terms["pyramid"] = coarse * weight * torch.stack(levels).mean()
     maps = {
-        "depth": depth, "error": error, "warped": warped,
-        "automask": still * automask(error, view.identity),
+        "depth": depth, "error": found.error, "warped": found.warped,
+        "automask": still * judged.valid,
     }  # fmt: skip
     return LossTerms(sum(terms.values()), terms, maps)

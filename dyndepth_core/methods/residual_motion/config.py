@@ -48,8 +48,14 @@ class ResidualMotionConfig(StartConfig):
     rgb: float = Field(2.0, ge=0, description="weight of the colour difference")
     ssim: float = Field(3.0, ge=0, description="weight of the weighted structural difference")
     depth_consistency: float = Field(
-        0.0, ge=0, description="weight of |depth seen - depth moved| where it is in front"
-    )
+        0.0, ge=0,
+        description="both_ways: weight of |depth seen - depth moved| where it is in front",
+    )  # fmt: skip
+    consistency: float = Field(
+        0.5, ge=0,
+        description="weight of the relative difference of the two depths of what stands; with "
+        "both_ways there is depth_consistency",
+    )  # fmt: skip
     smoothness: float = Field(
         2e-3, ge=0, description="weight of edge-aware smoothness of the inverse depth"
     )

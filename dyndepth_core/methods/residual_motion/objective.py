@@ -32,10 +32,11 @@ class ResidualPredictions(Predictions):
     """Of N = B S pairs from tgt to src, and with both_ways (W = 2) then of N from src to tgt: depth
     (W N, 1, H, W) of the image a way starts from, T (W N, 4, 4) to where it ends, residual
     (W N, 3, H, W) in that frame; refined (W N, 4, 4): T as residuals are seen beside it, without
-    gradient.
+    gradient. src_depth (N, 1, H, W).
     """
 
     depth: Tensor
+    src_depth: Tensor
     T: Tensor
     residual: Tensor
     refined: Tensor
@@ -108,14 +109,17 @@ class ResidualMotionObjective(DepthPoseObjective):
         if config.both_ways:
             back = [src, tgt, src_depth, tgt_depth, given[4], ~given[5]]
             given = [torch.cat(pair) for pair in zip(given, back, strict=True)]
-        refined, residual, K_pair, T = self.motion_net(*given)
+        share = config.residual_share(progress)
+        refined, residual, K_pair, T = self.motion_net(*given, moves=share > 0)
         if K_pair is not None:  # the mean over the pairs
             K, _ = self.cameras_and_scales(sample, K_pair.unflatten(0, (-1, *shape)).mean((0, 2)))
         if config.both_ways and config.motion_automask:
             residual = automask_residual(residual, config.automask_over_batch)
-        residual = residual * config.residual_share(progress)
+        residual = residual * share
         T_src_tgt = T[: batch * sources].unflatten(0, shape)
-        return ResidualPredictions({}, T_src_tgt, K, scale, given[2], T, residual, refined)
+        return ResidualPredictions(
+            {}, T_src_tgt, K, scale, given[2], src_depth, T, residual, refined
+        )
 
     def _depths(self, images: Tensor, progress: float) -> Tensor:
         """Depth (N, 1, H, W) at the canonical focal length."""
@@ -139,8 +143,8 @@ class ResidualMotionObjective(DepthPoseObjective):
                 found.maps = {name: values[last] for name, values in found.maps.items()}
             else:
                 found = best_source_losses(
-                    config, sample, depth[last], p.T_src_tgt.float(), self._refined(sample, p),
-                    residual, p.K.float(), progress, self.training,
+                    config, sample, depth[last], p.src_depth.float(), p.T_src_tgt.float(),
+                    self._refined(sample, p), residual, p.K.float(), progress, self.training,
                 )  # fmt: skip
             terms = dict(found.terms)
             if config.residual_share(progress) > 0:

@@ -15,8 +15,8 @@ from dyndepth_core.losses.photometric import masked_mean
 from dyndepth_core.losses.smoothness import edge_aware_smoothness
 from dyndepth_core.methods.base import LossTerms, Predictions
 from dyndepth_core.methods.depth_pose import DepthPoseConfig, DepthPoseObjective
+from dyndepth_core.methods.pairs import Comparison, Pairs
 from dyndepth_core.methods.sc_depth.graph import SCDepthGraph
-from dyndepth_core.methods.sc_depth.pairs import Comparison, Pairs
 from dyndepth_core.methods.sc_depth.rectify import (
     Rectified,
     RectifyNet,
