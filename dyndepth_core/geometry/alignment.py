@@ -1,137 +1,101 @@
-"""Ego-motion by direct image alignment: the motion under which the depth of one image explains the
-other best (after Steinbrücker et al. 2011 and Wang et al., CVPR 2018).
-"""
+"""Ego-motion refined to an optical flow, under which depth may be wrong and things may move."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from dyndepth_core.geometry.camera import backproject, project, resize_K
+from dyndepth_core.geometry.camera import backproject, project
 from dyndepth_core.geometry.se3 import exp_so3, make_T, transform
-from dyndepth_core.geometry.warp import MIN_Z, sample
+from dyndepth_core.geometry.warp import MIN_Z, identity_pixels
 
-# Pixels per cell, from coarse to fine: a coarse grid sees large motions. The finest, 1, would cost
-# four times the rest together and brings 10 % less rotation error.
-FACTORS = (8, 4, 2)
-ITERATIONS = 5  # per grid
-ROBUST = 0.25  # standard deviations of the image: an error counts less from there on
-LEAST_SEEN = 0.5  # share of the cells that must fall into the other image
-LEAST = 1e-4  # added to the diagonal: where nothing is seen nothing moves
-CONTRAST = 0.02  # of an image that shows something; grey values in [0, 1]
-
-
-def _cells(image: Tensor, factor: int) -> Tensor:
-    """Grey cells (B, 1, H / factor, W / factor) of an image (B, 3, H, W) over its contrast."""
-    grey = F.avg_pool2d(image.mean(1, keepdim=True), factor)
-    grey = grey - grey.mean((2, 3), keepdim=True)
-    return grey / grey.square().mean((2, 3), keepdim=True).sqrt().clamp(min=CONTRAST)
+STRIDE = 4  # pixels from one that counts to the next; the flow between them says nothing new
+# Found on tuning seeds, with the flow of optical_flow.py:
+FLOW_ERROR = 0.15  # pixels
+DEPTH_ERROR = 0.25  # of the inverse depth, relative: so much parallax may be missing or too much
+ROBUST = 2.0  # of these errors: what is further off hardly counts
+START = 8.0  # the same at the start, which may be far off
+ITERATIONS = 8
+LEAST_SEEN = 0.3  # share of the pixels that must fall into the other image
 
 
 @torch.no_grad()
-def align(
-    tgt: Tensor,
-    src: Tensor,
-    depth: Tensor,
-    T_src_tgt: Tensor,
-    K: Tensor,
-) -> Tensor:
-    """T_src_tgt (B, 4, 4) that minimises sum_p rho(b(pi(K T X_p)) - a(p)).
+def align(flow: Tensor, seen: Tensor, depth: Tensor, T_src_tgt: Tensor, K: Tensor) -> Tensor:
+    """T_src_tgt (B, 4, 4) that minimises sum_p rho(|z_p|), z_p = W (p + flow(p) - pi(K T X_p)) over
+    the pixels that are seen, from the given one.
 
-    a, b: grey values of tgt and src over the contrast of the image; X_p: the points of tgt's depth;
-    rho(r) = r^2 / (c^2 + r^2) (Geman and McClure 1987), so that what moves by itself or is hidden
-    hardly counts. Levenberg-Marquardt on coarse grids first; on the coarsest from the given
-    T_src_tgt and from no motion, of which the better goes on: a network may be far astray.
+    W divides by the errors to expect: FLOW_ERROR across the parallax of the point, along it also
+    DEPTH_ERROR of that parallax, so that rough depth hardly speaks where it cannot know: rotation
+    then comes from what is far, the direction of travel from the directions of the flow, its length
+    from the depth. rho(z) = z^2 / (s^2 + z^2) (Geman and McClure 1987), s from START down to
+    ROBUST: what moves by itself drops out. Gauss-Newton; what explains the flow no better than the
+    given motion is dropped.
 
-    tgt, src (B, 3, H, W) in [0, 1], depth (B, 1, H, W), K (B, 3, 3) in pixels. In float32 also
-    under autocast; no gradient: at the minimum, to first order, the error does not depend on the
-    motion.
+    flow (B, 2, H, W) from tgt to src in pixels, seen (B, 1, H, W) bool, depth (B, 1, H, W) of tgt,
+    K (B, 3, 3) in pixels. In float32 also under autocast; no gradient.
     """
-    with torch.autocast(tgt.device.type, enabled=False):
-        tgt, src, T, K = tgt.float(), src.float(), T_src_tgt.float(), K.float()
-        inverse = 1 / depth.float()
-        for factor in FACTORS:
-            a, b = _cells(tgt, factor), _cells(src, factor)
-            small = resize_K(K, 1 / factor, 1 / factor)
-            points = backproject(1 / F.avg_pool2d(inverse, factor), small)
-            given = a, torch.cat((b, *_gradient(b)), 1), points, small
-            found = _minimise(T, *given)
-            if factor == FACTORS[0]:
-                still = torch.eye(4, device=T.device).expand_as(T)
-                _, found = found.better(_minimise(still, *given))
-            T = found.T
-    return T
-
-
-def _gradient(x: Tensor) -> tuple[Tensor, Tensor]:
-    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    along_x = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
-    along_y = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
-    return along_x / 2, along_y / 2
-
-
-@dataclass
-class _System:
-    """cost (B,), matrix (B, 6, 6) and slope (B, 6) of its quadratic model at T (B, 4, 4)."""
-
-    T: Tensor
-    cost: Tensor
-    matrix: Tensor
-    slope: Tensor
-
-    def better(self, other: _System) -> tuple[Tensor, _System]:
-        """(B,) where the other costs less, and the better of the two."""
-        wins = other.cost < self.cost
-        pick = (
-            torch.where(wins.view(-1, *[1] * (x.dim() - 1)), y, x)
-            for x, y in zip(self.__dict__.values(), other.__dict__.values(), strict=True)
+    with torch.autocast(flow.device.type, enabled=False):
+        depth, T, K = depth.float(), T_src_tgt.float(), K.float()
+        first = STRIDE // 2
+        points, pixels, flow, seen = (
+            x[..., first::STRIDE, first::STRIDE].flatten(2)
+            for x in (
+                backproject(depth, K),
+                identity_pixels(*depth.shape[:1], *depth.shape[-2:], like=depth),
+                flow.float(),
+                seen,
+            )
         )
-        return wins, _System(*pick)
+        ends = pixels + flow
+        usable = seen & ends.isfinite().all(1, keepdim=True)
+        usable = usable & points.isfinite().all(1, keepdim=True)
+        points, ends = points.nan_to_num(0.0, 0.0, 0.0), ends.nan_to_num(0.0, 0.0, 0.0)
+        given = points[..., None], ends, usable, K
+        start, scale = T, START
+        for _ in range(ITERATIONS):
+            J, z, _ = _errors(T, *given)
+            weight = (1 + z.square().sum(1) / scale**2).square().reciprocal() * usable[:, 0]
+            weighted = (J * weight[:, None, None]).flatten(2).double()
+            matrix = weighted @ J.flatten(2).double().mT + 1e-6 * torch.eye(6).to(weighted)
+            slope = (weighted * z.flatten(1)[:, None].double()).sum(2)
+            step = torch.linalg.solve_ex(matrix, slope)[0].float()
+            T = make_T(exp_so3(step[:, :3]), step[:, 3:]) @ T
+            scale = max(ROBUST, 0.7 * scale)
+        costs = [_errors(x, *given)[2] for x in (start, T)]
+        enough = usable.float().mean((1, 2)) >= LEAST_SEEN
+        better = (costs[1] < costs[0]) & enough & T.isfinite().all(2).all(1)
+        return torch.where(better.view(-1, 1, 1), T, start)
 
 
-def _minimise(T: Tensor, a: Tensor, maps: Tensor, points: Tensor, K: Tensor) -> _System:
-    """maps (B, 3, h, w): b and its gradients."""
-    best = _system(T, a, maps, points, K)
-    damping = torch.full_like(best.cost, 1e-3)
-    for _ in range(ITERATIONS):
-        wins, best = best.better(_system(_step(best, damping), a, maps, points, K))
-        damping = torch.where(wins, damping / 5, damping * 10)
-    return best
+def _errors(
+    T: Tensor, points: Tensor, ends: Tensor, usable: Tensor, K: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Derivatives J (B, 6, 2, N) of the predicted pixels by a small motion after T, errors z
+    (B, 2, N), along the parallax and across it, both over what is to be expected; mean rho (B,).
 
-
-def _step(at: _System, damping: Tensor) -> Tensor:
-    matrix = at.matrix.double()
-    diagonal = matrix.diagonal(dim1=1, dim2=2)
-    eye = torch.eye(6, dtype=matrix.dtype, device=matrix.device)
-    damped = matrix + torch.diag_embed(damping[:, None] * diagonal) + LEAST * eye
-    # unchecked: what is not finite costs more than any motion and is never taken
-    step = -torch.linalg.solve_ex(damped, at.slope.double())[0].float()
-    return make_T(exp_so3(step[:, :3]), step[:, 3:]) @ at.T
-
-
-def _system(T: Tensor, a: Tensor, maps: Tensor, points: Tensor, K: Tensor) -> _System:
+    points (B, 3, N, 1), ends (B, 2, N), usable (B, 1, N).
+    """
     moved = transform(T, points)
-    pixels, z = project(moved, K, MIN_Z)
-    height, width = a.shape[-2:]
-    u, v = pixels[:, :1], pixels[:, 1:]
-    seen = (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1) & (z > MIN_Z)
-    found = sample(maps, pixels)
-    r = found[:, :1] - a
-    square = r.square() / ROBUST**2
-    count = seen.sum((1, 2, 3)).clamp(min=1)
-    cost = torch.where(seen, square / (1 + square), 0.0).sum((1, 2, 3)) / count
-    # looking away from nearly everything explains nothing
-    cost = torch.where(count >= LEAST_SEEN * height * width, cost, torch.inf)
-    weight = torch.where(seen, (1 + square).square().reciprocal(), 0.0) / count.view(-1, 1, 1, 1)
-    inverse = 1 / z.clamp(min=MIN_Z)
-    x = found[:, 1:2] * K[:, 0, 0].view(-1, 1, 1, 1) * inverse
-    y = found[:, 2:] * K[:, 1, 1].view(-1, 1, 1, 1) * inverse
-    by_translation = torch.cat((x, y, -(x * moved[:, :1] + y * moved[:, 1:2]) * inverse), 1)
-    by_rotation = torch.linalg.cross(moved, by_translation, dim=1)
-    J = torch.cat((by_rotation, by_translation), 1).flatten(2)
-    weighted = J * weight.flatten(2)
-    slope = (weighted * r.flatten(2)).sum(2)
-    return _System(T, cost, weighted @ J.mT, slope)
+    found, depth = (x[..., 0] for x in project(moved, K, MIN_Z))
+    turned = make_T(T[:, :3, :3], torch.zeros_like(T[:, :3, 3]))
+    parallax = found - project(transform(turned, points), K, MIN_Z)[0][..., 0]
+    size = parallax.norm(dim=1, keepdim=True)
+    x, y = (parallax / size.clamp(min=1e-6)).split(1, 1)
+    x, y = torch.where(size > 1e-3, x, 1.0), torch.where(size > 1e-3, y, 0.0)
+    axes = torch.stack((torch.cat((x, y), 1), torch.cat((-y, x), 1)), 1)  # (B, 2, 2, N)
+    along = (FLOW_ERROR**2 + (DEPTH_ERROR * size).square()).sqrt()
+    axes = axes / torch.cat((along, torch.full_like(along, FLOW_ERROR)), 1)[:, :, None]
+    z = (axes * (ends - found)[:, None]).sum(2)
+    moved, inverse = moved[..., 0], 1 / depth.clamp(min=MIN_Z)
+    gx = axes[:, :, 0] * K[:, 0, 0].view(-1, 1, 1) * inverse
+    gy = axes[:, :, 1] * K[:, 1, 1].view(-1, 1, 1) * inverse
+    gz = -(gx * moved[:, :1] + gy * moved[:, 1:2]) * inverse
+    by_translation = torch.stack((gx, gy, gz), 1)  # (B, 3, 2, N)
+    by_rotation = torch.linalg.cross(
+        moved[:, :, None].expand_as(by_translation), by_translation, dim=1
+    )
+    square = z.square().sum(1)
+    inside = usable[:, 0] & (depth[:, 0] > MIN_Z)
+    cost = torch.where(inside, square / (ROBUST**2 + square), 1.0).mean(1)
+    J = torch.cat((by_rotation, by_translation), 1) * inside[:, None, None]
+    return J, z, cost

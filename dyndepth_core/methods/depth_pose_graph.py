@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from dyndepth_core.geometry.alignment import align
+from dyndepth_core.geometry.optical_flow import flow_beside
 from dyndepth_core.geometry.se3 import invert_T, make_T
 from dyndepth_core.methods.base import InferenceGraph
 from dyndepth_core.networks.depth_net import DepthNet, disp_to_depth
@@ -85,7 +86,8 @@ class DepthPoseGraph(InferenceGraph):
         if previous_image is not None and self.pose_net is not None:
             motion = self.motion(image, previous_image, K)
             if self.architecture["pose_align"]:
-                motion = align(image, previous_image, depth, motion, K)
+                flow = flow_beside(image, previous_image, depth, motion, K)
+                motion = align(*flow, depth, motion, K)
             motion = make_T(motion[:, :3, :3], units * motion[:, :3, 3])
         return units * depth, None, motion, state
 

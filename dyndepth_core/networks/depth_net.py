@@ -29,10 +29,9 @@ class NetworkConfig(BaseModel):
         description="the pose network sees images this many times smaller (1, 2 or 4)",
     )
     pose_align: bool = Field(
-        False,
-        description="ego-motion of the trained model: what the pose network says is refined until "
-        "the predicted depth explains the images best; better on straight roads, worse in turns, "
-        "which it takes for sideways motion",
+        True,
+        description="ego-motion of the trained model: what the pose network says is refined to the "
+        "optical flow, which sees turns that a short training does not",
     )
     width: float = Field(1.0, gt=0, le=4, description="channel factor of ResNet encoders")
     decoder_channels: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (

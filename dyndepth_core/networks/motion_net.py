@@ -5,20 +5,21 @@ translation field (Li et al., CoRL 2020).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dyndepth_core.geometry.alignment import align
-from dyndepth_core.geometry.camera import resize_K
+from dyndepth_core.geometry.optical_flow import flow_beside
 from dyndepth_core.geometry.se3 import euler_to_matrix, invert_T, make_T
-from dyndepth_core.geometry.warp import inverse_warp
-from dyndepth_core.networks.block_matching import BlockMatching
+from dyndepth_core.networks.moved_parts import CHANNELS, MovedParts, moved_parts
 from dyndepth_core.networks.pose_net import TRANSLATION_SCALE, PairIntrinsics, PoseNet
 
 TRUNK = (16, 32, 64, 128, 256, 512, 1024)
 START_SCALE, LEAST_SCALE = 0.01, 0.001
+RARELY = -2.0  # logit of what the network knows nothing of: few things move
 
 
 class PlainTrunk(nn.Module):
@@ -41,59 +42,39 @@ class PlainTrunk(nn.Module):
 
 class Refinement(nn.Module):
     """m' = up(m) + conv1x1([p, q]) of z = [up(m), f]: p = relu(conv3x3(z)),
-    q = relu(conv3x3(relu(conv3x3(z)))), two towers with weights of their own, k channels.
+    q = relu(conv3x3(relu(conv3x3(z)))), two towers with weights of their own, k channels; m has
+    `maps`.
     """
 
-    def __init__(self, channels: int, k: int) -> None:
+    def __init__(self, channels: int, k: int, maps: int = 3) -> None:
         super().__init__()
-        self.short = nn.Conv2d(channels + 3, k, 3, padding=1)
-        self.long1 = nn.Conv2d(channels + 3, k, 3, padding=1)
+        self.short = nn.Conv2d(channels + maps, k, 3, padding=1)
+        self.long1 = nn.Conv2d(channels + maps, k, 3, padding=1)
         self.long2 = nn.Conv2d(k, k, 3, padding=1)
-        self.head = nn.Conv2d(2 * k, 3, 1, bias=False)
+        self.head = nn.Conv2d(2 * k, maps, 1, bias=False)
 
     def forward(self, m: Tensor, features: Tensor) -> Tensor:
-        """m (B, 3, h, w), features (B, C, H, W) -> (B, 3, H, W)."""
+        """m (B, maps, h, w), features (B, C, H, W) -> (B, maps, H, W)."""
         m = F.interpolate(m, features.shape[-2:], mode="bilinear", align_corners=True)
         z = torch.cat((m, features), 1)
         towers = F.relu(self.short(z)), F.relu(self.long2(F.relu(self.long1(z))))
         return m + self.head(torch.cat(towers, 1))
 
 
-class MovedParts(nn.Module):
-    """What the static scene leaves unexplained: block matching of tgt with src warped by depth and
-    ego-motion, at the resolution given and at half of it.
-
-    Channels per resolution: the flow that is left, along x and y, over the image's width, times
-    its weight; the same times depth over its mean, which is a translation in the image plane; the
-    weight; the gain in correlation. No gradient flows through them.
+@dataclass
+class MotionOutput:
+    """T_src_tgt (B, 4, 4); residual (B, 3, H, W) in the src frame, for the pixels of tgt, in the
+    units of the depth; K (B, 3, 3) in pixels, where the network says it; ego (B, 4, 4): T_src_tgt
+    before it was refined; moving (B, 1, h, w): logit that something moves, parts: what that is
+    learned from.
     """
 
-    CHANNELS = 6
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.matching = BlockMatching()
-
-    @torch.no_grad()
-    def forward(
-        self, tgt: Tensor, src: Tensor, depth: Tensor, T_src_tgt: Tensor, K: Tensor, sign: Tensor
-    ) -> list[Tensor]:
-        """tgt, src (B, 3, H, W), depth (B, 1, H, W) of tgt, K at that size, sign (B, 1, 1, 1) of
-        the time from tgt to src -> (B, 6, H, W), (B, 6, H / 2, W / 2), as if time ran forwards.
-        """
-        with torch.autocast(tgt.device.type, enabled=False):
-            depth = depth.float()
-            warped, found = inverse_warp(src.float(), depth, T_src_tgt.float(), K.float())
-            # Where src shows nothing, tgt itself: there nothing has moved.
-            warped = torch.where(found.valid, warped, tgt.float())
-            far = depth / depth.mean((2, 3), keepdim=True)
-            maps = []
-            for factor in (1, 2):
-                match = self.matching(tgt, warped, factor)
-                flow = match.flow * match.weight * sign * (100 * factor / tgt.shape[-1])
-                lateral = flow * F.avg_pool2d(far, factor)
-                maps.append(torch.cat((flow, lateral, match.weight, match.gain), 1))
-        return maps
+    T_src_tgt: Tensor
+    residual: Tensor
+    K: Tensor | None
+    ego: Tensor
+    moving: Tensor | None = None
+    parts: MovedParts | None = None
 
 
 class PublishedMotionNet(nn.Module):
@@ -128,10 +109,8 @@ class PublishedMotionNet(nn.Module):
         K: Tensor | None = None,
         past: Tensor | None = None,
         moves: bool = True,
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-        """Images (B, 3, H, W) in [0, 1], depths (B, 1, H, W) -> T_src_tgt (B, 4, 4), residual
-        (B, 3, H, W) in the src frame, for the pixels of tgt, in the units of the depth, K (B, 3, 3)
-        in pixels or None, and T_src_tgt before it was refined: here the same.
+    ) -> MotionOutput:
+        """Images (B, 3, H, W) in [0, 1], depths (B, 1, H, W).
 
         R = Rx Ry Rz of the first three numbers in radians. K and past are not looked at. Without
         `moves` the residual is 0 and costs nothing.
@@ -148,13 +127,13 @@ class PublishedMotionNet(nn.Module):
         T = make_T(euler_to_matrix(angle * vector[:, :3]), length * vector[:, 3:])
         K_pair = None if self.intrinsics is None else self.intrinsics(features[-1], size)
         if not moves:
-            return T, torch.zeros_like(tgt), K_pair, T
+            return MotionOutput(T, torch.zeros_like(tgt), K_pair, T)
         field = self.seed(numbers)
         for refine, f in zip(self.refine, (*features[::-1], given), strict=True):
             field = refine(field, f)
         if self.downscale > 1:
             field = F.interpolate(field, size, mode="bilinear", align_corners=True)
-        return T, length * field.float(), K_pair, T
+        return MotionOutput(T, length * field.float(), K_pair, T)
 
 
 class MotionNet(nn.Module):
@@ -163,9 +142,11 @@ class MotionNet(nn.Module):
 
     The pose network sees the pair in temporal order and the field is what moves forwards in time:
     one direction to learn instead of two. aligned: ego-motion is refined before
-    (geometry/alignment.py). The last two refinements see images and depths of tgt and src and, with
-    `matching`, MovedParts, without which a short training does not learn what optical flow is.
-    width: factor of the refinements' channels; the rest as in PublishedMotionNet.
+    (geometry/alignment.py). With `flow` the last two refinements also see moved_parts.py, and a
+    fourth map becomes p = sigmoid(moving), that something moves: the residual is p times the field,
+    and p learns from the flow, not from how the field explains the images, which everywhere gains
+    a little by making up for wrong depth. width: factor of the refinements' channels; the rest as
+    in PublishedMotionNet.
     """
 
     def __init__(
@@ -176,17 +157,19 @@ class MotionNet(nn.Module):
         depth: bool = True,
         downscale: int = 1,
         intrinsics: bool = False,
-        matching: bool = True,
+        flow: bool = True,
         aligned: bool = True,
     ) -> None:
         super().__init__()
         self.takes_depth, self.downscale, self.aligns = depth, downscale, aligned
         self.pose = PoseNet(encoder, encoder_width, downscale, intrinsics)
-        self.moved = MovedParts() if matching else None
-        inputs, more = 8 if depth else 6, MovedParts.CHANNELS if matching else 0
+        self.flow, self.maps = flow, 4 if flow else 3
+        inputs, more = 8 if depth else 6, CHANNELS if flow else 0
         channels = [*self.pose.encoder.channels[::-1], inputs]
         channels[-2:] = [c + more for c in channels[-2:]]
-        self.refine = nn.ModuleList(Refinement(c, max(8, round(c * width))) for c in channels)
+        self.refine = nn.ModuleList(
+            Refinement(c, max(8, round(c * width)), self.maps) for c in channels
+        )
 
     def forward(
         self,
@@ -197,7 +180,7 @@ class MotionNet(nn.Module):
         K: Tensor,
         past: Tensor,
         moves: bool = True,
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    ) -> MotionOutput:
         """As PublishedMotionNet; K (B, 3, 3) of the images, where the network does not say it
         itself; past (B,) bool: src is the earlier image.
         """
@@ -206,25 +189,31 @@ class MotionNet(nn.Module):
         T, K_pair, features = self.pose.motion(first, second)
         T = says = torch.where(past.view(-1, 1, 1), invert_T(T), T)
         K = K if K_pair is None else K_pair
-        if self.aligns:
-            T = align(tgt, src, tgt_depth, T, K)
         if not moves:
-            return T, torch.zeros_like(tgt), K_pair, says
+            return MotionOutput(T, torch.zeros_like(tgt), K_pair, says)
+        if self.aligns or self.flow:
+            flow = flow_beside(tgt, src, tgt_depth, T, K)
+        if self.aligns:
+            T = align(*flow, tgt_depth, T, K)
         given = smaller((tgt, src), (tgt_depth, src_depth), self.downscale, self.takes_depth)
         seen = [*features[::-1], given]
         sign = 1.0 - 2.0 * swap.to(tgt.dtype)
-        if self.moved is not None:
-            small = F.avg_pool2d(tgt_depth, self.downscale) if self.downscale > 1 else tgt_depth
-            small_K = resize_K(K, 1 / self.downscale, 1 / self.downscale)
-            found = self.moved(given[:, :3], given[:, 3:6], small, T, small_K, sign)
-            for i, maps in enumerate(found, 1):
+        parts = moving = None
+        if self.flow:
+            parts = moved_parts(*flow, tgt_depth, T, K, sign, self.downscale)
+            for i, maps in enumerate(parts.maps, 1):
                 seen[-i] = torch.cat((seen[-i], maps), 1)
-        field = tgt.new_zeros(len(tgt), 3, 1, 1)
+        field = tgt.new_zeros(len(tgt), self.maps, 1, 1)
+        field[:, 3:] = RARELY
         for refine, f in zip(self.refine, seen, strict=True):
             field = refine(field, f)
+        if self.flow:
+            moving = field[:, 3:].float()
+            field = field[:, :3] * torch.sigmoid(moving.detach())
         if self.downscale > 1:
             field = F.interpolate(field, tgt.shape[-2:], mode="bilinear", align_corners=True)
-        return T, TRANSLATION_SCALE * sign * field.float(), K_pair, says
+        residual = TRANSLATION_SCALE * sign * field.float()
+        return MotionOutput(T, residual, K_pair, says, moving, parts)
 
 
 def smaller(images: Sequence[Tensor], depths: Sequence[Tensor], by: int, depth: bool) -> Tensor:

@@ -32,9 +32,9 @@ def sideways(sample, shown=4.0, said=6.0):
     T[:, 0, 0, 3] = said * 5 / FOCAL
     config = ResidualMotionConfig(pyramid=1)
 
-    def losses(progress, depth, src_depth, residual):
+    def losses(progress, depth, src_depth, residual, moving=None):
         return best_source_losses(
-            config, same, depth, src_depth, T, T, residual, same.K, progress, False
+            config, same, depth, src_depth, T, T, residual, moving, same.K, progress, False
         )
 
     return losses

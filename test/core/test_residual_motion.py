@@ -145,7 +145,7 @@ def draw(recording, batch_size=2, offsets=(1,)):
 PUBLISHED = {"motion_net": "published"}
 TERMS = {
     True: ("rgb", "ssim", "rotation_cycle", "translation_cycle"),
-    False: ("static", "depth", "motion"),
+    False: ("static", "depth", "motion", "motion_depth"),
 }
 
 
@@ -157,7 +157,8 @@ def test_terms_add_up_and_reach_every_network(recording, network, offsets, both_
     sample = draw(recording, 2, offsets)
     terms = objective(sample, 1.0)
     common = {"smoothness", "motion_smoothness", "motion_sparsity"}
-    assert set(terms.terms) == {*TERMS[both_ways], *common}
+    flow = () if network == PUBLISHED else ("dynamic",)
+    assert set(terms.terms) == {*TERMS[both_ways], *common, *flow}
     torch.testing.assert_close(terms.total, sum(terms.terms.values()))
     terms.total.backward()
     for net in (objective.depth_net, objective.motion_net):
@@ -173,6 +174,34 @@ def test_residuals_wait_and_grow(recording):
     assert (objective.predict(sample, 0.2).residual == 0).all()
     torch.testing.assert_close(objective.predict(sample, 0.3).residual, 0.5 * full)
     assert full.abs().max() > 0
+
+
+def test_what_moves_is_learned_from_the_flow_to_the_other_image(recording):
+    """The pair to the image before learns what the pair to the image after says, and the other way
+    round; the field that explains the images has no say in it.
+    """
+    objective, sample = make(offsets=(-1, 1)), draw(recording, 2, (-1, 1))
+    found = objective.predict(sample, 1.0)
+    alone = []
+    for k in (0, 1):
+        src, net, dt = (x[:, k : k + 1] for x in (sample.src, sample.src_net, sample.dt))
+        alone.append(objective.predict(replace(sample, src=src, src_net=net, dt=dt), 1.0).likely)
+    before, after = found.likely.unflatten(0, (2, 2)).unbind(1)
+    torch.testing.assert_close(before, alone[1])
+    torch.testing.assert_close(after, alone[0])
+    terms = objective.losses(sample, found, 1.0).terms
+    head = objective.motion_net.refine[-1].head.weight
+
+    def rows(name):  # of the fourth map, and of the field
+        grad = torch.autograd.grad(terms[name], head, retain_graph=True)[0]
+        return [grad[part].abs().sum() for part in (slice(3, 4), slice(0, 3))]
+
+    assert rows("motion")[0] == 0 < rows("motion")[1]
+    assert rows("dynamic")[1] == 0 < rows("dynamic")[0]
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        found.moving, found.likely, weight=found.seen, reduction="sum"
+    )
+    torch.testing.assert_close(terms["dynamic"], expected / found.seen.sum())
 
 
 def test_pairs_of_equal_images_teach_no_photometry(recording):

@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 
 from dyndepth_core.data.sample import Sample
-from dyndepth_core.losses.consistency import self_discovered_mask
+from dyndepth_core.geometry.warp import correspond
+from dyndepth_core.geometry.warp import sample as look_up
+from dyndepth_core.losses.consistency import depth_inconsistency, self_discovered_mask
 from dyndepth_core.losses.photometric import masked_mean
 from dyndepth_core.losses.smoothness import edge_aware_smoothness
 from dyndepth_core.methods.base import LossTerms
 from dyndepth_core.methods.pairs import Comparison, Pairs
 from dyndepth_core.methods.residual_motion.config import ResidualMotionConfig
-from dyndepth_core.methods.residual_motion.threshold import helped
+from dyndepth_core.methods.residual_motion.threshold import enlarged, helped
 from dyndepth_core.methods.views import View
 
 
@@ -24,6 +26,7 @@ def best_source_losses(
     T_src_tgt: Tensor,
     refined: Tensor,
     residual: Tensor,
+    moving: Tensor | None,
     K: Tensor,
     progress: float,
     noise: bool,
@@ -35,9 +38,11 @@ def best_source_losses(
     static sum V (1 - m) (1 - D_diff) e(ego-motion) / sum V: depth and ego-motion explain what
     stands; depth sum V (1 - m) D_diff / sum V: as consistently from image to image;
     motion mean e(ego-motion + residual), without gradient to depth and ego-motion: residuals
-    explain what they leave, with network.pose_align of ego-motion refined to the depth. m, from the
-    end of the burn-in on: there the residual explains the images clearly better, so that depth no
-    longer learns to explain motion.
+    explain what they leave, with network.pose_align of ego-motion refined to the depth;
+    motion_depth mean over m of D_diff with the residual: what comes nearer grows in the depth, too,
+    which tells it from what moves sideways. m, for the depth from the
+    end of the burn-in on: there something moves, so that depth no longer learns to explain motion;
+    without `moving` that is where the residual explains the images clearly better.
 
     The published loss has residuals and depth explain the images together. At the start of a
     training it then has depth explain everything, cars at the speed of the camera become holes, and
@@ -45,7 +50,7 @@ def best_source_losses(
     of depth, so that far things decide them; D_diff is relative (Bian et al. 2019).
 
     depth (B, 1, H, W), src_depth (B S, 1, H, W), T_src_tgt and refined (B, S, 4, 4), residual
-    (B S, 3, H, W), K (B, 3, 3); noise: breaks ties of the automask.
+    (B S, 3, H, W), moving (B S, 1, h, w) logit, K (B, 3, 3); noise: breaks ties of the automask.
     """
     weight, (batch, sources) = config.rgb + config.ssim, T_src_tgt.shape[:2]
     ssim_share = config.ssim / weight
@@ -65,8 +70,15 @@ def best_source_losses(
         view = View.of(sample, K, 0, ssim_share, noise)
         moved, _ = view.reproject(depth.detach(), refined.detach(), ssim_share, residual)
         terms["motion"] = weight * moved.mean()
+        if moving is None:
+            moves = helped(found.error.detach(), moved.detach())
+        else:
+            likely = moving.detach().sigmoid().unflatten(0, (batch, sources)).mean(1)
+            moves = enlarged(likely, depth.shape[-2:]) > 0.5
+        moves = moves.to(still.dtype)
+        terms["motion_depth"] = config.consistency * _change(pairs, refined, residual, moves)
         if progress >= config.burn_in[1]:
-            still = 1 - helped(found.error.detach(), moved.detach()).to(still.dtype)
+            still = 1 - moves
     agreed = still * self_discovered_mask(found.inconsistency)
     terms["static"] = weight * masked_mean(agreed * found.error, judged.valid)
     terms["depth"] = config.consistency * masked_mean(still * found.inconsistency, judged.valid)
@@ -81,3 +93,14 @@ def best_source_losses(
         "automask": still * judged.valid,
     }  # fmt: skip
     return LossTerms(sum(terms.values()), terms, maps)
+
+
+def _change(pairs: Pairs, refined: Tensor, residual: Tensor, moves: Tensor) -> Tensor:
+    """Mean D_diff between the moved points and what src says where they fall, over what moves
+    (B, 1, H, W); only the residual learns.
+    """
+    T = refined.detach().flatten(0, 1)
+    seen = correspond(pairs.depth_a.detach(), T, pairs.K, residual)
+    depth = look_up(pairs.depth_b, seen.pixels.detach())
+    where = seen.valid * moves.repeat_interleave(refined.shape[1], 0)
+    return masked_mean(depth_inconsistency(seen.z_src, depth), where)

@@ -29,9 +29,10 @@ class ResidualNetworkConfig(NetworkConfig):
         0.25, gt=0, le=2, description="channel factor of the refinements; published: of everything"
     )
     motion_depth: bool = Field(True, description="the motion network also sees the depths")
-    motion_matching: bool = Field(
+    motion_flow: bool = Field(
         True,
-        description="pose: it also sees, by block matching, what ego-motion leaves unexplained",
+        description="pose: it also sees, by optical flow, what ego-motion leaves unexplained, and "
+        "learns from it what moves at all",
     )
 
 
@@ -87,6 +88,11 @@ class ResidualMotionConfig(StartConfig):
     norm_ramp: float = Field(
         0.15, ge=0, le=1, description="fraction at which the noise of the layer norms is full"
     )
+    dynamic: float = Field(
+        1.0, ge=0,
+        description="weight of: what moves is what the optical flow to another image says "
+        "(network.motion_flow)",
+    )  # fmt: skip
     static_pairs: float = Field(
         0.01, ge=0, le=1,
         description="pairs whose images differ by less on average (0 to 1) teach nothing",

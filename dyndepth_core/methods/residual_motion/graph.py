@@ -29,7 +29,7 @@ class ResidualMotionArchitecture(DepthPoseArchitecture):
     motion_net: Literal["pose", "published"] | None = None
     motion_width: float = Field(0.25, gt=0, le=2)
     motion_depth: bool = True
-    motion_matching: bool = False
+    motion_flow: bool = False
     motion_automask: bool = True
 
 
@@ -73,7 +73,8 @@ class ResidualMotionGraph(InferenceGraph):
             return units * depth, None, None, depth
         before = self._depth(previous_image, K) if state is None else state
         past = depth.new_ones(len(depth), dtype=torch.bool)
-        T, residual, _, _ = self.motion_net(image, previous_image, depth, before, K, past)
+        found = self.motion_net(image, previous_image, depth, before, K, past)
+        T, residual = found.T_src_tgt, found.residual
         if self.architecture["motion_automask"]:
             residual = automask_residual(residual)
         T = make_T(T[:, :3, :3], units * T[:, :3, 3])
@@ -102,5 +103,5 @@ def make_motion_net(
         return PublishedMotionNet(n.motion_width, n.motion_depth, n.pose_downscale, intrinsics)
     return MotionNet(
         encoder, n.width, n.motion_width, n.motion_depth, n.pose_downscale, intrinsics,
-        n.motion_matching, aligned,
+        n.motion_flow, aligned,
     )  # fmt: skip

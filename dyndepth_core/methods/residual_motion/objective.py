@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dyndepth_core.data.sample import Sample
 from dyndepth_core.losses.motion import group_smoothness, half_norm_sparsity, normalise_residual
-from dyndepth_core.losses.photometric import SSIM_WEIGHT
+from dyndepth_core.losses.photometric import SSIM_WEIGHT, masked_mean
 from dyndepth_core.methods.base import SPEED_THRESHOLD, LossTerms, Predictions
 from dyndepth_core.methods.depth_pose import DepthPoseObjective, copy_weights
 from dyndepth_core.methods.residual_motion.best_source import best_source_losses
 from dyndepth_core.methods.residual_motion.config import ResidualMotionConfig
 from dyndepth_core.methods.residual_motion.graph import ResidualMotionGraph, make_motion_net
 from dyndepth_core.methods.residual_motion.published import published_losses
-from dyndepth_core.methods.residual_motion.threshold import helped, moving_speed
+from dyndepth_core.methods.residual_motion.threshold import enlarged, helped, moving_speed
 from dyndepth_core.methods.residual_motion.ways import Ways
 from dyndepth_core.methods.views import View
 from dyndepth_core.networks.depth_net import DepthNet
@@ -32,7 +33,8 @@ class ResidualPredictions(Predictions):
     """Of N = B S pairs from tgt to src, and with both_ways (W = 2) then of N from src to tgt: depth
     (W N, 1, H, W) of the image a way starts from, T (W N, 4, 4) to where it ends, residual
     (W N, 3, H, W) in that frame; refined (W N, 4, 4): T as residuals are seen beside it, without
-    gradient. src_depth (N, 1, H, W).
+    gradient. src_depth (N, 1, H, W). moving, likely, seen (W N, 1, h, w): logit that something
+    moves, what the optical flow says of that, and where src shows it; None without flow.
     """
 
     depth: Tensor
@@ -40,6 +42,9 @@ class ResidualPredictions(Predictions):
     T: Tensor
     residual: Tensor
     refined: Tensor
+    moving: Tensor | None = None
+    likely: Tensor | None = None
+    seen: Tensor | None = None
 
 
 class ResidualMotionObjective(DepthPoseObjective):
@@ -72,7 +77,7 @@ class ResidualMotionObjective(DepthPoseObjective):
 
     def architecture(self) -> dict[str, Any]:
         """See DepthPoseObjective."""
-        names = ("depth_head", "motion_net", "motion_width", "motion_depth", "motion_matching")
+        names = ("depth_head", "motion_net", "motion_width", "motion_depth", "motion_flow")
         return {
             **super().architecture(),
             **{name: getattr(self.network, name) for name in names},
@@ -110,16 +115,28 @@ class ResidualMotionObjective(DepthPoseObjective):
             back = [src, tgt, src_depth, tgt_depth, given[4], ~given[5]]
             given = [torch.cat(pair) for pair in zip(given, back, strict=True)]
         share = config.residual_share(progress)
-        refined, residual, K_pair, T = self.motion_net(*given, moves=share > 0)
-        if K_pair is not None:  # the mean over the pairs
-            K, _ = self.cameras_and_scales(sample, K_pair.unflatten(0, (-1, *shape)).mean((0, 2)))
+        found = self.motion_net(*given, moves=share > 0)
+        residual, T, parts = found.residual, found.ego, found.parts
+        if found.K is not None:  # the mean over the pairs
+            K_pair = found.K.unflatten(0, (-1, *shape)).mean((0, 2))
+            K, _ = self.cameras_and_scales(sample, K_pair)
         if config.both_ways and config.motion_automask:
             residual = automask_residual(residual, config.automask_over_batch)
         residual = residual * share
         T_src_tgt = T[: batch * sources].unflatten(0, shape)
         return ResidualPredictions(
-            {}, T_src_tgt, K, scale, given[2], src_depth, T, residual, refined
-        )
+            {}, T_src_tgt, K, scale, given[2], src_depth, T, residual, found.T_src_tgt,
+            found.moving, parts and self._witness(parts.likely, shape),
+            parts and self._witness(parts.seen, shape),
+        )  # fmt: skip
+
+    def _witness(self, maps: Tensor, shape: torch.Size) -> Tensor:
+        """Maps (N, ...) of the pairs of each tgt in reverse: what a pair shall learn another one
+        says, so that it cannot copy the noise that it sees. Both ways every image plane is alone.
+        """
+        if self.config.both_ways:
+            return maps
+        return maps.unflatten(0, shape).flip(1).flatten(0, 1)
 
     def _depths(self, images: Tensor, progress: float) -> Tensor:
         """Depth (N, 1, H, W) at the canonical focal length."""
@@ -144,7 +161,8 @@ class ResidualMotionObjective(DepthPoseObjective):
             else:
                 found = best_source_losses(
                     config, sample, depth[last], p.src_depth.float(), p.T_src_tgt.float(),
-                    self._refined(sample, p), residual, p.K.float(), progress, self.training,
+                    self._refined(sample, p), residual, p.moving, p.K.float(), progress,
+                    self.training,
                 )  # fmt: skip
             terms = dict(found.terms)
             if config.residual_share(progress) > 0:
@@ -155,6 +173,9 @@ class ResidualMotionObjective(DepthPoseObjective):
                 sparse = half_norm_sparsity(Q) if config.sparsity_norm == "half" else Q.abs().mean()
                 terms["motion_smoothness"] = config.motion_smoothness * group_smoothness(Q)
                 terms["motion_sparsity"] = config.motion_sparsity * sparse
+            if p.moving is not None:
+                errors = F.binary_cross_entropy_with_logits(p.moving, p.likely, reduction="none")
+                terms["dynamic"] = config.dynamic * masked_mean(errors, p.seen)
             ways_T = T.unflatten(0, (-1, batch, sources))
             terms |= self.metric_terms(sample, p, ways_T, depth[last])
         maps = {**found.maps, "residual": residual[last].norm(dim=1, keepdim=True)}
@@ -200,10 +221,14 @@ class ResidualMotionObjective(DepthPoseObjective):
             for sample in batches:
                 p = self.predict(sample)
                 batch, sources = sample.dt.shape
-                _, errors = self._errors(sample, p)
+                if p.likely is None:
+                    moving = helped(*self._errors(sample, p)[1])
+                else:
+                    likely = p.likely[: batch * sources].unflatten(0, (batch, sources)).mean(1)
+                    moving = enlarged(likely, sample.tgt.shape[-2:]) > 0.5
                 speed = p.residual[: batch * sources].norm(dim=1).unflatten(0, (batch, sources))
                 speed = speed / sample.dt.abs()[..., None, None]
-                yield speed.mean(1, keepdim=True), helped(*errors)
+                yield speed.mean(1, keepdim=True), moving
 
         found = moving_speed(parts())
         return {} if found is None else {SPEED_THRESHOLD: found}

@@ -20,6 +20,11 @@ def helped(rigid: Tensor, moved: Tensor) -> Tensor:
     return gain > GAIN
 
 
+def enlarged(likely: Tensor, size: torch.Size) -> Tensor:
+    """Probabilities (M, 1, h, w) at (H, W)."""
+    return F.interpolate(likely, size, mode="bilinear", align_corners=True)
+
+
 def best_threshold(speeds: Tensor, moving: Tensor) -> float | None:
     """The speed whose excess agrees best, by F1, with `moving`; both (N,). None where nothing
     moves.
@@ -35,7 +40,7 @@ def best_threshold(speeds: Tensor, moving: Tensor) -> float | None:
 
 
 def moving_speed(parts: Iterable[tuple[Tensor, Tensor]]) -> float | None:
-    """Threshold in units of the training per second; parts: speeds and what `helped` says, both
+    """Threshold in units of the training per second; parts: speeds and whether it moves, both
     (M, 1, H, W).
     """
     speeds, moving = [], []
