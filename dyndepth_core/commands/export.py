@@ -20,6 +20,7 @@ class Weights(str, Enum):
 
     float16 = "float16"
     float32 = "float32"
+    mixed = "mixed"
 
 
 def command(
@@ -29,7 +30,11 @@ def command(
         Format, typer.Option(help="safetensors: this package's own model file.")
     ] = Format.safetensors,
     weights: Annotated[
-        Weights, typer.Option(help="float16 halves the file; it is computed with as ever.")
+        Weights,
+        typer.Option(
+            help="float16 halves the file; mixed also stores in 8 bits what only motion needs. It "
+            "is computed with as ever."
+        ),
     ] = Weights.float16,
     depth_only: Annotated[
         bool, typer.Option("--depth-only", help="Leave out the networks that only motion needs.")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from .model_file import load_model, save_model, write_atomically
+from .model_file import Weights, load_model, save_model, write_atomically
 
 FRAMES = 4  # random images the comparison looks at
 
@@ -16,7 +15,7 @@ FRAMES = 4  # random images the comparison looks at
 def export_model(
     model: str | Path,
     out: str | Path,
-    weights: Literal["float32", "float16"] = "float16",
+    weights: Weights = "float16",
     depth_only: bool = False,
     tolerance: float = 0.02,
 ) -> float:

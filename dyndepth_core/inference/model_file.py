@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from pydantic import ValidationError
@@ -17,7 +17,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
-from .model_meta import FORMAT, VERSION, ModelMeta, ModelScale, Provenance
+from .model_meta import FORMAT, PLAIN_VERSION, VERSION, ModelMeta, ModelScale, Provenance
+from .packed import SCALE, pack, unpack
 
 __all__ = [
     "ModelMeta",
@@ -30,6 +31,7 @@ __all__ = [
     "write_atomically",
 ]
 
+Weights = Literal["float32", "float16", "mixed"]
 METADATA_KEY, DIGEST_KEY = "dyndepth", "sha256"
 BUNDLED = Path(__file__).resolve().parent.parent / "assets" / "depth.safetensors"
 
@@ -78,29 +80,34 @@ def save_model(
     graph: nn.Module,
     meta: ModelMeta,
     *,
-    weights: Literal["float32", "float16"] = "float32",
+    weights: Weights = "float32",
 ) -> None:
     """Save an inference graph and its metadata as one safetensors file, atomically.
 
     With `weights="float16"` matrices and kernels are stored in half precision; vectors (biases and
     batch norm, whose variances may leave the half-precision range) stay as they are: they weigh
-    nothing. Raises ValueError when a weight is not finite or does not fit into half precision,
+    nothing. `mixed` also stores those that depth does not need in 8 bits (packed.py). Raises
+    ValueError when a weight is not finite or does not fit into half precision,
     OSError when it cannot be written.
     """
-    if weights not in ("float32", "float16"):
-        raise ValueError(f"weights={weights!r}: choose float32 or float16")
+    if weights not in get_args(Weights):
+        raise ValueError(f"weights={weights!r}: choose {', '.join(get_args(Weights))}")
     tensors: dict[str, Tensor] = {}
+    precise = graph.depth_only().state_dict() if weights == "mixed" else graph.state_dict()
     for name, tensor in graph.state_dict().items():
         stored = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         if stored.is_floating_point():
             if not torch.isfinite(stored).all():
                 raise ValueError(f"weight {name} holds NaN or infinity: the training diverged")
-            if weights == "float16" and stored.ndim >= 2:
+            if name not in precise and stored.ndim >= 2:
+                stored, tensors[name + SCALE] = pack(stored)
+            elif weights != "float32" and stored.ndim >= 2:
                 stored = stored.half()
                 if not torch.isfinite(stored).all():
                     raise ValueError(f"weight {name} exceeds half precision: save it as float32")
         tensors[name] = stored
-    about = meta.model_dump_json()
+    version = VERSION if weights == "mixed" else PLAIN_VERSION
+    about = meta.model_copy(update={"version": version}).model_dump_json()
     metadata = {"format": "pt", METADATA_KEY: about, DIGEST_KEY: _digest(about, tensors)}
     write_atomically(path, dump_tensors(tensors, metadata))
 
@@ -121,6 +128,10 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise _fault(path, f"is damaged ({error})") from error
     _check_digest(path, header["__metadata__"], tensors)
+    try:
+        tensors = unpack(tensors)
+    except (KeyError, ValueError) as error:
+        raise _fault(path, f"is damaged ({error.args[0]})") from error
     graph = _build(path, meta)
     _check_shapes(path, graph.state_dict(), tensors)
     for name, tensor in tensors.items():

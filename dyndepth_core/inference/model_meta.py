@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 FORMAT = "dyndepth-model"
-VERSION = 1  # raise it with every change of these fields; older versions stay readable
+VERSION = 2  # raise it with every change of the format; older versions stay readable
+PLAIN_VERSION = 1  # of files without packed weights, which older packages read, too
 
 
 class ModelScale(BaseModel):
@@ -48,7 +49,7 @@ class ModelMeta(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     format: Literal["dyndepth-model"] = FORMAT
-    version: int = Field(default=VERSION, ge=1)
+    version: int = Field(default=PLAIN_VERSION, ge=1)
     method: str
     architecture: dict[str, Any]
     input_size: tuple[int, int]

@@ -11,6 +11,7 @@ from dyndepth_core import cli
 from dyndepth_core.config import load
 from dyndepth_core.inference.export import export_model
 from dyndepth_core.inference.model_file import load_model, read_meta
+from dyndepth_core.inference.packed import pack, unpack
 from dyndepth_core.methods import get_method
 from dyndepth_core.training.model import trained_model
 from dyndepth_core.training.units import TYPICAL_DEPTH
@@ -49,6 +50,35 @@ def test_float32_with_all_networks_changes_nothing(model, tmp_path):
     defaults = {"units": 1.0, "pose_downscale": 1, "pose_align": False}
     assert new.architecture == {**old.architecture, **defaults}
     assert new.provenance == old.provenance and new.scale == old.scale
+
+
+def test_mixed_keeps_depth_and_packs_what_only_motion_needs(model, tmp_path):
+    half, mixed = tmp_path / "half.safetensors", tmp_path / "mixed.safetensors"
+    for path, weights in ((half, "float16"), (mixed, "mixed")):
+        export_model(model, path, weights)
+    assert mixed.stat().st_size < 0.8 * half.stat().st_size
+    assert (read_meta(half).version, read_meta(mixed).version) == (1, 2)
+    with torch.no_grad():
+        (depth, _, T, _), (same, _, near, _) = (
+            load_model(p)[0](*arguments()) for p in (half, mixed)
+        )
+        plain = export_model(mixed, tmp_path / "plain.safetensors", "float32")
+    torch.testing.assert_close(same, depth, rtol=0, atol=0)
+    assert 0 < (near - T).abs().max() < 0.05 * (T - torch.eye(4)).abs().max()
+    assert plain == 0 and read_meta(tmp_path / "plain.safetensors").version == 1
+
+
+def test_packed_weights_are_right_to_half_a_step_per_channel():
+    weight = torch.tensor([[1.0, -0.5, 0.25], [0.0, 0.0, 0.0], [1e-3, 2e-3, -254e-3]])
+    steps, factors = pack(weight)
+    assert steps.tolist() == [[127, -64, 32], [0, 0, 0], [0, 1, -127]]
+    back = unpack({"w": steps, "w.scale": factors, "b.scale": factors})
+    assert set(back) == {"w", "b.scale"}  # a weight may be called so
+    assert ((back["w"] - weight).abs() <= 0.5001 * factors[:, None]).all()
+    with pytest.raises(KeyError, match="w without its factors"):
+        unpack({"w": steps})
+    with pytest.raises(ValueError, match="do not fit"):
+        unpack({"w": steps, "w.scale": factors[:2]})
 
 
 def test_a_file_that_would_see_otherwise_is_not_kept(model, tmp_path):
