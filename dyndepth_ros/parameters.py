@@ -50,7 +50,7 @@ class NodeConfig(ParameterModel):
     )
     model: str = option(
         "", "Model file (.safetensors); empty: the bundled model, which knows a synthetic world "
-        "only.",
+        "only; depth: the bundled one without motion.",
         applies="reload",
     )  # fmt: skip
     device: str = option(

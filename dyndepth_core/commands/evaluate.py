@@ -20,7 +20,8 @@ def command(
         Path, typer.Option(help="Root of recordings, or one recording, with ground-truth depth.")
     ],
     model: Annotated[
-        Path | None, typer.Option(help="Model file; without it the bundled model.")
+        Path | None,
+        typer.Option(help="Model file; depth or motion: the bundled ones. Default: motion."),
     ] = None,
     split: Annotated[
         str, typer.Option(help="Split to evaluate where the root has splits.")

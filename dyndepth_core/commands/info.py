@@ -14,7 +14,9 @@ from dyndepth_core.commands.output import STDOUT, check_json, write_json
 def command(
     model: Annotated[
         Path | None,
-        typer.Argument(help="Model file, or the folder of a run; without it the bundled model."),
+        typer.Argument(
+            help="Model file, depth or motion (bundled), or the folder of a run. Default: motion."
+        ),
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write it all to this file; - is stdout.")
@@ -24,12 +26,9 @@ def command(
     trained.
     """
     check_json(json_file)
-    from dyndepth_core.inference.model_file import bundled_model
+    from dyndepth_core.inference.model_file import find_model
 
-    if model is None:
-        model = bundled_model()
-    elif model.is_dir():
-        model = model_of_run(model)
+    model = model_of_run(model) if model is not None and model.is_dir() else find_model(model)
     content = describe(model)
     write_json(json_file, content)
     if json_file != STDOUT:

@@ -23,7 +23,6 @@ from dyndepth_core.evaluation.protocols import Protocol
 from dyndepth_core.evaluation.resample import resample_inverse, resample_nearest
 from dyndepth_core.evaluation.strata import depth_intrinsics, strata_of
 from dyndepth_core.inference.predictor import Predictor
-from dyndepth_core.methods.base import SPEED_THRESHOLD
 
 
 class Arm(Interface):
@@ -54,7 +53,7 @@ class ModelArm:
         self.predictor = predictor
         self.metric = predictor.meta.scale.state == "metric"
         self._motions: list[np.ndarray | None] = []
-        self._velocity: np.ndarray | None = None
+        self._moving: tuple[np.ndarray, np.ndarray] | None = None
 
     def start(self, recording: Recording) -> None:
         """Reset the predictor."""
@@ -76,21 +75,16 @@ class ModelArm:
         posed = recording.pose(i) is not None  # motion costs a network: only where it is judged
         found = self.predictor(image, K, int(recording.stamps_ns[i]), motion=posed)
         self._motions.append(None if found.T_src_tgt is None else np.asarray(found.T_src_tgt))
-        self._velocity = (
-            None
-            if found.velocity is None
-            else resample_nearest(found.velocity, found.K, K, image.shape[:2], size)
-        )
+        self._moving = None
+        if (motion := found.motion) is not None:
+            both = np.dstack((motion.mask.astype(np.float32), motion.velocity))
+            both = resample_nearest(both, found.K, K, image.shape[:2], size)
+            self._moving = both[..., 0] > 0.5, both[..., 1:]
         return resample_inverse(found.depth, found.K, K, image.shape[:2], size)
 
     def moving(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """By the threshold of the model file; a model without one does not say."""
-        threshold = self.predictor.meta.thresholds.get(SPEED_THRESHOLD)
-        if self._velocity is None or threshold is None:
-            return None
-        threshold *= self.predictor.scale.value  # the factor that is on the velocities, too
-        with np.errstate(invalid="ignore"):
-            return np.linalg.norm(self._velocity, axis=-1) >= threshold, self._velocity
+        """Mask (H, W) and velocity (H, W, 3) as users get them; None where the model has none."""
+        return self._moving
 
     def ego(self) -> list[np.ndarray | None]:
         """The motions the model reported, one per frame after the first."""

@@ -24,7 +24,7 @@ __all__ = [
     "ModelMeta",
     "ModelScale",
     "Provenance",
-    "bundled_model",
+    "find_model",
     "load_model",
     "read_meta",
     "save_model",
@@ -33,17 +33,23 @@ __all__ = [
 
 Weights = Literal["float32", "float16", "mixed"]
 METADATA_KEY, DIGEST_KEY = "dyndepth", "sha256"
-BUNDLED = Path(__file__).resolve().parent.parent / "assets" / "depth.safetensors"
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+BUNDLED = {name: ASSETS / f"{name}.safetensors" for name in ("motion", "depth")}
 
 
-def bundled_model() -> Path:
-    """Path of the depth model that ships with the package; ValueError where it is missing."""
-    if not BUNDLED.is_file():
+def find_model(model: str | Path | None) -> Path:
+    """Path of a model: a file; None or `motion`: the one with depth and object motion that ships
+    with the package; `depth`: the smaller one, with depth alone. ValueError where that is missing.
+    """
+    name = "motion" if model is None else str(model)
+    if name not in BUNDLED or (model is not None and Path(model).exists()):
+        return Path(name)
+    if not BUNDLED[name].is_file():
         raise ValueError(
-            f"the bundled model {BUNDLED} is not there. Name a model file (--model, or the node's "
-            "parameter `model`), or train one (dyndepth train --help)"
+            f"the bundled model {BUNDLED[name]} is not there. Name a model file (--model, or the "
+            "node's parameter `model`), or train one (dyndepth train --help)"
         )
-    return BUNDLED
+    return BUNDLED[name]
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:

@@ -22,7 +22,7 @@ from .cloud import CloudWriter
 from .device import autocast_dtype, is_out_of_memory, resolve_device
 from .fold import fold_graph
 from .history import Camera, History, check_image
-from .model_file import bundled_model, load_model
+from .model_file import find_model, load_model
 from .model_meta import ModelMeta
 from .motion import MotionReader
 from .output import OutputPlan, OutputSize, Staging, copy_down
@@ -68,11 +68,11 @@ class Prediction:
 class Predictor:
     """Runs a model file on images. Not thread-safe: one thread calls it.
 
-    model: path, None = the bundled model. device: auto, cpu, cuda, cuda:N. precision: auto (float32
-    on a CPU, half on a GPU), fp32, fp16, bf16. assumed_scale: factor on the depth of a model
-    without metric scale. Raises ValueError or FileNotFoundError for a model, device, precision or
-    backend that cannot be used. has_ego_motion, has_object_motion: what `motion=True` can give;
-    None until the second frame, which may be one of `warm_up`.
+    model: see find_model; None = the bundled one. device: auto, cpu, cuda, cuda:N. precision: auto
+    (float32 on a CPU, half on a GPU), fp32, fp16, bf16. assumed_scale: factor on the depth of a
+    model without metric scale. Raises ValueError or FileNotFoundError for a model, device,
+    precision or backend that cannot be used. has_ego_motion, has_object_motion: what `motion=True`
+    can give; None until the second frame, which may be one of `warm_up`.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Predictor:
         backend: str = "torch",
         assumed_scale: float = 1.0,
     ) -> None:
-        self.path: Path | None = bundled_model() if model is None else Path(model)
+        self.path: Path | None = find_model(model)
         graph, meta = load_model(self.path)
         self._start(graph, meta, device, precision, backend, assumed_scale)
 

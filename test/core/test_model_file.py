@@ -4,8 +4,7 @@ import json
 import math
 import os
 import pickle
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from small_model import ARCHITECTURE, save_small_model, small_graph, small_meta
 
 from dyndepth_core.inference import model_file
-from dyndepth_core.inference.model_file import load_model, read_meta, save_model, write_atomically
+from dyndepth_core.inference.model_file import load_model, read_meta, save_model
 
 
 @pytest.fixture(scope="module")
@@ -245,47 +244,17 @@ def test_absent_and_directory(tmp_path):
 
 
 def test_bundled_model_says_what_to_do_when_absent(tmp_path, monkeypatch):
-    monkeypatch.setattr(model_file, "BUNDLED", tmp_path / "depth.safetensors")
-    with pytest.raises(ValueError, match="--model.*dyndepth train"):
-        model_file.bundled_model()
+    monkeypatch.setitem(model_file.BUNDLED, "motion", tmp_path / "motion.safetensors")
+    for name in (None, "motion"):
+        with pytest.raises(ValueError, match="--model.*dyndepth train"):
+            model_file.find_model(name)
+    (tmp_path / "motion.safetensors").touch()
+    assert model_file.find_model(None) == tmp_path / "motion.safetensors"
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path):
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(b"old")
-    code = f"""
-import resource, signal
-from dyndepth_core.inference.model_file import write_atomically
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit fails as on a full disk
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
-try:
-    write_atomically({str(path)!r}, bytes(5000))
-except OSError:
-    raise SystemExit(7)
-"""
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 7
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_reader_of_the_old_file_keeps_it_whole(tmp_path):
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(b"old")
-    with path.open("rb") as reader:
-        write_atomically(path, b"newer")
-        assert reader.read() == b"old"
-    assert path.read_bytes() == b"newer"
-
-
-def test_write_follows_the_umask_and_replaces(tmp_path):
-    path = tmp_path / "f"
-    for data in (b"one", b"two"):
-        write_atomically(path, data)
-        assert path.read_bytes() == data
-    assert path.stat().st_mode & 0o777 == 0o666 & ~current_umask()
-
-
-def current_umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def test_a_file_of_ones_own_may_be_called_as_a_bundled_one(tmp_path, monkeypatch):
+    assert model_file.find_model("depth") == model_file.BUNDLED["depth"]
+    assert model_file.find_model("some/depth") == Path("some/depth")
+    monkeypatch.chdir(tmp_path)
+    Path("depth").touch()
+    assert model_file.find_model("depth") == Path("depth")

@@ -18,7 +18,7 @@ from dyndepth_core.data.writer import RecordingWriter
 from dyndepth_core.inference import depth_files
 from dyndepth_core.inference.color import DepthColors
 from dyndepth_core.inference.depth_files import DepthFiles, SideBySide, depth_to_png
-from dyndepth_core.inference.model_file import ModelScale
+from dyndepth_core.inference.model_file import BUNDLED, ModelScale
 from dyndepth_core.inference.predictor import Predictor
 from dyndepth_core.inference.sources import open_sources
 
@@ -233,7 +233,7 @@ def test_results_are_never_overwritten(recording, model, tmp_path):
 
 
 def test_no_model_means_the_bundled_one_said_aloud(recording, model, tmp_path, monkeypatch):
-    monkeypatch.setattr("dyndepth_core.inference.model_file.BUNDLED", model)
+    monkeypatch.setitem(BUNDLED, "motion", model)
     result, said = run(recording, "--out", tmp_path / "out", "--no-video")
     assert result.exit_code == 0, said
     assert "no --model given: the bundled model runs" in said

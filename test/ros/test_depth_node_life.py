@@ -17,7 +17,6 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E
 from std_msgs.msg import Header  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
-from dyndepth_core.inference.model_file import BUNDLED  # noqa: E402
 from dyndepth_core.inference.predictor import Predictor  # noqa: E402
 from dyndepth_ros.conversions import camera_info_message, image_to_array  # noqa: E402
 
@@ -221,7 +220,6 @@ def test_ctrl_c_twice_in_the_middle_of_frames(start, model_file):
     assert "Traceback" not in process.log
 
 
-@pytest.mark.skipif(not BUNDLED.is_file(), reason="the bundled model is not in this checkout")
 def test_bundled_model_says_that_it_knows_no_real_street(start):
     process = start()
     line = process.wait_for("no model given")

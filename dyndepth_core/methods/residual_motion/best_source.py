@@ -14,7 +14,7 @@ from dyndepth_core.losses.smoothness import edge_aware_smoothness
 from dyndepth_core.methods.base import LossTerms
 from dyndepth_core.methods.pairs import Comparison, Pairs
 from dyndepth_core.methods.residual_motion.config import ResidualMotionConfig
-from dyndepth_core.methods.residual_motion.threshold import enlarged, helped
+from dyndepth_core.methods.residual_motion.threshold import MOVES, enlarged, helped
 from dyndepth_core.methods.views import View
 
 
@@ -74,7 +74,7 @@ def best_source_losses(
             moves = helped(found.error.detach(), moved.detach())
         else:
             likely = moving.detach().sigmoid().unflatten(0, (batch, sources)).mean(1)
-            moves = enlarged(likely, depth.shape[-2:]) > 0.5
+            moves = enlarged(likely, depth.shape[-2:]) > MOVES
         moves = moves.to(still.dtype)
         terms["motion_depth"] = config.consistency * _change(pairs, refined, residual, moves)
         if progress >= config.burn_in[1]:

@@ -82,7 +82,7 @@ class ResidualMotionConfig(StartConfig):
         False, description="that mean over the whole batch (published code), not per image"
     )
     burn_in: tuple[float, float] = Field(
-        (0.15, 0.3),
+        (0.4, 0.45),
         description="fractions of the training between which residuals grow from nothing to full",
     )
     norm_ramp: float = Field(
