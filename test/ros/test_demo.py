@@ -17,12 +17,15 @@ pytest.importorskip("rclpy")
 pytest.importorskip("rosbags")
 typer = pytest.importorskip("typer")
 from listening import PATIENCE  # noqa: E402
+from moving_model import save_moving_model  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from dyndepth_core.data.recording import Recording  # noqa: E402
+from dyndepth_core.data.synthetic import World  # noqa: E402
 from dyndepth_core.data.transforms import plan_fit  # noqa: E402
 from dyndepth_core.evaluation.protocols import get_protocol  # noqa: E402
+from dyndepth_core.evaluation.resample import resample_nearest  # noqa: E402
 from dyndepth_core.evaluation.runner import ModelArm, evaluate  # noqa: E402
 from dyndepth_core.inference import model_file as files  # noqa: E402
 from dyndepth_core.inference.predictor import Predictor  # noqa: E402
@@ -72,8 +75,10 @@ def test_the_whole_chain(model_file, tmp_path, monkeypatch):
     assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
     assert summary["seed"] == 1001 and summary["model"] == str(model_file)
     assert 0 < summary["points_per_cloud"] <= 64 * 96
+    assert "motion" not in summary and "motion against" not in text  # this model tells none
     recording = Recording(out / "recording")
     assert len(recording) == FRAMES and recording.dynamic(0) is not None
+    assert recording.velocity(0) is None and recording.instances(0) is None
     assert np.diff(recording.stamps_ns).tolist() == [10**8] * (FRAMES - 1)
     # What went through ROS scores as the same model does without it, up to the JPEG of the record.
     arms = {"model": ModelArm(Predictor(model_file))}
@@ -88,6 +93,55 @@ def test_the_whole_chain(model_file, tmp_path, monkeypatch):
     for name in ("contact_sheet.png", "summary.json", live):
         assert name in text
     assert not (out / "received").exists() and not children_of(out)
+
+
+class NodeArm(ModelArm):
+    """A model whose word on what moves is that of the node: the mask, not a threshold."""
+
+    def depth(self, recording, i, size):
+        kept, predict = [], self.predictor
+        self.predictor = lambda *a, **k: kept.append(predict(*a, **k)) or kept[0]
+        try:
+            depth = super().depth(recording, i, size)
+        finally:
+            self.predictor = predict
+        self._found = None
+        if (motion := kept[0].motion) is not None:
+            mask = motion.mask[..., None].astype(np.float32)
+            image = recording.calib.height, recording.calib.width
+            mask = resample_nearest(mask, kept[0].K, recording.calib.K, image, size)
+            self._found = mask[..., 0] == 1, self._velocity
+        return depth
+
+    def moving(self):
+        return self._found
+
+
+def test_a_model_that_tells_motion_is_judged_by_what_the_node_said_of_it(tmp_path):
+    out, model = tmp_path / "demo", save_moving_model(tmp_path / "moving.safetensors")
+    process = start_demo(out, "--frames", FRAMES, "--seed", 1001, "--model", model)
+    text = process.communicate(timeout=3 * PATIENCE)[0]
+    assert process.returncode == 0, text
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["frames_in"], summary["frames_out"]) == (FRAMES, FRAMES)
+    recording, world = Recording(out / "recording"), World(1001, 0, size=summary["image_size"])
+    assert len(recording) == FRAMES  # the first too, of which the node tells no motion
+    for i in (0, FRAMES - 1):
+        frame = world.render(i)
+        assert (recording.instances(i) == frame.instances).all()
+        np.testing.assert_allclose(recording.velocity(i), frame.velocity, atol=0.02)
+    arms = {"node": NodeArm(Predictor(model)), "model": ModelArm(Predictor(model))}
+    direct = evaluate([recording], arms, get_protocol("native")).table()
+    found = summary["motion"]
+    assert found["objects"] == direct["model"]["motion"]["objects"] > 0
+    for name in ("epe_m", "epe_zero_m", "speed_mps", "speed_error_mps"):
+        assert found[name] == pytest.approx(direct["model"]["motion"][name], rel=0.03), name
+    for name in ("f1", "precision", "recall", "iou", "false_share"):
+        assert found[name] == pytest.approx(direct["node"]["motion"][name], abs=0.03), name
+    assert "motion against ground truth" in text and f"F1 {found['f1']:.3f}" in text
+    sheet = cv2.imread(str(out / "contact_sheet.png"))
+    height, width = summary["image_size"]
+    assert sheet.shape[0] > 4 * 3 * 640 * height / width
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
