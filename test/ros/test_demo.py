@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,47 +15,21 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("rosbags")
 typer = pytest.importorskip("typer")
+from demo_process import FRAMES, children_of, start_demo  # noqa: E402
 from listening import PATIENCE  # noqa: E402
-from moving_model import save_moving_model  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from dyndepth_core.data.recording import Recording  # noqa: E402
-from dyndepth_core.data.synthetic import World  # noqa: E402
 from dyndepth_core.data.transforms import plan_fit  # noqa: E402
 from dyndepth_core.evaluation.protocols import get_protocol  # noqa: E402
-from dyndepth_core.evaluation.resample import resample_nearest  # noqa: E402
 from dyndepth_core.evaluation.runner import ModelArm, evaluate  # noqa: E402
 from dyndepth_core.inference import model_file as files  # noqa: E402
 from dyndepth_core.inference.predictor import Predictor  # noqa: E402
 from dyndepth_ros import demo, processes  # noqa: E402
 from dyndepth_ros.conversions import CloudMessage  # noqa: E402
 from dyndepth_ros.demo_recorder import cloud_arrays  # noqa: E402
-
-FRAMES = 6
-
-
-def start_demo(out: Path, *words: object) -> subprocess.Popen:
-    command = [sys.executable, "-m", "dyndepth_core.cli", "demo", "--out", out, *words]
-    return subprocess.Popen(
-        [str(w) for w in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "DEMO_UNDER_TEST": str(out)},
-    )  # fmt: skip
-
-
-def children_of(out: Path) -> dict[int, str]:
-    """{pid: command line} of all nodes that the demo writing to `out` started, by its mark."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            if "dyndepth_ros." in line and f"DEMO_UNDER_TEST={out}" in (
-                folder / "environ"
-            ).read_bytes().decode(errors="replace").split("\0"):
-                found[int(folder.name)] = line
-        except OSError:  # ended meanwhile
-            continue
-    return found
+from dyndepth_ros.processes import wait_until  # noqa: E402
 
 
 def test_the_whole_chain(model_file, tmp_path, monkeypatch):
@@ -95,55 +68,6 @@ def test_the_whole_chain(model_file, tmp_path, monkeypatch):
     assert not (out / "received").exists() and not children_of(out)
 
 
-class NodeArm(ModelArm):
-    """A model whose word on what moves is that of the node: the mask, not a threshold."""
-
-    def depth(self, recording, i, size):
-        kept, predict = [], self.predictor
-        self.predictor = lambda *a, **k: kept.append(predict(*a, **k)) or kept[0]
-        try:
-            depth = super().depth(recording, i, size)
-        finally:
-            self.predictor = predict
-        self._found = None
-        if (motion := kept[0].motion) is not None:
-            mask = motion.mask[..., None].astype(np.float32)
-            image = recording.calib.height, recording.calib.width
-            mask = resample_nearest(mask, kept[0].K, recording.calib.K, image, size)
-            self._found = mask[..., 0] == 1, self._velocity
-        return depth
-
-    def moving(self):
-        return self._found
-
-
-def test_a_model_that_tells_motion_is_judged_by_what_the_node_said_of_it(tmp_path):
-    out, model = tmp_path / "demo", save_moving_model(tmp_path / "moving.safetensors")
-    process = start_demo(out, "--frames", FRAMES, "--seed", 1001, "--model", model)
-    text = process.communicate(timeout=3 * PATIENCE)[0]
-    assert process.returncode == 0, text
-    summary = json.loads((out / "summary.json").read_text())
-    assert (summary["frames_in"], summary["frames_out"]) == (FRAMES, FRAMES)
-    recording, world = Recording(out / "recording"), World(1001, 0, size=summary["image_size"])
-    assert len(recording) == FRAMES  # the first too, of which the node tells no motion
-    for i in (0, FRAMES - 1):
-        frame = world.render(i)
-        assert (recording.instances(i) == frame.instances).all()
-        np.testing.assert_allclose(recording.velocity(i), frame.velocity, atol=0.02)
-    arms = {"node": NodeArm(Predictor(model)), "model": ModelArm(Predictor(model))}
-    direct = evaluate([recording], arms, get_protocol("native")).table()
-    found = summary["motion"]
-    assert found["objects"] == direct["model"]["motion"]["objects"] > 0
-    for name in ("epe_m", "epe_zero_m", "speed_mps", "speed_error_mps"):
-        assert found[name] == pytest.approx(direct["model"]["motion"][name], rel=0.03), name
-    for name in ("f1", "precision", "recall", "iou", "false_share"):
-        assert found[name] == pytest.approx(direct["node"]["motion"][name], abs=0.03), name
-    assert "motion against ground truth" in text and f"F1 {found['f1']:.3f}" in text
-    sheet = cv2.imread(str(out / "contact_sheet.png"))
-    height, width = summary["image_size"]
-    assert sheet.shape[0] > 4 * 3 * 640 * height / width
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_no_process_survives_the_demo(model_file, tmp_path, number):
     process = start_demo(tmp_path / "demo", "--frames", 5000, "--model", model_file)
@@ -159,7 +83,7 @@ def test_no_process_survives_the_demo(model_file, tmp_path, number):
         process.send_signal(number)  # an impatient user
     text = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), text
-    processes.wait_until(lambda: not children_of(tmp_path / "demo"), PATIENCE)
+    wait_until(lambda: not children_of(tmp_path / "demo"), PATIENCE)
     left = children_of(tmp_path / "demo")
     for pid in left:
         os.kill(pid, signal.SIGKILL)
@@ -208,7 +132,7 @@ def test_the_camera_has_the_shape_of_the_model(model_size):
 def test_a_process_that_dies_is_reported_with_its_log(tmp_path, domain_id):
     with processes.Processes(tmp_path, processes.isolated_environment(domain_id)) as children:
         children.start("replay", "dyndepth_ros.bag_replay_node")
-        assert processes.wait_until(lambda: not children.running("replay"), PATIENCE)
+        assert wait_until(lambda: not children.running("replay"), PATIENCE)
         with pytest.raises(ValueError, match="(?s)replay ended with exit code 1.*bag is empty"):
             children.check(may_end=("replay",))
 
