@@ -61,7 +61,8 @@ def draw_run(
 
     recording = Recording(out / "recording")
     task = progress.add_task("drawing", total=len(recording))
-    chosen = set(np.linspace(0, len(recording) - 1, 4).round().astype(int).tolist())
+    first = 1 if "motion" in summary else 0  # of the very first image no motion is known
+    chosen = set(np.linspace(first, len(recording) - 1, 4).round().astype(int).tolist())
     shots, film = [], SideBySide(out / "film", rate_hz)
     for i in range(len(recording)):
         shot = load_shot(recording, out / "received", i)
