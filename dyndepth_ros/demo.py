@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,12 +42,14 @@ def command(
 
     Starts synthetic_camera_node, depth_node and a recorder as separate processes over DDS, in a ROS
     domain of their own on this machine only, the camera paced to the node. Leaves summary.json
-    (frames, latency, abs_rel), contact_sheet.png and a video, and says what to look at next.
+    (frames, latency, abs_rel, and motion where the model tells it), contact_sheet.png and a video,
+    and says what to look at next.
     """
     import rclpy  # noqa: F401  said at once where ROS is missing, not by three dying processes
     from rich.console import Console
 
     from dyndepth_core.inference.model_file import bundled_model, read_meta
+    from dyndepth_ros.demo_report import draw_run, evaluate_run, report
 
     console = Console()
     path = bundled_model() if model is None else model
@@ -59,14 +60,15 @@ def command(
     started = time.monotonic()
     size = camera_size(meta.input_size)
     with _progress(console) as progress:
-        run_processes(out, path, frames, seed, clip, size, device, progress)
+        motion = tells_motion(path)
+        run_processes(out, path, motion, frames, seed, clip, size, device, progress)
         result = evaluate_run(out, progress)
         summary = {
             **result, "seed": seed, "clip": clip, "seed_unseen": unseen, "model": str(path),
             "method": meta.method, "model_size": list(meta.input_size), "device": device,
             "image_size": list(size),
         }  # fmt: skip
-        pictures = draw_run(out, summary, progress)
+        pictures = draw_run(out, summary, RATE_HZ, progress)
     summary["seconds"] = round(time.monotonic() - started, 1)
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     shutil.rmtree(out / "received")
@@ -92,6 +94,15 @@ def camera_size(model_size: tuple[int, int]) -> tuple[int, int]:
     height, width = model_size
     cols = 2 * round(math.sqrt(CAMERA_PIXELS * width / height) / 2)
     return math.ceil(cols * height / width), cols
+
+
+def tells_motion(model: Path) -> bool:
+    """Whether the model says what moves; ValueError or FileNotFoundError where it is unusable."""
+    from dyndepth_core.inference.predictor import Predictor
+
+    predictor = Predictor(model, device="cpu")
+    predictor.warm_up()
+    return bool(predictor.has_object_motion)
 
 
 def prepare(out: Path) -> None:
@@ -126,6 +137,7 @@ def _progress(console: Console) -> Progress:
 def run_processes(
     out: Path,
     model: Path,
+    motion: bool,
     frames: int,
     seed: int,
     clip: int,
@@ -135,16 +147,19 @@ def run_processes(
 ) -> None:
     """Camera, depth node and recorder until the last frame is recorded; none is left running.
 
+    motion: the model tells what moves, so that it is recorded, too; its speeds are in the unit of
+    its depth until the node has learned metres from the camera's odometry.
     Raises ValueError with the end of its log when a process fails or nothing arrives in time.
     """
     from dyndepth_ros.processes import Processes, isolated_environment, own_domain
 
     task = progress.add_task("driving", total=frames)
     with own_domain() as domain, Processes(out / "logs", isolated_environment(domain)) as children:
-        children.start("recorder", "dyndepth_ros.demo_recorder", out=out.resolve())
+        children.start("recorder", "dyndepth_ros.demo_recorder", out=out.resolve(), motion=motion)
         children.start(
-            "depth_node", "dyndepth_ros.depth_node", model=model.resolve(), device=device
-        )
+            "depth_node", "dyndepth_ros.depth_node", model=model.resolve(), device=device,
+            allow_relative_velocity=motion,
+        )  # fmt: skip
         children.start(
             "camera", "dyndepth_ros.synthetic_camera_node", seed=seed, clip=clip, frames=frames,
             width=size[1], height=size[0], rate=RATE_HZ, ground_truth=True,
@@ -170,113 +185,3 @@ def _follow(out: Path, frames: int, children: Any, on_count: Any) -> None:
             logs = "\n".join(children.tail(name, 5) for name in ("depth_node", "camera"))
             raise ValueError(f"no frame for {now - changed:.0f} s, giving up:\n{logs}")
         time.sleep(0.1)
-
-
-def evaluate_run(out: Path, progress: Progress) -> dict[str, Any]:
-    """Figures of what was recorded: the first part of summary.json."""
-    import numpy as np
-
-    from dyndepth_core.data.recording import Recording
-    from dyndepth_core.evaluation.protocols import get_protocol
-    from dyndepth_core.evaluation.received import ReceivedArm
-    from dyndepth_core.evaluation.runner import evaluate
-
-    counts = json.loads((out / "received.json").read_text())
-    if not counts["recorded"]:
-        raise ValueError(f"no frame came back from the depth node; see {out / 'logs'}")
-    recording = Recording(out / "recording")
-    task = progress.add_task("scoring", total=len(recording))
-    arms = {"model": ReceivedArm(out / "received")}
-    table = evaluate([recording], arms, get_protocol("native"), lambda: progress.advance(task))
-    scores = table.table()["model"]
-    latency = {
-        f"p{p}": round(float(np.percentile(counts["latency_ms"], p)), 1) for p in (50, 95, 99)
-    }
-    return {
-        "frames_in": counts["frames_in"],
-        "frames_out": counts["frames_out"],
-        "dropped": counts["frames_in"] - counts["frames_out"],
-        "latency_ms": latency,
-        "abs_rel": {s: scores[s]["abs_rel"] for s in ("all", "static", "dynamic") if s in scores},
-        "points_per_cloud": round(float(np.mean(counts["points"]))),
-        "metrics": scores,
-    }
-
-
-def draw_run(out: Path, summary: dict[str, Any], progress: Progress) -> dict[str, Path]:
-    """Contact sheet and video."""
-    import cv2
-    import numpy as np
-
-    from dyndepth_core.data.recording import Recording
-    from dyndepth_core.evaluation.film import block, contact_sheet
-    from dyndepth_core.evaluation.received import load_shot
-    from dyndepth_core.inference.depth_files import SideBySide
-
-    recording = Recording(out / "recording")
-    task = progress.add_task("drawing", total=len(recording))
-    chosen = set(np.linspace(0, len(recording) - 1, 4).round().astype(int).tolist())
-    shots, film = [], SideBySide(out / "film", RATE_HZ)
-    for i in range(len(recording)):
-        shot = load_shot(recording, out / "received", i)
-        film.append(block(shot))
-        if i in chosen:
-            shots.append(shot)
-        progress.advance(task)
-    film.close()
-    figures = ", ".join(f"{k} {v:.3f}" for k, v in summary["abs_rel"].items())
-    latency = summary["latency_ms"]
-    notes = [
-        f"abs_rel {figures}   |   {summary['frames_out']} of {summary['frames_in']} frames came "
-        f"back   |   image to depth {latency['p50']:.0f} ms (p95 {latency['p95']:.0f} ms)",
-        "synthetic world: these figures say nothing about a real street. Depth is scaled to the "
-        "truth by one median ratio per frame.",
-    ]
-    title = f"dyndepth demo, world seed {summary['seed']}, {summary['method']}"
-    sheet = out / "contact_sheet.png"
-    picture = contact_sheet(shots, title, notes)
-    if not cv2.imwrite(str(sheet), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"{sheet}: cannot be written")
-    return {"contact sheet": sheet, "video": film.path}
-
-
-def report(console: Console, out: Path, summary: dict[str, Any], pictures: dict[str, Path]) -> None:
-    """Figures and what to look at next, for people."""
-    from rich.table import Table
-
-    table = Table(title="depth against ground truth", title_justify="left")
-    for column in ("pixels", "abs_rel", "d1", "images"):
-        table.add_column(column, justify="left" if column == "pixels" else "right")
-    for name in summary["abs_rel"]:
-        row = summary["metrics"][name]
-        table.add_row(name, f"{row['abs_rel']:.3f}", f"{row['d1']:.3f}", str(row["images"]))
-    console.print(table)
-    latency = summary["latency_ms"]
-    console.print(
-        f"{summary['frames_out']} of {summary['frames_in']} frames came back; image to depth "
-        f"p50 {latency['p50']:.0f} ms, p95 {latency['p95']:.0f} ms; "
-        f"{summary['points_per_cloud']} points per cloud; {summary['seconds']:.0f} s in all",
-        soft_wrap=True,
-    )
-    if summary["frames_out"] < 0.9 * summary["frames_in"]:
-        console.print(f"more than 1 in 10 frames was lost: see {out / 'logs'}", style="yellow")
-    console.print("look at:")
-    for what, path in {**pictures, "figures": out / "summary.json"}.items():
-        console.print(f"  {path}  ({what})", soft_wrap=True)
-    if shutil.which("ros2"):
-        live = (
-            "  ros2 launch dyndepth demo.launch.py                 the same, live, in RViz\n"
-            "  ros2 launch dyndepth depth.launch.py image:=TOPIC   your own camera\n"
-        )
-    else:  # the wheels bring ROS's libraries, but neither ros2 nor RViz
-        live = (
-            "  depth_node --ros-args -r image:=TOPIC -r camera_info:=TOPIC   your own camera\n"
-            "  (with ROS 2 installed: ros2 launch dyndepth demo.launch.py, in RViz)\n"
-        )
-    console.print(
-        f"next (in this environment: source {Path(sys.prefix) / 'bin' / 'activate'}):\n{live}"
-        f"  dyndepth evaluate --data {out / 'recording'}   all figures of the same frames\n"
-        "  dyndepth collect BAG --out DATA                     your own bag, to train on",
-        soft_wrap=True,
-        highlight=False,
-    )

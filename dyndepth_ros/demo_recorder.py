@@ -1,7 +1,8 @@
 """The demo's recorder: what the camera sent and what the depth node answered, matched by stamp.
 
 Writes `recording/` (images and ground truth, an ordinary recording), `received/%06d.npz` (depth and
-cloud as they arrived, same index) and, when it is told to end, `received.json`.
+cloud as they arrived, same index; where motion is asked for its mask and velocity, too) and, when
+it is told to end, `received.json` and the moving objects, `received/objects.npz`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,12 @@ from typing import Any
 import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from visualization_msgs.msg import Marker, MarkerArray
 
 from dyndepth_core.data.calibration import Calibration
 from dyndepth_core.data.writer import RecordingWriter
 from dyndepth_ros.conversions import depth_to_metres, image_to_array, image_to_rgb, stamp_ns
+from dyndepth_ros.motion_messages import ARROW_SECONDS
 from dyndepth_ros.parameters import ParameterModel, Parameters, option
 from dyndepth_ros.process import run
 from dyndepth_ros.qos import result_output
@@ -35,6 +39,12 @@ TOPICS = {
     "depth_info": ("depth_node/depth/camera_info", CameraInfo),
     "points": ("depth_node/points", PointCloud2),
 }
+MOTION_TRUTH = {"true_velocity": ("velocity_gt", Image), "instances": ("instances_gt", Image)}
+MOTION = {  # the first frame has none, nor has one whose history was reset
+    "mask": ("depth_node/motion/mask", Image),
+    "velocity": ("depth_node/motion/velocity", Image),
+}
+MARKERS = "depth_node/motion/markers"
 QUEUE = 50
 MATCHING = 200  # stamps kept while their messages come in
 ENOUGH_S = 60.0
@@ -44,6 +54,7 @@ class RecorderConfig(ParameterModel):
     """Parameters of the recorder."""
 
     out: str = option("", "Folder to write to; it must exist.")
+    motion: bool = option(False, "Also record what moves, and its ground truth.")
 
 
 @dataclass
@@ -59,7 +70,8 @@ class Recorder(Node):
 
     def __init__(self) -> None:
         super().__init__("demo_recorder")
-        self._out = Path(Parameters(self, RecorderConfig).config.out)
+        config = Parameters(self, RecorderConfig).config
+        self._out = Path(config.out)
         if not self._out.is_dir():
             raise ValueError(f"parameter out is '{self._out}': it must be a folder")
         (self._out / "received").mkdir(exist_ok=True)
@@ -70,10 +82,18 @@ class Recorder(Node):
         self._points: list[int] = []
         self._todo: queue.Queue[tuple[int, Parts] | None] = queue.Queue()
         self._writer: RecordingWriter | None = None
+        topics = {**TOPICS, **(MOTION_TRUTH if config.motion else {})}
+        self._needed = frozenset(topics)
+        topics |= MOTION if config.motion else {}
+        self._all = frozenset(topics)
+        self._objects: list[np.ndarray] = []
+        self._object_stamps: list[int] = []
         self._thread = threading.Thread(target=self._write_all, name="writer")
         self._thread.start()
-        for name, (topic, kind) in TOPICS.items():
+        for name, (topic, kind) in topics.items():
             self.create_subscription(kind, topic, self._taker(name), result_output(QUEUE))
+        if config.motion:
+            self.create_subscription(MarkerArray, MARKERS, self._take_markers, result_output(QUEUE))
 
     def _taker(self, name: str) -> Any:
         return lambda message: self._take(name, message)
@@ -87,10 +107,25 @@ class Recorder(Node):
             self._images.add(stamp)
         if name == "depth":
             self._answers.add(stamp)
-        if len(parts.messages) == len(TOPICS):
-            self._todo.put((stamp, self._open.pop(stamp)))
-        elif len(self._open) > MATCHING:
+        if parts.messages.keys() >= self._needed:
+            # The node works on one frame after the other: those before will get no motion any more.
+            self._put([s for s in self._open if s < stamp])
+            if parts.messages.keys() == self._all:
+                self._put([stamp])
+        if len(self._open) > MATCHING:
             self._open.pop(min(self._open))
+
+    def _put(self, stamps: Iterable[int]) -> None:
+        """Have these written, in order, where all is there that a frame needs."""
+        for stamp in sorted(stamps):
+            if self._open[stamp].messages.keys() >= self._needed:
+                self._todo.put((stamp, self._open.pop(stamp)))
+
+    def _take_markers(self, message: MarkerArray) -> None:
+        """By the stamps of the markers: the array has none of its own, and may be empty."""
+        for stamp, values in marker_objects(message):
+            self._object_stamps.append(stamp)
+            self._objects.append(values)
 
     def _write_all(self) -> None:
         while (item := self._todo.get()) is not None:
@@ -107,6 +142,10 @@ class Recorder(Node):
             self._writer = RecordingWriter(self._out / "recording", calib)
         points, colors = cloud_arrays(m["points"])
         index = self._writer.count
+        motion = {}
+        if parts.messages.keys() == self._all and "mask" in m:
+            motion["mask"] = image_to_array(m["mask"]) > 127
+            motion["velocity"] = image_to_array(m["velocity"])
         temporary = self._out / "received" / "partial.npz"
         np.savez(
             temporary,
@@ -114,19 +153,34 @@ class Recorder(Node):
             K=np.array(m["depth_info"].k).reshape(3, 3),
             points=points.astype(np.float16),
             colors=colors,
+            **motion,
         )
         temporary.replace(self._out / "received" / f"{index:06d}.npz")
         dynamic = image_to_array(m["dynamic"]) > 127
-        self._writer.add(image, stamp, depth=truth, dynamic=dynamic)
+        self._writer.add(
+            image, stamp, depth=truth, dynamic=dynamic,
+            **{
+                key: image_to_array(m[name])
+                for key, name in (("velocity", "true_velocity"), ("instances", "instances"))
+                if name in m
+            },
+        )  # fmt: skip
         self._points.append(len(points))
         self._latency_ms.append(1e3 * (parts.arrived["depth"] - parts.arrived["image"]))
 
     def close(self) -> None:
-        """Write what is still waiting, and the counts."""
+        """Write what is still waiting, the objects and the counts."""
+        self._put(list(self._open))
         self._todo.put(None)
         self._thread.join(ENOUGH_S)
         if self._writer is not None:
             self._writer.close()
+        if "mask" in self._all:
+            np.savez(
+                self._out / "received" / "objects.npz",
+                stamps_ns=np.array(self._object_stamps, np.int64),
+                objects=np.array(self._objects, np.float64).reshape(-1, 8),
+            )
         counts = {
             "frames_in": len(self._images),
             "frames_out": len(self._images & self._answers),
@@ -155,6 +209,17 @@ def cloud_arrays(message: PointCloud2) -> tuple[np.ndarray, np.ndarray]:
     valid = np.isfinite(points).all(1)
     colors = np.stack([packed >> 16, packed >> 8, packed], 1).astype(np.uint8)
     return points[valid], colors[valid]
+
+
+def marker_objects(message: MarkerArray) -> list[tuple[int, np.ndarray]]:
+    """Stamp (ns) and (8,) id, x y z, vx vy vz, 1 if it is only predicted, of every arrow."""
+    found = []
+    for m in message.markers:
+        if (m.ns, m.type, m.action) == ("velocity", Marker.ARROW, Marker.ADD):
+            start, end = (np.array([p.x, p.y, p.z]) for p in m.points)
+            values = (m.id, *start, *(end - start) / ARROW_SECONDS, m.color.a < 1)
+            found.append((stamp_ns(m.header.stamp), np.array(values)))
+    return found
 
 
 def main(args: list[str] | None = None) -> int:

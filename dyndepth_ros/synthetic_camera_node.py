@@ -26,6 +26,9 @@ FRAME_ID = "camera_optical_frame"
 QUEUE = 5
 SETTLE_S = 0.5
 FAILED = 1  # exit code
+TRUTH = {  # topic -> encoding
+    "depth_gt": "32FC1", "dynamic_gt": "mono8", "velocity_gt": "32FC3", "instances_gt": "mono16",
+}  # fmt: skip
 
 
 class CameraConfig(ParameterModel):
@@ -39,7 +42,10 @@ class CameraConfig(ParameterModel):
     frames: int = option(0, "How many frames to publish before the process ends; 0: no end.",
                          ge=0, le=10_000_000)  # fmt: skip
     ground_truth: bool = option(
-        False, "Also publish depth_gt (32FC1, metres, +Inf: sky) and dynamic_gt (mono8)."
+        False,
+        "Also publish depth_gt (32FC1, metres, +Inf: sky), dynamic_gt (mono8), velocity_gt "
+        "(32FC3, m/s relative to the ground, the camera's optical axes) and instances_gt (mono16, "
+        "0: background).",
     )
     wait_for: int = option(
         0, "Begin when this many subscribe to `image`; 0: at once.", ge=0, le=100
@@ -55,7 +61,7 @@ class CameraConfig(ParameterModel):
 
 
 class SyntheticCameraNode(Node):
-    """Publishes `image`, `camera_info`, `odom` and, on request, `depth_gt` and `dynamic_gt`.
+    """Publishes `image`, `camera_info`, `odom` and, on request, the ground truth of TRUTH.
 
     All of a frame carry one stamp; stamps advance as the rendered motion does, whatever the pace.
     """
@@ -70,10 +76,9 @@ class SyntheticCameraNode(Node):
         self._image = self._advertise(Image, "image")
         self._info = self._advertise(CameraInfo, "camera_info")
         self._odom = self._advertise(Odometry, "odom")
-        self._truth: tuple[Any, ...] = ()
-        if self.config.ground_truth:
-            self._truth = (self._advertise(Image, "depth_gt"), self._advertise(Image, "dynamic_gt"))
-        kinds = {"image": "rgb8", "depth": "32FC1", "dynamic": "mono8"}
+        truth = TRUTH if self.config.ground_truth else {}
+        self._truth = {topic: self._advertise(Image, topic) for topic in truth}
+        kinds = {"image": "rgb8", **truth}
         self._writers = {name: ImageWriter(encoding) for name, encoding in kinds.items()}
         self._pace: Any = None
         self.failed = False
@@ -109,7 +114,7 @@ class SyntheticCameraNode(Node):
                 self.get_logger().fatal(f"{type(error).__name__}: {error}")
                 self.failed = True
         if not self._stop.is_set() and self.context.ok():
-            for publisher in (self._image, self._info, self._odom, *self._truth):
+            for publisher in (self._image, self._info, self._odom, *self._truth.values()):
                 publisher.wait_for_all_acked(Duration(seconds=1))
             self.context.try_shutdown()
 
@@ -151,10 +156,14 @@ class SyntheticCameraNode(Node):
         self._info.publish(camera_info_message(header, self._world.calib.K, size))
         self._odom.publish(odometry_message(header, frame.odometry))
         if self._truth:
-            depth = np.where(frame.depth > 0, frame.depth, np.float32(np.inf))
-            self._truth[0].publish(self._writers["depth"].write(header, depth))
-            dynamic = frame.dynamic.astype(np.uint8) * 255
-            self._truth[1].publish(self._writers["dynamic"].write(header, dynamic))
+            values = {
+                "depth_gt": np.where(frame.depth > 0, frame.depth, np.float32(np.inf)),
+                "dynamic_gt": frame.dynamic.astype(np.uint8) * 255,
+                "velocity_gt": frame.velocity,
+                "instances_gt": frame.instances,
+            }
+            for topic, publisher in self._truth.items():
+                publisher.publish(self._writers[topic].write(header, values[topic]))
         self._image.publish(self._writers["image"].write(header, frame.image))
 
     def _wait_for_answer(self, stamp_ns: int) -> None:

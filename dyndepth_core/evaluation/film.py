@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 
 from dyndepth_core.inference.color import DepthColors
+from dyndepth_core.inference.motion_drawing import draw_motion
+from dyndepth_core.instances.motion import Motion
 
 FAR_M = 80.0
 ERROR_LIMIT = 0.5  # |g - p| / g at which the error colours end
@@ -27,7 +29,8 @@ class Shot:
     """A frame to draw: image uint8 (H, W, 3) RGB; depth, truth (H, W), metres or NaN / 0 = none.
 
     depth is already scaled to the truth; points (N, 3) in metres, optical axes, with colors (N, 3)
-    uint8; title and note are written above it.
+    uint8; title and note are written above it. true: what truly moves, where that is to be compared
+    with found, what the model says moves (None: it said nothing of this frame); K (3, 3) of image.
     """
 
     image: np.ndarray
@@ -37,10 +40,15 @@ class Shot:
     colors: np.ndarray
     title: str
     note: str = ""
+    K: np.ndarray | None = None
+    found: Motion | None = None
+    true: Motion | None = None
 
 
 def block(shot: Shot) -> np.ndarray:
-    """Input, ground truth, depth and error in two rows, the cloud from above beside them."""
+    """Input, ground truth, depth and error in two rows, motion and its truth in a third where that
+    is to be compared; the cloud from above beside them.
+    """
     height = round(PANEL_WIDTH * shot.image.shape[0] / shot.image.shape[1])
     size = (PANEL_WIDTH, height)
     colors = DepthColors(FAR_M)
@@ -51,16 +59,27 @@ def block(shot: Shot) -> np.ndarray:
         (colors(truth), "ground truth", cv2.INTER_NEAREST),
         (error_colors(shot.depth, shot.truth), "error |g-p|/g", cv2.INTER_NEAREST),
     ]
+    if shot.true is not None:
+        found = "motion" if shot.found is not None else "motion: none from this frame"
+        for motion, text in ((shot.found, found), (shot.true, "ground truth of motion")):
+            panels.append((_moving(shot, motion), text, cv2.INTER_AREA))
     drawn = [_caption(cv2.resize(p, size, interpolation=how), text) for p, text, how in panels]
     gap = np.full((height, MARGIN, 3), PAPER, np.uint8)
-    rows = [np.hstack([drawn[0], gap, drawn[1]]), np.hstack([drawn[2], gap, drawn[3]])]
-    line = np.full((MARGIN, rows[0].shape[1], 3), PAPER, np.uint8)
-    left = np.vstack([rows[0], line, rows[1]])
+    line = np.full((MARGIN, 2 * PANEL_WIDTH + MARGIN, 3), PAPER, np.uint8)
+    rows = [np.hstack([a, gap, b]) for a, b in zip(drawn[::2], drawn[1::2], strict=True)]
+    left = np.vstack([part for row in rows for part in (line, row)][1:])
     top = _caption(
         top_view(shot.points, shot.colors, (left.shape[0], TOP_WIDTH)), "cloud from above"
     )
     body = np.hstack([left, np.full((left.shape[0], MARGIN, 3), PAPER, np.uint8), top])
     return np.vstack([_bar(shot.title, shot.note, body.shape[1]), body])
+
+
+def _moving(shot: Shot, motion: Motion | None) -> np.ndarray:
+    """The image with what moves tinted, and an arrow per object to where it will be seen soon."""
+    if motion is None:
+        return shot.image
+    return draw_motion(shot.image, motion, shot.K, "m/s", PANEL_WIDTH)
 
 
 def error_colors(depth: np.ndarray, truth: np.ndarray) -> np.ndarray:

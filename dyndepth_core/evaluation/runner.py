@@ -72,8 +72,9 @@ class ModelArm:
             K = np.array([[w, 0, (w - 1) / 2], [0, w, (h - 1) / 2], [0, 0, 1]], dtype=np.float64)
         else:
             _check_size(recording, i, image)
-        posed = recording.pose(i) is not None  # motion costs a network: only where it is judged
-        found = self.predictor(image, K, int(recording.stamps_ns[i]), motion=posed)
+        # Motion costs a network: only where it is judged.
+        judged = recording.pose(i) is not None or recording.velocity(i) is not None
+        found = self.predictor(image, K, int(recording.stamps_ns[i]), motion=judged)
         self._motions.append(None if found.T_src_tgt is None else np.asarray(found.T_src_tgt))
         self._moving = None
         if (motion := found.motion) is not None:

@@ -14,13 +14,16 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 UNNAMED = (190, 190, 190)  # moves, but was not seen long enough for an id
 
 
-def draw_motion(image: np.ndarray, motion: Motion, K: np.ndarray, unit: str) -> np.ndarray:
-    """Draw motion on its image, uint8 (h, w, 3) RGB, at least WIDTH wide; K (3, 3) of that image.
+def draw_motion(
+    image: np.ndarray, motion: Motion, K: np.ndarray, unit: str, least_width: int = WIDTH
+) -> np.ndarray:
+    """Draw motion on its image, uint8 (h, w, 3) RGB, at least `least_width` wide; K (3, 3) of that
+    image.
 
     unit: of the speeds, written behind them. Objects that are only predicted have a hollow arrow.
     """
     height, width = image.shape[:2]
-    zoom = max(1.0, WIDTH / width)
+    zoom = max(1.0, least_width / width)
     size = (round(width * zoom), round(height * zoom))
     picture = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
     ids = cv2.resize(

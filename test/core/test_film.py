@@ -99,3 +99,84 @@ def test_received_depth_scores_as_the_depth_that_was_sent(tmp_path):
     drawn = load_shot(recording, tmp_path / "received", 1)
     assert drawn.points == pytest.approx(7 * np.ones((3, 3)), rel=1e-2)
     assert np.nanmax(np.abs(drawn.depth / truth - 1)) < 1e-2 and drawn.title == "frame 1, 0.1 s"
+
+
+K = np.array([[120.0, 0, 79.5], [0, 120.0, 29.5], [0, 0, 1]])
+CAR = (slice(20, 40), slice(60, 90))  # where a car is seen in images of 60 x 160
+
+
+@pytest.fixture
+def moving_run(tmp_path):
+    """Two frames of a still plane and a car at 10 m that moves by (3, 0, 0) m/s; the node saw half
+    of all lengths, and said nothing of the first frame.
+    """
+    truth, ids = np.full((60, 160), 20.0, np.float32), np.zeros((60, 160), np.int32)
+    truth[CAR], ids[CAR] = 10, 7
+    velocity = np.zeros((60, 160, 3), np.float32)
+    velocity[CAR] = (3, 0, 0)
+    (tmp_path / "received").mkdir()
+    with RecordingWriter(tmp_path / "recording", Calibration(160, 60, 120, 120, 79.5, 29.5)) as out:
+        for i in range(2):
+            image = np.full((60, 160, 3), 80, np.uint8)
+            out.add(
+                image, i * 10**8, depth=truth, instances=ids, dynamic=ids > 0, velocity=velocity
+            )
+            motion = {"mask": ids > 0, "velocity": velocity / 2} if i else {}
+            np.savez(
+                tmp_path / "received" / f"{i:06d}.npz", depth=truth / 2, K=K, **motion,
+                points=np.ones((3, 3), np.float16), colors=np.zeros((3, 3), np.uint8),
+            )  # fmt: skip
+    middle = 5 * np.array([(74.5 - 79.5) / 120, 0, 1])
+    rows = [(4, *middle, 1.5, 0, 0, 0), (5, 0, 0, 5, 1, 0, 0, 1)]
+    np.savez(tmp_path / "received" / "objects.npz", stamps_ns=[10**8, 10**8], objects=rows)
+    return Recording(tmp_path / "recording"), tmp_path / "received"
+
+
+def test_received_motion_is_scored_at_the_scale_of_the_depth(moving_run):
+    recording, folder = moving_run
+    arm = ReceivedArm(folder)
+    motion = evaluate([recording], {"model": arm}, get_protocol("native")).table()["model"][
+        "motion"
+    ]
+    assert motion["f1"] == motion["recall"] == 1 and motion["objects"] == 1
+    assert motion["epe_m"] == pytest.approx(0, abs=1e-3)
+    assert motion["epe_zero_m"] == pytest.approx(0.3, rel=1e-3)
+    arm.depth(recording, 0, (60, 160))
+    assert arm.moving() is None
+    arm.depth(recording, 1, (30, 80))
+    mask, velocity = arm.moving()
+    assert mask.shape == (30, 80) and mask.sum() == pytest.approx(150, abs=15)
+    assert np.isfinite(velocity).all() and (velocity[mask] == (1.5, 0, 0)).all()
+
+
+def test_found_and_true_motion_are_drawn_beside_each_other(moving_run):
+    recording, folder = moving_run
+    first, second = (load_shot(recording, folder, i) for i in range(2))
+    assert first.found is None and first.true is not None
+    seen, lost = second.found.objects
+    (true,) = second.true.objects
+    assert (seen.id, lost.id, true.id) == (4, 5, 7) and (seen.missed, lost.missed) == (0, 1)
+    np.testing.assert_allclose(seen.position, 10 * np.array([(74.5 - 79.5) / 120, 0, 1]), rtol=1e-6)
+    np.testing.assert_allclose(true.position, seen.position, atol=0.05)
+    assert seen.speed == pytest.approx(3) and true.speed == pytest.approx(3, rel=1e-3)
+    assert seen.box == true.box == (60, 20, 89, 39)
+    assert (second.found.ids[CAR] == 4).all() and (second.found.ids > 0).sum() == 600
+    blocks = [block(s) for s in (first, second)]
+    assert blocks[0].shape == blocks[1].shape  # a film needs one size
+    panel = round(640 * 60 / 160)
+    row = blocks[1][-panel:, : 2 * 640 + film.MARGIN].astype(int)
+    tinted = np.abs(row - 80).max(-1) > 20
+    inside = (slice(100, 150), slice(250, 280))  # of the car, left of its arrow
+    assert tinted[:, :640][inside].all() and tinted[:, -640:][inside].all()
+    assert not tinted[-60:, :640].any()
+    untouched = np.abs(blocks[0][-panel:, :640].astype(int) - 80).max(-1) > 20
+    assert not untouched[40:].any()
+
+
+def test_without_motion_a_block_is_as_it_was(moving_run):
+    recording, folder = moving_run
+    (folder / "objects.npz").unlink()
+    drawn = load_shot(recording, folder, 1)
+    assert drawn.true is None and drawn.found is None
+    panel = round(640 * 60 / 160)
+    assert block(drawn).shape[0] == 30 + 2 * panel + film.MARGIN

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("rosbags")
 typer = pytest.importorskip("typer")
+from demo_process import FRAMES, children_of, start_demo  # noqa: E402
 from listening import PATIENCE  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
@@ -29,31 +29,7 @@ from dyndepth_core.inference.predictor import Predictor  # noqa: E402
 from dyndepth_ros import demo, processes  # noqa: E402
 from dyndepth_ros.conversions import CloudMessage  # noqa: E402
 from dyndepth_ros.demo_recorder import cloud_arrays  # noqa: E402
-
-FRAMES = 6
-
-
-def start_demo(out: Path, *words: object) -> subprocess.Popen:
-    command = [sys.executable, "-m", "dyndepth_core.cli", "demo", "--out", out, *words]
-    return subprocess.Popen(
-        [str(w) for w in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "DEMO_UNDER_TEST": str(out)},
-    )  # fmt: skip
-
-
-def children_of(out: Path) -> dict[int, str]:
-    """{pid: command line} of all nodes that the demo writing to `out` started, by its mark."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            if "dyndepth_ros." in line and f"DEMO_UNDER_TEST={out}" in (
-                folder / "environ"
-            ).read_bytes().decode(errors="replace").split("\0"):
-                found[int(folder.name)] = line
-        except OSError:  # ended meanwhile
-            continue
-    return found
+from dyndepth_ros.processes import wait_until  # noqa: E402
 
 
 def test_the_whole_chain(model_file, tmp_path, monkeypatch):
@@ -72,8 +48,10 @@ def test_the_whole_chain(model_file, tmp_path, monkeypatch):
     assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
     assert summary["seed"] == 1001 and summary["model"] == str(model_file)
     assert 0 < summary["points_per_cloud"] <= 64 * 96
+    assert "motion" not in summary and "motion against" not in text  # this model tells none
     recording = Recording(out / "recording")
     assert len(recording) == FRAMES and recording.dynamic(0) is not None
+    assert recording.velocity(0) is None and recording.instances(0) is None
     assert np.diff(recording.stamps_ns).tolist() == [10**8] * (FRAMES - 1)
     # What went through ROS scores as the same model does without it, up to the JPEG of the record.
     arms = {"model": ModelArm(Predictor(model_file))}
@@ -105,7 +83,7 @@ def test_no_process_survives_the_demo(model_file, tmp_path, number):
         process.send_signal(number)  # an impatient user
     text = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), text
-    processes.wait_until(lambda: not children_of(tmp_path / "demo"), PATIENCE)
+    wait_until(lambda: not children_of(tmp_path / "demo"), PATIENCE)
     left = children_of(tmp_path / "demo")
     for pid in left:
         os.kill(pid, signal.SIGKILL)
@@ -154,7 +132,7 @@ def test_the_camera_has_the_shape_of_the_model(model_size):
 def test_a_process_that_dies_is_reported_with_its_log(tmp_path, domain_id):
     with processes.Processes(tmp_path, processes.isolated_environment(domain_id)) as children:
         children.start("replay", "dyndepth_ros.bag_replay_node")
-        assert processes.wait_until(lambda: not children.running("replay"), PATIENCE)
+        assert wait_until(lambda: not children.running("replay"), PATIENCE)
         with pytest.raises(ValueError, match="(?s)replay ended with exit code 1.*bag is empty"):
             children.check(may_end=("replay",))
 

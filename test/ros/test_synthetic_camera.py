@@ -18,7 +18,7 @@ SIZE = {"width": 96, "height": 48}
 FRAMES = 4
 TOPICS = {
     "image": Image, "camera_info": CameraInfo, "odom": Odometry, "depth_gt": Image,
-    "dynamic_gt": Image,
+    "dynamic_gt": Image, "velocity_gt": Image, "instances_gt": Image,
 }  # fmt: skip
 
 
@@ -48,6 +48,10 @@ def test_frames_are_those_of_the_world_under_one_stamp(domain_id, children):
         assert (truth[frame.depth > 0] == frame.depth[frame.depth > 0]).all()
         dynamic = image_to_array(listener.heard["dynamic_gt"][i])
         assert (dynamic == 255 * frame.dynamic).all()
+        velocity, ids = (listener.heard[f"{name}_gt"][i] for name in ("velocity", "instances"))
+        assert (velocity.encoding, ids.encoding) == ("32FC3", "mono16")
+        assert (image_to_array(velocity) == frame.velocity).all()
+        assert (image_to_array(ids) == frame.instances).all() and frame.instances.any()
         odometry = listener.heard["odom"][i]
         assert odometry.twist.twist.linear.x == frame.odometry["speed"]
         assert odometry.pose.pose.position.x == frame.odometry["tx"]
@@ -83,14 +87,15 @@ def test_the_camera_waits_for_the_answer_and_goes_on_without_it(domain_id, child
 
 
 def test_ctrl_c_twice_ends_an_endless_drive_cleanly(domain_id, children):
-    with Listener(domain_id, {"image": Image, "depth_gt": Image}) as listener:
+    truth = {name: kind for name, kind in TOPICS.items() if name.endswith("_gt")}
+    with Listener(domain_id, {"image": Image, **truth}) as listener:
         camera = children.start(MODULE, rate=20.0, **SIZE)
         listener.spin_until(lambda: len(listener.heard["image"]) > 3)
         camera.send_signal(signal.SIGINT)
         camera.send_signal(signal.SIGINT)
         log = finish(camera, listener)
     assert camera.returncode == 0 and "Traceback" not in log, log
-    assert not listener.heard["depth_gt"]  # ground truth is published on request only
+    assert not any(listener.heard[name] for name in truth)  # published on request only
     steps = np.diff(listener.stamps("image"))
     assert (steps > 0).all() and (np.abs(steps / 5e7 - np.rint(steps / 5e7)) < 1e-3).all()
 
