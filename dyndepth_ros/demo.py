@@ -33,7 +33,7 @@ def command(
     ] = DEFAULT_SEED,
     out: Annotated[Path, typer.Option(help="Folder for figures and pictures.")] = Path("demo_out"),
     model: Annotated[
-        Path | None, typer.Option(help="Model file; without it the bundled model.")
+        Path | None, typer.Option(help="Model file; depth, motion: the bundled ones. None: motion.")
     ] = None,
     clip: Annotated[int, typer.Option(min=0, help="Which drive through that world.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -48,11 +48,11 @@ def command(
     import rclpy  # noqa: F401  said at once where ROS is missing, not by three dying processes
     from rich.console import Console
 
-    from dyndepth_core.inference.model_file import bundled_model, read_meta
+    from dyndepth_core.inference.model_file import find_model, read_meta
     from dyndepth_ros.demo_report import draw_run, evaluate_run, report
 
     console = Console()
-    path = bundled_model() if model is None else model
+    path = find_model(model)
     meta = read_meta(path)
     unseen = check_seed(seed, meta)
     prepare(out)

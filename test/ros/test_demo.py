@@ -98,7 +98,7 @@ def run():
 
 
 def test_without_a_bundled_model_one_clear_error(tmp_path, run, monkeypatch):
-    monkeypatch.setattr(files, "BUNDLED", tmp_path / "none.safetensors")
+    monkeypatch.setitem(files.BUNDLED, "motion", tmp_path / "none.safetensors")
     done = run("--out", tmp_path / "demo")
     assert isinstance(done.exception, ValueError) and "--model" in str(done.exception)
     assert not (tmp_path / "demo").exists()
