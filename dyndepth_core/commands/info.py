@@ -10,6 +10,8 @@ import typer
 
 from dyndepth_core.commands.output import STDOUT, check_json, write_json
 
+WEIGHTS = ("F32", "F16", "BF16", "I8")
+
 
 def command(
     model: Annotated[
@@ -69,7 +71,7 @@ def describe(path: Path) -> dict[str, Any]:
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "parameters": sum(
-            n for kind, n in count.items() if "F" in kind
+            n for kind, n in count.items() if kind in WEIGHTS
         ),  # counters are no parameters
         "parameters_by_type": count,
         **meta.model_dump(mode="json"),
@@ -84,7 +86,7 @@ def _show(content: dict[str, Any]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     kinds = ", ".join(
-        f"{n / 1e6:.2f} M {k}" for k, n in content["parameters_by_type"].items() if "F" in k
+        f"{n / 1e6:.2f} M {k}" for k, n in content["parameters_by_type"].items() if k in WEIGHTS
     )
     near, far = content["depth_range"]
     scale = content["scale"]
