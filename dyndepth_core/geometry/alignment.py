@@ -51,9 +51,10 @@ def align(flow: Tensor, seen: Tensor, depth: Tensor, T_src_tgt: Tensor, K: Tenso
         usable = usable & points.isfinite().all(1, keepdim=True)
         points, ends = points.nan_to_num(0.0, 0.0, 0.0), ends.nan_to_num(0.0, 0.0, 0.0)
         given = points[..., None], ends, usable, K
-        start, scale = T, START
+        start, scale, first_cost = T, START, None
         for _ in range(ITERATIONS):
-            J, z, _ = _errors(T, *given)
+            J, z, cost = _errors(T, *given)
+            first_cost = cost if first_cost is None else first_cost
             weight = (1 + z.square().sum(1) / scale**2).square().reciprocal() * usable[:, 0]
             weighted = (J * weight[:, None, None]).flatten(2).double()
             matrix = weighted @ J.flatten(2).double().mT + 1e-6 * torch.eye(6).to(weighted)
@@ -61,9 +62,8 @@ def align(flow: Tensor, seen: Tensor, depth: Tensor, T_src_tgt: Tensor, K: Tenso
             step = torch.linalg.solve_ex(matrix, slope)[0].float()
             T = make_T(exp_so3(step[:, :3]), step[:, 3:]) @ T
             scale = max(ROBUST, 0.7 * scale)
-        costs = [_errors(x, *given)[2] for x in (start, T)]
         enough = usable.float().mean((1, 2)) >= LEAST_SEEN
-        better = (costs[1] < costs[0]) & enough & T.isfinite().all(2).all(1)
+        better = (_errors(T, *given)[2] < first_cost) & enough & T.isfinite().all(2).all(1)
         return torch.where(better.view(-1, 1, 1), T, start)
 
 
