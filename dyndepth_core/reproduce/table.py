@@ -104,6 +104,7 @@ def markdown(table: Mapping[str, Any], command: str) -> str:
         "`change`: mean relative change of static depth after ego-motion warping. Ratios below are"
         " the first over the second, paired; below 1 the first is better.",
         "",
+        *_moving(methods),
         *_grid(
             ["first", "second", "metric", "stratum", "ratio", "95 %", "blocks", "first is"],
             [
@@ -119,6 +120,26 @@ def markdown(table: Mapping[str, Any], command: str) -> str:
     for name, row in methods.items():
         lines += [f"\n{name} warned: {w}" for w in row.get("warnings", ())]
     return "\n".join(lines) + "\n"
+
+
+MOTION = {  # of MotionErrors: its heading
+    "f1": "F1", "precision": "precision", "recall": "recall", "false_share": "false share",
+    "epe_m": "epe m", "epe_zero_m": "epe of none m", "speed_error_mps": "speed error m/s",
+    "speed_mps": "speed m/s",
+}  # fmt: skip
+
+
+def _moving(methods: Mapping[str, Any]) -> list[str]:
+    """How well moving things are found; nothing where no method says."""
+    found = {name: m["motion"] for name, m in methods.items() if m.get("motion")}
+    if not found:
+        return []
+    rows = [
+        [name, *("-" if m.get(k) is None else f"{m[k]:.3f}" for k in MOTION)]
+        for name, m in found.items()
+    ]
+    says = "What moves, over all pixels of all test images; `none`: saying that nothing moves."
+    return [says, "", *_grid(["method", *MOTION.values()], rows), ""]
 
 
 def _row(name: str, m: Mapping[str, Any]) -> list[str]:

@@ -30,7 +30,7 @@ def sideways(sample, shown=4.0, said=6.0):
     same = replace(sample, src=src, K=camera(FOCAL, (height, width), 2).float())
     T = torch.eye(4).repeat(2, 1, 1, 1)
     T[:, 0, 0, 3] = said * 5 / FOCAL
-    config = ResidualMotionConfig(pyramid=1)
+    config = ResidualMotionConfig(pyramid=1, burn_in=(0.15, 0.3))
 
     def losses(progress, depth, src_depth, residual, moving=None):
         return best_source_losses(

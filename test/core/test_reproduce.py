@@ -118,6 +118,9 @@ def test_seeds_are_averaged_and_stay_beside():
     assert (pair["first"], pair["second"]) == ("b", "a")
     assert pair["ratio"] == pytest.approx(2) and pair["blocks"] == 4
     assert "| b | a | abs_rel | all | 2.000 |" in markdown(found, "")
+    assert "What moves" not in markdown(found, "")
+    found["methods"]["b"]["motion"] = {"f1": 0.5, "epe_m": 0.25, "speed_mps": None}
+    assert "| b | 0.500 | - | - | - | 0.250 | - | - | - |" in markdown(found, "")
 
 
 @pytest.mark.parametrize("text", ["", "a", "1,1", "-1", "1.5"])

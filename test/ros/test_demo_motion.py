@@ -20,7 +20,6 @@ from visualization_msgs.msg import MarkerArray  # noqa: E402
 from dyndepth_core.data.recording import Recording  # noqa: E402
 from dyndepth_core.data.synthetic import World  # noqa: E402
 from dyndepth_core.evaluation.protocols import get_protocol  # noqa: E402
-from dyndepth_core.evaluation.resample import resample_nearest  # noqa: E402
 from dyndepth_core.evaluation.runner import ModelArm, evaluate  # noqa: E402
 from dyndepth_core.inference.predictor import Predictor  # noqa: E402
 from dyndepth_ros import demo  # noqa: E402
@@ -33,28 +32,6 @@ from dyndepth_ros.demo_recorder import MARKERS, Recorder  # noqa: E402
 from dyndepth_ros.motion_messages import ObjectMarkers  # noqa: E402
 from dyndepth_ros.processes import wait_until  # noqa: E402
 from dyndepth_ros.qos import result_output  # noqa: E402
-
-
-class NodeArm(ModelArm):
-    """A model whose word on what moves is that of the node: the mask, not a threshold."""
-
-    def depth(self, recording, i, size):
-        kept, predict = [], self.predictor
-        self.predictor = lambda *a, **k: kept.append(predict(*a, **k)) or kept[0]
-        try:
-            depth = super().depth(recording, i, size)
-        finally:
-            self.predictor = predict
-        self._found = None
-        if (motion := kept[0].motion) is not None:
-            mask = motion.mask[..., None].astype(np.float32)
-            image = recording.calib.height, recording.calib.width
-            mask = resample_nearest(mask, kept[0].K, recording.calib.K, image, size)
-            self._found = mask[..., 0] == 1, self._velocity
-        return depth
-
-    def moving(self):
-        return self._found
 
 
 def test_a_model_that_tells_motion_is_judged_by_what_the_node_said_of_it(tmp_path):
@@ -73,14 +50,14 @@ def test_a_model_that_tells_motion_is_judged_by_what_the_node_said_of_it(tmp_pat
         frame = world.render(i)
         assert (recording.instances(i) == frame.instances).all()
         np.testing.assert_allclose(recording.velocity(i), frame.velocity, atol=0.02)
-    arms = {"node": NodeArm(Predictor(model)), "model": ModelArm(Predictor(model))}
+    arms = {"model": ModelArm(Predictor(model))}
     direct = evaluate([recording], arms, get_protocol("native")).table()
     found = summary["motion"]
     assert found["objects"] == direct["model"]["motion"]["objects"] > 0
     for name in ("epe_m", "epe_zero_m", "speed_mps", "speed_error_mps"):
         assert found[name] == pytest.approx(direct["model"]["motion"][name], rel=0.03), name
     for name in ("f1", "precision", "recall", "iou", "false_share"):
-        assert found[name] == pytest.approx(direct["node"]["motion"][name], abs=0.003), name
+        assert found[name] == pytest.approx(direct["model"]["motion"][name], abs=0.003), name
     assert "motion against ground truth" in text and f"F1 {found['f1']:.3f}" in text
     sheet = cv2.imread(str(out / "contact_sheet.png"))
     height, width = summary["image_size"]
