@@ -55,7 +55,8 @@ def align(flow: Tensor, seen: Tensor, depth: Tensor, T_src_tgt: Tensor, K: Tenso
         for _ in range(ITERATIONS):
             J, z, cost = _errors(T, *given)
             first_cost = cost if first_cost is None else first_cost
-            weight = (1 + z.square().sum(1) / scale**2).square().reciprocal() * usable[:, 0]
+            square = z[:, 0].square() + z[:, 1].square()
+            weight = (1 + square / scale**2).square().reciprocal() * usable[:, 0]
             weighted = (J * weight[:, None, None]).flatten(2).double()
             matrix = weighted @ J.flatten(2).double().mT + 1e-6 * torch.eye(6).to(weighted)
             slope = (weighted * z.flatten(1)[:, None].double()).sum(2)
@@ -79,23 +80,25 @@ def _errors(
     found, depth = (x[..., 0] for x in project(moved, K, MIN_Z))
     turned = make_T(T[:, :3, :3], torch.zeros_like(T[:, :3, 3]))
     parallax = found - project(transform(turned, points), K, MIN_Z)[0][..., 0]
-    size = parallax.norm(dim=1, keepdim=True)
-    x, y = (parallax / size.clamp(min=1e-6)).split(1, 1)
-    x, y = torch.where(size > 1e-3, x, 1.0), torch.where(size > 1e-3, y, 0.0)
-    axes = torch.stack((torch.cat((x, y), 1), torch.cat((-y, x), 1)), 1)  # (B, 2, 2, N)
-    along = (FLOW_ERROR**2 + (DEPTH_ERROR * size).square()).sqrt()
-    axes = axes / torch.cat((along, torch.full_like(along, FLOW_ERROR)), 1)[:, :, None]
-    z = (axes * (ends - found)[:, None]).sum(2)
-    moved, inverse = moved[..., 0], 1 / depth.clamp(min=MIN_Z)
-    gx = axes[:, :, 0] * K[:, 0, 0].view(-1, 1, 1) * inverse
-    gy = axes[:, :, 1] * K[:, 1, 1].view(-1, 1, 1) * inverse
-    gz = -(gx * moved[:, :1] + gy * moved[:, 1:2]) * inverse
-    by_translation = torch.stack((gx, gy, gz), 1)  # (B, 3, 2, N)
-    by_rotation = torch.linalg.cross(
-        moved[:, :, None].expand_as(by_translation), by_translation, dim=1
-    )
-    square = z.square().sum(1)
-    inside = usable[:, 0] & (depth[:, 0] > MIN_Z)
-    cost = torch.where(inside, square / (ROBUST**2 + square), 1.0).mean(1)
-    J = torch.cat((by_rotation, by_translation), 1) * inside[:, None, None]
+    # element by element: reductions over two or three numbers take longer than all of it
+    x, y = parallax.split(1, 1)
+    square = x * x + y * y
+    shown = square > 1e-6
+    inverse = square.clamp(min=1e-12).rsqrt()
+    x, y = torch.where(shown, x * inverse, 1.0), torch.where(shown, y * inverse, 0.0)
+    per_along = (FLOW_ERROR**2 + DEPTH_ERROR**2 * square).rsqrt()
+    ax = torch.stack((x * per_along, -y / FLOW_ERROR), 2)  # (B, 1, 2, N): along, across
+    ay = torch.stack((y * per_along, x / FLOW_ERROR), 2)
+    u, v = (ends - found)[:, :, None].split(1, 1)
+    z = (ax * u + ay * v)[:, 0]
+    X, Y, Z = (w[:, :, None] for w in moved[..., 0].split(1, 1))
+    inverse = 1 / Z.clamp(min=MIN_Z)
+    gx = ax * K[:, 0, 0].view(-1, 1, 1, 1) * inverse  # (B, 1, 2, N), by a translation along x
+    gy = ay * K[:, 1, 1].view(-1, 1, 1, 1) * inverse
+    gz = -(gx * X + gy * Y) * inverse
+    by_rotation = Y * gz - Z * gy, Z * gx - X * gz, X * gy - Y * gx
+    inside = usable & (depth > MIN_Z)
+    J = torch.cat((*by_rotation, gx, gy, gz), 1) * inside[:, :, None]
+    square = z[:, :1].square() + z[:, 1:].square()
+    cost = torch.where(inside, square / (ROBUST**2 + square), 1.0).mean((1, 2))
     return J, z, cost

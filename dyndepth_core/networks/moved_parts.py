@@ -48,12 +48,13 @@ def moved_parts(
         rigid, turned = rigid_flow(depth, T, K), T.clone()
         turned[:, :3, 3] = 0
         left = torch.where(seen, flow - rigid, 0.0)
-        parallax = rigid - rigid_flow(depth, turned, K)
-        size = parallax.norm(dim=1, keepdim=True)
-        x, y = (parallax / size.clamp(min=1e-6)).split(1, 1)
-        along = (x * left[:, :1] + y * left[:, 1:]).square()
-        across = (left.square().sum(1, keepdim=True) - along).clamp(min=0)
-        z2 = across / FLOW_ERROR**2 + along / (FLOW_ERROR**2 + (DEPTH_ERROR * size).square())
+        # element by element: reductions over two channels take longer than all of it
+        x, y = (rigid - rigid_flow(depth, turned, K)).split(1, 1)
+        u, v = left.split(1, 1)
+        square = x * x + y * y
+        along = (x * u + y * v).square() / square.clamp(min=1e-12)
+        across = (u * u + v * v - along).clamp(min=0)
+        z2 = across / FLOW_ERROR**2 + along / (FLOW_ERROR**2 + DEPTH_ERROR**2 * square)
         likely = z2 / (z2 + LIKELY**2)
         moved = left * sign * (100 / flow.shape[-1])
         lateral = moved * depth / depth.mean((2, 3), keepdim=True)
