@@ -145,7 +145,10 @@ def draw_trajectories(
 ) -> Path:
     """Seen from above: tracks {method: {clip: (N, 3) metres, x right, z ahead}}, truth {clip}."""
     clips = list(truth)[:6]
-    figure, axes = plt.subplots(2, 3, figsize=(12, 8), squeeze=False, layout="constrained")
+    columns = min(len(clips), 3)
+    shape = -(-len(clips) // columns), columns
+    size = (4 * shape[1], 4 * shape[0])
+    figure, axes = plt.subplots(*shape, figsize=size, squeeze=False, layout="constrained")
     for axis, clip in zip(axes.flat, clips, strict=False):
         axis.plot(truth[clip][:, 0], truth[clip][:, 2], "k-", linewidth=2, label="truth")
         for name, of_clip in tracks.items():
