@@ -1,4 +1,6 @@
-"""Ego-motion refined to an optical flow, under which depth may be wrong and things may move."""
+"""Ego-motion refined to an optical flow, under which depth may be wrong and things may move: flow
+of a moving camera after Longuet-Higgins and Prazdny 1980, the weights are ours.
+"""
 
 from __future__ import annotations
 

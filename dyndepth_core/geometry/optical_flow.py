@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dyndepth_core.geometry.flow import rigid_flow
-from dyndepth_core.geometry.warp import inverse_warp
+from dyndepth_core.geometry.warp import identity_pixels, inverse_warp
 
 MEDIAN = 5  # pixels of the median filter on the flow
 
@@ -53,4 +52,5 @@ def flow_beside(
         warped, found = inverse_warp(src.float(), depth, T, K)
         # Where src shows nothing, tgt itself: there nothing is left.
         left = optical_flow(tgt, torch.where(found.valid, warped, tgt.float()))
-        return rigid_flow(depth, T, K) + left, found.valid
+        own = identity_pixels(*depth.shape[:1], *depth.shape[-2:], like=depth)
+        return found.pixels - own + left, found.valid

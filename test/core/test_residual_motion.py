@@ -176,6 +176,14 @@ def test_residuals_wait_and_grow(recording):
     assert full.abs().max() > 0
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_several_devices_know_that_residuals_wait(recording, waits):
+    objective = make(burn_in=(0.2, 0.4) if waits else (0.0, 0.0), pose_first=0.0)
+    objective(draw(recording), 0.0).total.backward()
+    idle = any(p.grad is None for p in objective.parameters())
+    assert idle == objective.partial_gradients == waits
+
+
 def test_what_moves_is_learned_from_the_flow_to_the_other_image(recording):
     """The pair to the image before learns what the pair to the image after says, and the other way
     round; the field that explains the images has no say in it.

@@ -101,4 +101,6 @@ class ResidualMotionConfig(StartConfig):
     def residual_share(self, progress: float) -> float:
         """Factor on the residuals, progress in [0, 1] of the training."""
         start, end = self.burn_in
+        if progress >= end:
+            return 1.0
         return min(max((progress - start) / max(end - start, 1e-6), 0.0), 1.0)

@@ -68,6 +68,8 @@ class ResidualMotionObjective(DepthPoseObjective):
             self.depth_net = DepthNet(n.encoder, n.decoder_channels, scales, n.width)
         self.motion_net = make_motion_net(n, n.motion_net, n.pose_encoder, intrinsics, n.pose_align)
         self.motion_says_K = intrinsics
+        if self.config.burn_in[1] > 0:  # until then nothing asks for residuals
+            self.partial_gradients = True
         self.lr_factors["motion_net"] = self.config.pose_lr_factor
         if n.pretrained:
             if n.depth_head == "disp":
