@@ -36,7 +36,11 @@ def command(
     ] = "auto",
     camera: Annotated[
         str,
-        typer.Option("--camera", help="car, or hand: carried by somebody who walks at 1.4 m/s."),
+        typer.Option(
+            "--camera",
+            help="car: each clip its own; hand: carried by somebody who walks at 1.4 m/s; vehicle: "
+            "one camera for all clips of a seed, whose lens, height and colours no car has.",
+        ),
     ] = "car",
     workers: Annotated[int, typer.Option("--workers", min=1, help="Rendering processes.")] = 2,
 ) -> None:
@@ -56,12 +60,13 @@ def command(
     )
 
     from dyndepth_core.data.synthetic.dataset import render_dataset
+    from dyndepth_core.data.synthetic.world import CAMERAS
 
     height, width = parse_size(size)
     if split not in ("auto", "train", "val", "test"):
         raise ValueError(f"--split {split!r}: choose auto, train, val or test")
-    if camera not in ("car", "hand"):
-        raise ValueError(f"--camera {camera!r}: choose car or hand")
+    if camera not in CAMERAS:
+        raise ValueError(f"--camera {camera!r}: choose one of {', '.join(CAMERAS)}")
     columns = (
         TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), TextColumn("clips"),
         TimeRemainingColumn(),
@@ -70,7 +75,7 @@ def command(
         task = progress.add_task("", total=clips)
         render_dataset(
             out, seed, _shares(clips, split), frames, (height, width), workers,
-            lambda n: progress.advance(task, n), camera == "hand",
+            lambda n: progress.advance(task, n), camera,
         )  # fmt: skip
     Console().print(
         f"{clips} clips of {frames} frames at {height}x{width} in {out}", highlight=False

@@ -15,6 +15,7 @@ import pytest
 from dyndepth_core.commands.synth import command, parse_size
 from dyndepth_core.data.recording import open_recordings
 from dyndepth_core.data.synthetic import World, write_clip
+from dyndepth_core.data.synthetic.look import Look
 
 SIZE = (32, 104)
 
@@ -83,10 +84,24 @@ def test_a_walking_camera_has_no_odometry_and_turns_more_than_it_moves(tmp_path)
         assert (recording.odometry(0) is None) is (camera == "hand")
     assert 0.1 < steps["hand"] < 0.2 < steps["car"]
     assert turns["hand"] > 0.008 and turns["hand"] / steps["hand"] > 5 * turns["car"] / steps["car"]
-    with pytest.raises(ValueError, match="choose car or hand"):
+    with pytest.raises(ValueError, match="choose one of car, hand, vehicle"):
         command(out=tmp_path / "x", clips=1, frames=1, camera="drone")
     with pytest.raises(ValueError, match="camera car"):
         command(out=tmp_path / "car", seed=3, clips=1, frames=6, size="32x104", camera="hand")
+
+
+def test_a_vehicle_has_one_camera_that_no_car_has():
+    for seed in range(6):
+        first, second = (World(seed, clip, SIZE, camera="vehicle") for clip in (0, 1))
+        assert first.calib == second.calib and first.look == second.look != Look()
+        assert first.mount.height == second.mount.height
+        share = first.calib.fx / SIZE[1]
+        assert 0.36 < share < 0.46 or 1.0 < share < 1.25
+        assert 0.6 < first.mount.height < 1.0 or 2.4 < first.mount.height < 3.0
+        car = World(seed, 0, SIZE)
+        assert car.style == first.style and car.look == Look()  # the same street
+    image = World(0, 0, SIZE, camera="vehicle").render(0).image
+    assert image.dtype == np.uint8 and image.std() > 10
 
 
 def test_clips_of_other_settings_are_not_passed_off_as_new_ones(tmp_path):

@@ -41,11 +41,11 @@ def render_dataset(
     size: tuple[int, int],
     workers: int = 2,
     advance: Callable[[int], None] = lambda clips: None,
-    walking: bool = False,
+    camera: str = "car",
 ) -> None:
     """Render clips (seed, 0), (seed, 1), ... of `frames` frames at size (H, W) into a root.
 
-    splits: number of clips per split, in order; walking: see World. Clips that are there already
+    splits: number of clips per split, in order; camera: see World. Clips that are there already
     are kept, so that an interrupted call can be given again; advance(n) is called when n more clips
     are there. Raises ValueError when the folder holds anything else. SIGTERM ends it as Ctrl-C.
     """
@@ -59,13 +59,13 @@ def render_dataset(
     names = clip_names(seed, count)
     _check_root(out, names)
     todo = [
-        (out, name, seed, clip, frames, *size, walking)
+        (out, name, seed, clip, frames, *size, camera)
         for clip, name in enumerate(names)
         if not (out / name).is_dir()
     ]
     about = {
         "tool": "dyndepth synth", "seed": seed, "clips": len(names), "frames": frames,
-        "size": list(size), "camera": "hand" if walking else "car",
+        "size": list(size), "camera": camera,
     }  # fmt: skip
     _check_settings(out, about)
     out.mkdir(parents=True, exist_ok=True)
@@ -204,11 +204,11 @@ def _render(job: tuple) -> str:
     import cv2
 
     cv2.setNumThreads(1)
-    out, name, seed, clip, frames, height, width, walking = job
+    out, name, seed, clip, frames, height, width, camera = job
     partial = out / f".{name}.{os.getpid()}{PART}"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        write_clip(partial, World(seed, clip, (height, width), frames, walking=walking))
+        write_clip(partial, World(seed, clip, (height, width), frames, camera=camera))
         if not (out / name).is_dir():  # else the same command runs twice, with the same result
             partial.rename(out / name)
     finally:

@@ -194,20 +194,3 @@ class ShadowMap:
         return 1.0 - self._fetch(self.dark, a, b, 0, cv2.INTER_LINEAR).astype(np.float32) * (
             0.75 / 255
         )
-
-
-def expose(
-    color: np.ndarray, weather: Weather, t: float, size: tuple[int, int], rng: np.random.Generator
-) -> np.ndarray:
-    """Samples (2H + 1, 2W + 1, 3) to a uint8 image (H, W, 3): tent filter, vignette, gain drift,
-    shot and read noise."""
-    kernel = np.array([0.25, 0.5, 0.25], np.float32)
-    image = cv2.sepFilter2D(color, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)[1::2, 1::2]
-    h, w = size
-    r2 = ((np.arange(w) / w - 0.5) ** 2)[None] + ((np.arange(h) / w - 0.5 * h / w) ** 2)[:, None]
-    gain = weather.gain * (1 + weather.drift * np.sin(0.9 * t + weather.wind[0] * 6.28))
-    image = image * ((1 - 0.35 * r2) * gain).astype(np.float32)[..., None]
-    image = np.where(image > 0.7, 0.7 + 0.3 * (1 - np.exp(-(image - 0.7) / 0.3)), image)  # shoulder
-    noise = rng.standard_normal(image.shape, dtype=np.float32)
-    noise *= weather.noise * np.sqrt(0.3 + image)
-    return np.clip((image + noise) * 255.0 + 0.5, 0, 255).astype(np.uint8)

@@ -26,10 +26,12 @@ class Mount(Protocol):
         ...
 
 
-def draw_camera(rng: np.random.Generator, size: tuple[int, int]) -> Calibration:
-    """A pinhole camera for images of size (H, W)."""
+def draw_camera(
+    rng: np.random.Generator, size: tuple[int, int], other: bool = False
+) -> Calibration:
+    """A pinhole camera for images of size (H, W); other: a wider or longer lens than cars have."""
     h, w = size
-    f = w * float(rng.uniform(0.52, 0.92))
+    f = w * (_outside(rng, (0.36, 0.46), (1.0, 1.25)) if other else float(rng.uniform(0.52, 0.92)))
     cx = (w - 1) / 2 + w * float(rng.uniform(-0.02, 0.02))
     cy = (h - 1) / 2 + h * float(rng.uniform(-0.07, 0.07))
     return Calibration(fx=f, fy=f, cx=cx, cy=cy, width=w, height=h, source="synthetic world")
@@ -48,9 +50,9 @@ class CarMount:
     sizes: np.ndarray  # (3,) of the shakes
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> CarMount:
-        """Angles in radians, lengths in metres."""
-        height = float(rng.uniform(1.25, 2.15))
+    def draw(cls, rng: np.random.Generator, other: bool = False) -> CarMount:
+        """Angles in radians, lengths in metres; other: lower than cars, or on a lorry or bus."""
+        height = _outside(rng, (0.6, 1.0), (2.4, 3.0)) if other else float(rng.uniform(1.25, 2.15))
         pitch = math.radians(float(rng.uniform(-1.7, 1.7)))
         side = float(rng.uniform(-0.25, 0.25))
         yaw = math.radians(float(rng.uniform(-1.2, 1.2)))
@@ -105,6 +107,13 @@ class HandMount:
         up = self.height + 0.025 * way * share * math.sin(2 * step + p[7])
         angles = math.radians(yaw), self.pitch + math.radians(pitch), math.radians(roll)
         return camera_in_body(*angles, (0.3, side, up))
+
+
+def _outside(
+    rng: np.random.Generator, low: tuple[float, float], high: tuple[float, float]
+) -> float:
+    """From one of two ranges."""
+    return float(rng.uniform(*(low if rng.random() < 0.5 else high)))
 
 
 def camera_in_body(

@@ -14,7 +14,8 @@ from .atlas import Atlas
 from .faces import CASTER
 from .ground import albedo, draw_paint, visible
 from .layout import Assets, Layout
-from .light import ShadowMap, draw_weather, expose, sky
+from .light import ShadowMap, draw_weather, sky
+from .look import Look, draw_look, expose
 from .mount import CarMount, HandMount, draw_camera
 from .raster import Grid
 from .render import View, gather, object_colors, trace
@@ -25,6 +26,7 @@ from .textures import TILE_IDS, make_atlas
 from .traffic import Traffic
 from .vehicles import car_models
 
+CAMERAS = ("car", "hand", "vehicle")
 MAX_DEPTH = 250.0  # metres; what is farther counts as sky (16-bit depth files end at 256 m)
 
 
@@ -52,7 +54,8 @@ class Frame:
 class World:
     """Everything about one clip follows from (seed, clip); frames may be asked for in any order.
 
-    walking: the camera is in the hand of a walker on the pavement instead of on a car.
+    camera: one of CAMERAS. car: each clip has its own camera on a car. hand: in the hand of a
+    walker on the pavement. vehicle: one camera for all clips of a seed, and no car is like it.
     """
 
     def __init__(
@@ -62,8 +65,10 @@ class World:
         size: tuple[int, int] = (128, 416),
         frames: int | None = None,
         rate_hz: float = 10.0,
-        walking: bool = False,
+        camera: str = "car",
     ):
+        if camera not in CAMERAS:
+            raise ValueError(f"camera {camera!r}: choose one of {', '.join(CAMERAS)}")
         height, width = size
         if height < 16 or width < 16:
             raise ValueError(f"size {height}x{width} is too small, give at least 16x16 pixels")
@@ -81,9 +86,9 @@ class World:
         self.scenario = str(
             rng.choice(["drive", "turn", "stop", "stand"], p=[0.70, 0.14, 0.07, 0.09])
         )
+        self.walking = walking = camera == "hand"
         if walking:  # lights are for cars
             self.scenario = "drive"
-        self.walking = walking
         self.grade = float(rng.choice([0.0, 1.0], p=[0.15, 0.85]) * rng.uniform(0.01, 0.058))
         first = (
             float(rng.uniform(130, 190))
@@ -93,10 +98,12 @@ class World:
         self.network = Network(
             np.random.default_rng((seed, clip, 2)), self.style, first, self.grade
         )
-        rng = np.random.default_rng((seed, clip, 3))
-        self.calib = draw_camera(rng, size)
+        other = camera == "vehicle"
+        rng = np.random.default_rng((seed, 1 << 20, 3) if other else (seed, clip, 3))
+        self.calib = draw_camera(rng, size, other)
         self.grid = Grid.of(self.calib.K, size)
-        self.mount = HandMount.draw(rng) if walking else CarMount.draw(rng)
+        self.mount = HandMount.draw(rng) if walking else CarMount.draw(rng, other)
+        self.look = draw_look(rng) if other else Look()
         self.weather = draw_weather(np.random.default_rng((seed, clip, 4)))
         rng = np.random.default_rng((seed, clip, 6))
         ids = TILE_IDS
@@ -191,7 +198,7 @@ class World:
             color[empty] = sky(weather, self.atlas, rays @ view.R.T)
         shape = (grid.height, grid.width)
         noise = np.random.default_rng((self.seed, self.clip, 9, i))
-        image = expose(color.reshape(*shape, 3), weather, i / self.rate_hz, self.size, noise)
+        image = expose(color.reshape(*shape, 3), weather, self.look, i / self.rate_hz, noise)
         return self._frame(
             i,
             image,
