@@ -87,14 +87,17 @@ def config_class(method: str) -> type[Config]:
 
 
 def load(
-    path: str | Path | None = None, overrides: Iterable[str] = (), method: str | None = None
+    path: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    method: str | None = None,
+    base: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Read a configuration: defaults, then the YAML file, then `a.b=c` overrides, then
-    METHOD[+PLUGIN].
+    """Read a configuration: defaults, then `base` (nested), then the YAML file, then `a.b=c`
+    overrides, then METHOD[+PLUGIN].
 
     Raises FileNotFoundError, or ValueError that names each bad field, its value and the remedy.
     """
-    tree = _read_yaml(Path(path)) if path is not None else {}
+    tree = _over(base or {}, _read_yaml(Path(path)) if path is not None else {})
     for override in overrides:
         _apply(tree, override)
     if method is not None:
@@ -179,6 +182,15 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             f"{path}: holds a {type(tree).__name__}, expected sections like `train:` with fields"
         )
     return tree
+
+
+def _over(base: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with what `tree` says instead, section by section."""
+    merged = {**base, **tree}
+    for name in base.keys() & tree.keys():
+        if isinstance(base[name], Mapping) and isinstance(tree[name], Mapping):
+            merged[name] = _over(base[name], tree[name])
+    return merged
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

@@ -14,8 +14,8 @@ def command(
     method: Annotated[
         str | None,
         typer.Option(
-            help="METHOD or METHOD+PLUGIN: monodepth or sc_depth [default: that of --config, else "
-            "monodepth]"
+            help="METHOD or METHOD+PLUGIN; METHOD is monodepth, sc_depth or residual_motion "
+            "[default: that of --from or --config, else monodepth]"
         ),
     ] = None,
     data: Annotated[
@@ -42,7 +42,12 @@ def command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out")] = False,
     from_: Annotated[
-        Path | None, typer.Option("--from", help="model file or run to start from (fine-tuning)")
+        Path | None,
+        typer.Option(
+            "--from",
+            help="model file, run, depth or motion (bundled) to go on from (fine-tuning): its "
+            "method, networks, size, losses and learning rate are the defaults then",
+        ),
     ] = None,
     devices: Annotated[
         int | None, typer.Option(help="devices on each machine [default: 1]")
@@ -67,7 +72,9 @@ def command(
     check_json(json_)
     from dyndepth_core.commands.info import model_of_run
     from dyndepth_core.config import dump, load
+    from dyndepth_core.inference.model_file import find_model
     from dyndepth_core.training.folder import CONFIG, resumed_request
+    from dyndepth_core.training.going_on import settings_of
     from dyndepth_core.training.run import train_run
 
     if out is None and not show_config:
@@ -80,19 +87,21 @@ def command(
     ):
         if value is not None:
             overrides.append(f"{name}={value}")
-    if show_config:
-        typer.echo(dump(load(config, overrides, method)), nl=False)
-        return
-    if resume:
+    if resume and not show_config:
         old_data, old_start = resumed_request(out)
         data, from_, config = data or old_data, from_ or old_start, config or out / CONFIG
+    base = None
+    if from_ is not None:
+        from_ = model_of_run(from_) if from_.is_dir() else find_model(from_)
+        base = settings_of(from_, method)
+    if show_config:
+        typer.echo(dump(load(config, overrides, method, base)), nl=False)
+        return
     if not data:
         raise ValueError(
             "--data: name at least one recording, root of recordings, image folder or video"
         )
-    if from_ is not None and from_.is_dir():
-        from_ = model_of_run(from_)
-    settings = load(config, overrides, method)
+    settings = load(config, overrides, method, base)
     metrics = train_run(settings, data, out, resume=resume, start=from_)
     if not metrics:  # a process that Lightning started beside the first one, which reports
         return

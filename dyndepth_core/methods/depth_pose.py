@@ -39,6 +39,11 @@ class StartConfig(MetricConfig):
         0.08, ge=0, lt=1, description="share of the training in which only motion learns"
     )
 
+    @classmethod
+    def going_on(cls) -> dict[str, Any]:
+        """Fields of a training that starts from depth and motion instead of from nothing."""
+        return {"pyramid": 1, "pose_first": 0.0}
+
     def pyramid_weight(self, progress: float) -> float:
         """Weight of the smaller images: 1 at the start, 0 from `pyramid_until` on or without
         them.

@@ -4,11 +4,14 @@ import json
 import subprocess
 import sys
 from importlib import metadata
+from typing import get_type_hints
 
 import pytest
 from training_helpers import TINY, make_recording
 
 from dyndepth_core import cli
+from dyndepth_core.commands.train import command as train_command
+from dyndepth_core.methods import method_names
 
 
 @pytest.fixture
@@ -224,3 +227,8 @@ def test_train_shows_every_setting_of_a_method(capsys):
     shown = capsys.readouterr().out
     assert "rectify: false  # " in shown and "steps: 7  # " in shown
     assert cli.main(["train", "--method", "sc_depth"]) == 2 and "--out" in capsys.readouterr().err
+
+
+def test_the_help_of_train_names_every_method():
+    says = get_type_hints(train_command, include_extras=True)["method"].__metadata__[0].help
+    assert all(name in says for name in method_names())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -97,6 +97,11 @@ class ResidualMotionConfig(StartConfig):
         0.01, ge=0, le=1,
         description="pairs whose images differ by less on average (0 to 1) teach nothing",
     )  # fmt: skip
+
+    @classmethod
+    def going_on(cls) -> dict[str, Any]:
+        """See StartConfig; residuals are wanted from the beginning."""
+        return {**super().going_on(), "burn_in": (0.0, 0.02)}
 
     def residual_share(self, progress: float) -> float:
         """Factor on the residuals, progress in [0, 1] of the training."""

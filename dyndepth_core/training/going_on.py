@@ -1,0 +1,51 @@
+"""Settings of a training that goes on from a model: those the model was trained with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..config import parse_method
+from ..inference.model_file import read_meta
+from ..methods import get_method
+from ..methods.depth_pose import StartConfig
+
+# how images are varied and weights are moved; how long, on what and where is asked anew
+DATA = ("flip", "jitter", "grey", "zoom", "zoom_share")
+TRAIN = ("batch_size", "optimizer", "lr", "weight_decay")
+
+
+def settings_of(model: str | Path, method: str | None = None) -> dict[str, Any]:
+    """Nested settings for `config.load`: of the model's method (or of `method`, METHOD[+PLUGIN]),
+    its networks, image size, losses, augmentation, batch and learning rate; without the start that
+    a training from nothing needs. Raises FileNotFoundError or ValueError as `read_meta`.
+    """
+    meta = read_meta(Path(model))
+    name, plugin = parse_method(method or meta.method)
+    info, before = get_method(name), meta.provenance.config
+    tree: dict[str, Any] = {
+        "method": name,
+        "plugin": plugin,
+        "network": _known(meta.architecture, info.network_class.model_fields),
+        "data": _known(_section(before, "data"), DATA),
+        "train": _known(_section(before, "train"), TRAIN),
+        "objective": {},
+    }
+    tree["network"].pop("canonical_focal", None)  # goes with the weights
+    tree["data"]["size"] = meta.input_size
+    if name == meta.method:
+        fields = info.config_class.model_fields
+        tree["objective"] = _known(_section(before, "objective"), fields)
+    if issubclass(info.config_class, StartConfig) and meta.architecture.get("pose_encoder"):
+        tree["objective"].update(info.config_class.going_on())
+    return tree
+
+
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    section = config.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _known(values: dict[str, Any], names: Any) -> dict[str, Any]:
+    """Those of the values that have one of the names."""
+    return {key: value for key, value in values.items() if key in names and value is not None}
