@@ -33,7 +33,7 @@ def command(
     ] = DEFAULT_SEED,
     out: Annotated[Path, typer.Option(help="Folder for figures and pictures.")] = Path("demo_out"),
     model: Annotated[
-        Path | None, typer.Option(help="Model file; depth, motion: the bundled ones. None: motion.")
+        Path | None, typer.Option(help="Model file, run, depth or motion (bundled). None: motion.")
     ] = None,
     clip: Annotated[int, typer.Option(min=0, help="Which drive through that world.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",

@@ -21,7 +21,7 @@ def command(
     ],
     model: Annotated[
         Path | None,
-        typer.Option(help="Model file; depth or motion: the bundled ones. Default: motion."),
+        typer.Option(help="Model file, run, depth or motion (the bundled ones). Default: motion."),
     ] = None,
     split: Annotated[
         str, typer.Option(help="Split to evaluate where the root has splits.")

@@ -46,11 +46,10 @@ def command(
     """Write a trained model smaller, for the vehicle. The new file's depth is compared with the old
     one's before it is kept.
     """
-    from dyndepth_core.commands.info import model_of_run
     from dyndepth_core.inference.export import export_model
+    from dyndepth_core.inference.model_file import find_model
 
-    if model.is_dir():
-        model = model_of_run(model)
+    model = find_model(model)
     change = export_model(model, out, weights.value, depth_only, tolerance)
     before, after = model.stat().st_size, out.stat().st_size
     if after >= before:

@@ -30,21 +30,10 @@ def command(
     check_json(json_file)
     from dyndepth_core.inference.model_file import find_model
 
-    model = model_of_run(model) if model is not None and model.is_dir() else find_model(model)
-    content = describe(model)
+    content = describe(find_model(model))
     write_json(json_file, content)
     if json_file != STDOUT:
         _show(content)
-
-
-def model_of_run(folder: Path) -> Path:
-    """The model in the folder of a run; ValueError when its training is not finished."""
-    path = folder / "model.safetensors"
-    if not path.is_file() and (folder / "config.yaml").is_file():
-        raise ValueError(
-            f"{folder}: this training is not finished; dyndepth train --out {folder} --resume"
-        )
-    return path
 
 
 def describe(path: Path) -> dict[str, Any]:

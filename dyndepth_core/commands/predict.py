@@ -27,7 +27,7 @@ def command(
     out: Annotated[Path, typer.Option(help="New folder for the results.")],
     model: Annotated[
         Path | None,
-        typer.Option(help="Model file; depth or motion: the bundled ones. Default: motion."),
+        typer.Option(help="Model file, run, depth or motion (the bundled ones). Default: motion."),
     ] = None,
     file_format: Annotated[
         str,

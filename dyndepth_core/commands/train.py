@@ -70,7 +70,6 @@ def command(
     train.minutes=45
     """
     check_json(json_)
-    from dyndepth_core.commands.info import model_of_run
     from dyndepth_core.config import dump, load
     from dyndepth_core.inference.model_file import find_model
     from dyndepth_core.training.folder import CONFIG, resumed_request
@@ -92,7 +91,7 @@ def command(
         data, from_, config = data or old_data, from_ or old_start, config or out / CONFIG
     base = None
     if from_ is not None:
-        from_ = model_of_run(from_) if from_.is_dir() else find_model(from_)
+        from_ = find_model(from_)
         base = settings_of(from_, method)
     if show_config:
         typer.echo(dump(load(config, overrides, method, base)), nl=False)

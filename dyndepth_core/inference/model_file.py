@@ -38,18 +38,29 @@ BUNDLED = {name: ASSETS / f"{name}.safetensors" for name in ("motion", "depth")}
 
 
 def find_model(model: str | Path | None) -> Path:
-    """Path of a model: a file; None or `motion`: the one with depth and object motion that ships
-    with the package; `depth`: the smaller one, with depth alone. ValueError where that is missing.
+    """Path of a model: a file, or the folder of a run, with its model in it; None or `motion`: the
+    one with depth and object motion that ships with the package; `depth`: the smaller one, with
+    depth alone. ValueError where that is missing or the training of the run not finished.
     """
     name = "motion" if model is None else str(model)
     if name not in BUNDLED or (model is not None and Path(model).exists()):
-        return Path(name)
+        path = Path(name).expanduser()
+        return _of_run(path) if path.is_dir() else path
     if not BUNDLED[name].is_file():
         raise ValueError(
             f"the bundled model {BUNDLED[name]} is not there. Name a model file (--model, or the "
             "node's parameter `model`), or train one (dyndepth train --help)"
         )
     return BUNDLED[name]
+
+
+def _of_run(folder: Path) -> Path:
+    path = folder / "model.safetensors"
+    if not path.is_file() and (folder / "config.yaml").is_file():
+        raise ValueError(
+            f"{folder}: this training is not finished; dyndepth train --out {folder} --resume"
+        )
+    return path
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:

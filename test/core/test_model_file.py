@@ -258,3 +258,12 @@ def test_a_file_of_ones_own_may_be_called_as_a_bundled_one(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     Path("depth").touch()
     assert model_file.find_model("depth") == Path("depth")
+
+
+def test_the_folder_of_a_run_stands_for_its_model(tmp_path):
+    assert model_file.find_model(tmp_path) == tmp_path / "model.safetensors"
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(ValueError, match="not finished.*--resume"):
+        model_file.find_model(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    assert model_file.find_model(tmp_path) == tmp_path / "model.safetensors"
