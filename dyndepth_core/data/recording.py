@@ -235,7 +235,8 @@ def open_recordings(path: str | Path, split: str | None = None) -> list[Recordin
     elif (path / "images").is_dir():
         found = [Recording(path)]
     else:  # a root of sequences may hold a picture of its own, so sequences come first
-        found = [Recording(p) for p in sorted(path.iterdir()) if (p / "images").is_dir()]
+        folders = [p for p in sorted(path.iterdir()) if p.name[0] != "."]  # hidden: half made
+        found = [Recording(p) for p in folders if (p / "images").is_dir()]
         if not found and any(_images(path.iterdir())):
             found = [Recording(path)]
     if not found:
