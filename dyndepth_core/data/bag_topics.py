@@ -168,8 +168,8 @@ def find_odometry(
 ) -> tuple[str | None, OdometryTrack]:
     """(topic, track) of the vehicle's odometry; (None, empty track) where the bag has none.
 
-    bag_time: its stamps are those of recording. Of several the one with a pose and the most messages is taken. Raises ValueError when the topic
-    wanted is not there.
+    bag_time: its stamps are those of recording. Of several the one with a pose and the most
+    messages is taken. Raises ValueError when the topic wanted is not there.
     """
     found = [t for t in bag.topics().values() if t.type in ODOMETRY_TYPES and t.count]
     if wanted:

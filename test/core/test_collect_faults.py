@@ -14,6 +14,7 @@ from rosbags.rosbag2 import Reader, StoragePlugin, Writer  # noqa: E402
 from rosbags.typesys import Stores, get_typestore  # noqa: E402
 
 from dyndepth_core import cli  # noqa: E402
+from dyndepth_core.commands.collect import SOME_FAILED  # noqa: E402
 from dyndepth_core.data import bag_topics as topics  # noqa: E402
 from dyndepth_core.data.bag import Bag  # noqa: E402
 from dyndepth_core.data.bag_writer import bag_from_recording  # noqa: E402
@@ -48,7 +49,7 @@ def manifest(out: Path) -> dict:
 def test_a_bad_bag_among_good_ones_is_named_and_the_rest_has_its_manifest(good, tmp_path, capfd):
     noise, out = tmp_path / "noise.mcap", tmp_path / "out"
     noise.write_bytes(b"noise" * 99)
-    assert collect(noise, good, "--out", out) == cli.BAD_INPUT
+    assert collect(noise, good, "--out", out) == SOME_FAILED
     said = capfd.readouterr()
     assert f"1 of 2 bags could not be used ({noise})" in said.err
     assert "noise.mcap: " in said.out and f"{FRAMES} kept" in said.out
@@ -79,8 +80,18 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_done(good, tmp_path, capfd
     assert collect(good, good, "--out", out) == cli.BAD_INPUT
     said = capfd.readouterr().err
     assert "000005.jpg: No space left on device; make room there" in said, said
-    assert not list(out.rglob("*.part"))
+    assert not list(out.rglob("*.jpg.part"))
     assert manifest(out)["frames"] == 5 == len(open_recordings(out)[0])
+    monkeypatch.undo()  # room was made
+    assert collect(good, good, "--out", out) == cli.BAD_INPUT
+    assert "not empty; give a new folder for the recordings, or --resume" in (
+        " ".join(capfd.readouterr().err.split())
+    )
+    assert collect(good, good, "--out", out, "--resume") == 0
+    assert collect(good, good, "--out", tmp_path / "whole") == 0
+    assert (out / "manifest.json").read_bytes() == (
+        tmp_path / "whole" / "manifest.json"
+    ).read_bytes()
 
 
 @pytest.fixture
