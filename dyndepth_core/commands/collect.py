@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dyndepth_core.commands.collect_output import BagProgress, say_estimate, show
+from dyndepth_core.commands.collect_output import BagProgress, say_estimate, show, size_text
 from dyndepth_core.commands.output import check_json, write_json
 
 if TYPE_CHECKING:
@@ -208,8 +208,8 @@ def _check_room(collection: Collection, units: Sequence[Unit], dry: bool, consol
     say_estimate(console, units, needed, free)
     if needed > free and not dry:
         raise ValueError(
-            f"{collection.out}: about {needed / 1e9:.2f} GB will be written, but only "
-            f"{free / 1e9:.2f} GB are free: make room there, or lower --rate or --size"
+            f"{collection.out}: about {size_text(needed)} will be written, but only "
+            f"{size_text(free)} are free: make room there, or lower --rate or --size"
         )
     if needed > TIGHT * free:
         console.print(f"{collection.out}: the disk will be nearly full", style="yellow")

@@ -77,9 +77,14 @@ def say_estimate(console: Console, units: Sequence[Unit], needed: int, free: int
     frames = sum(u.needed[0] for u in units)
     if frames:
         console.print(
-            f"about {frames} frames, {needed / 1e9:.2f} GB to write, {free / 1e9:.1f} GB free",
+            f"about {frames} frames, {size_text(needed)} to write, {size_text(free)} free",
             highlight=False,
         )
+
+
+def size_text(count: int) -> str:
+    """Bytes for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def show(console: Console, out: Path, entries: Sequence[dict[str, Any]], dry: bool) -> None:
