@@ -138,7 +138,9 @@ def command(
     if collection.complete:
         merged = collection.merge()
         write_json(json_file, collection.ended())
-        console.print(f"{out}: complete already" + (", shards merged" if merged else ""))
+        console.print(
+            f"{out}: complete already" + (", shards merged" if merged else ""), soft_wrap=True
+        )
         return
     entries = _run(collection, jobs, dry_run, json_file, console)
     bad = [entry for entry in entries if entry["error"]]
@@ -148,7 +150,8 @@ def command(
     if entries and not any(entry["kept"] for entry in entries):
         raise ValueError(f"{out}: no frame could be used, see above for the reasons")
     if not dry_run and not bad and collection.merge():
-        console.print(f"{out}: all {collection.shard[1]} shards are here, {out}/manifest.json")
+        text = f"all {collection.shard[1]} shards are here: {out}/manifest.json is of the whole"
+        console.print(text, soft_wrap=True)
     if bad:
         from dyndepth_core.cli import say
 
@@ -170,7 +173,7 @@ def _run(
     units, entries = found.units, list(found.bad)
     _check_room(collection, units, dry, console)
     threads = max(1, len(os.sched_getaffinity(0)) // min(jobs, max(len(units), 1)))
-    if units and not dry:
+    if (units or collection.shard[1] > 1) and not dry:
         collection.begin()
     try:
         with BagProgress(console, collection, units) as progress:
@@ -212,7 +215,9 @@ def _check_room(collection: Collection, units: Sequence[Unit], dry: bool, consol
             f"{size_text(free)} are free: make room there, or lower --rate or --size"
         )
     if needed > TIGHT * free:
-        console.print(f"{collection.out}: the disk will be nearly full", style="yellow")
+        console.print(
+            f"{collection.out}: the disk will be nearly full", style="yellow", soft_wrap=True
+        )
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -48,7 +48,7 @@ def plan(bags: Sequence[Path], options: CollectOptions, mine: Sequence[int]) -> 
     """Look into the bags of the indices `mine`; the names of recordings are the same in every
     shard.
     """
-    found, names = Plan(), _names(bags)
+    found, names, taken = Plan(), _names(bags), set()
     for order in mine:
         path = bags[order]
         try:
@@ -59,6 +59,12 @@ def plan(bags: Sequence[Path], options: CollectOptions, mine: Sequence[int]) -> 
                     name = names[order]
                     if options.image_topic and ("," in options.image_topic or len(topics) > 1):
                         name += f"_{camera_name(topic.name, shown)}"
+                    if name in taken:
+                        raise ValueError(
+                            f"{path}: recordings {name} of another bag have the same name; rename "
+                            "one of the bags"
+                        )
+                    taken.add(name)
                     own = replace(options, image_topic=topic.name)
                     needed = estimate(bag, topic, own)
                     found.units.append(Unit(name, order, path, topic.name, topic.count, needed))

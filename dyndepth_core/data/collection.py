@@ -165,7 +165,9 @@ class Collection:
         """Write contact sheet and manifest; the journal goes when all went well."""
         info = self.info(entries, interrupted)
         failed = interrupted or any(entry["error"] for entry in entries)
-        if not info["frames"] and failed:  # a lone manifest would be in the way of another try
+        if (
+            not info["frames"] and self.shard[1] == 1
+        ):  # a lone manifest is in the way of another try
             if not interrupted:
                 self._remove_journal()
             return
