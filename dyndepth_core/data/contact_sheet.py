@@ -34,14 +34,17 @@ def write_contact_sheet(path: Path, root: Path, sequences: Sequence[tuple[str, i
         if inside:
             recording = Recording(root / name)
             tiles += [_tile(recording, i) for i in inside if i < len(recording)]
-    height = max(tile.shape[0] for tile in tiles)
-    tiles = [_padded(tile, height + MARGIN, TILE_WIDTH + MARGIN) for tile in tiles]
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % COLUMNS)
-    rows = [np.hstack(tiles[i : i + COLUMNS]) for i in range(0, len(tiles), COLUMNS)]
+    rows = [_row(tiles[i : i + COLUMNS]) for i in range(0, len(tiles), COLUMNS)]
     good, data = cv2.imencode(".jpg", np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 85])
     if not good:
         raise ValueError(f"{path}: a picture of {len(tiles)} frames cannot be encoded")
     replace_file(path, data.tobytes())
+
+
+def _row(tiles: list[np.ndarray]) -> np.ndarray:
+    height = max(tile.shape[0] for tile in tiles) + MARGIN
+    padded = [_padded(tile, height, TILE_WIDTH + MARGIN) for tile in tiles]
+    return _padded(np.hstack(padded), height, COLUMNS * (TILE_WIDTH + MARGIN))
 
 
 def _tile(recording: Recording, i: int) -> np.ndarray:

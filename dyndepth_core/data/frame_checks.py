@@ -5,6 +5,7 @@ and judged beside the frames before it.
 from __future__ import annotations
 
 import base64
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from dyndepth_core.data.collect_options import CollectOptions
 SHARP_WIDTH, THUMB_WIDTH = 640, 160  # pixels
 NEAR, FAR = 1, 8  # pixels between the grey values that sharpness compares
 BLACK, WHITE = 8, 247  # grey values at and beyond which a pixel says nothing
+TINY = 1e-6  # sharpness of nothing at all
 MEMORY, ENOUGH = 30, 5  # frames before, and how many of them make a judgement possible
 APART_NS = 80_000_000  # between the images compared for motion: 10 Hz with jitter
 TEXTURE, BLOCK = 8.0, (9, 9)  # grey values per pixel: gradients whose shift can be told; pixels
@@ -124,11 +126,13 @@ class FrameJudge:
     def _blur(self, seen: Look) -> str:
         """Rejected frames count as frames before, too: a lens that has become dull is no reason to
         reject for ever."""
-        known = np.array(self._sharp, np.float64).reshape(-1, 2)
-        self._sharp.append(list(seen.sharp))
-        if len(known) < ENOUGH or not np.isfinite([*known[-ENOUGH:].ravel(), *seen.sharp]).all():
+        if not all(map(math.isfinite, seen.sharp)):  # a flat image: its exposure says more
             return ""
-        usual = np.nanmedian(known, axis=0)
+        known = np.array(self._sharp, np.float64)
+        self._sharp.append(list(seen.sharp))
+        if len(known) < ENOUGH:
+            return ""
+        usual = np.maximum(np.median(known, axis=0), TINY)
         return "blur" if min(seen.sharp / usual) < self._options.blur else ""
 
     def _by_odometry(self, stamp_ns: int, odometry: dict[str, float] | None) -> bool | None:

@@ -219,7 +219,9 @@ def rewritten(good, path, keep=lambda topic: True, stamp=lambda i, ns: ns, extra
             data = store.serialize_cdr(message, connection.msgtype)
             writer.write(copies[connection.id], ns, data)
         for name, kind, definition, data in extra:
-            topic = writer.add_connection(name, kind, msgdef=definition, rihs01="")
+            topic = writer.add_connection(
+                name, kind, msgdef=definition, rihs01="RIHS01_" + 64 * "0"
+            )
             writer.write(topic, START, data)
     return path
 

@@ -23,7 +23,7 @@ from dyndepth_core.data.collect_options import CollectReport  # noqa: E402
 from dyndepth_core.data.recording import open_recordings  # noqa: E402
 from dyndepth_core.data.writer import RecordingWriter  # noqa: E402
 
-FRAMES = 900
+FRAMES = 480
 
 
 def eventful(count, seed=0):
@@ -33,12 +33,12 @@ def eventful(count, seed=0):
     images, stamp, rng = cb.drive(40, seed=seed), cb.START, np.random.default_rng(seed)
     for i in range(count):
         im = images[i % 40] if i % 90 > 20 else images[0] + np.uint8(i % 2)
-        stamp += cb.STEP // 3 if i % 200 else 20 * cb.STEP
+        stamp += cb.STEP // 3 if i % 100 else 20 * cb.STEP
         if i % 70 == 50:
             im = cv2.GaussianBlur(im, (0, 0), 4)
         if i % 60 == 30:
             im = images[(i - 1) % 40]
-        sent = stamp - cb.STEP if i % 110 == 60 else stamp
+        sent = stamp - cb.STEP if i % 110 == 61 else stamp
         pixels = im[:-1] if i % 37 == 5 else im
         arrived = cb.START + i * cb.STEP // 3 + int(rng.integers(0, 10**6))
         if i % 400 < 150:
@@ -54,7 +54,7 @@ def bags(tmp_path_factory):
     file = next(two.glob("*.db3"))
     data = bytearray(file.read_bytes())
     page = len(data) // 4096 // 2
-    data[page * 4096 : (page + 1) * 4096] = bytes(4096)  # damaged in the middle
+    data[page * 4096 : (page + 8) * 4096] = bytes(8 * 4096)  # damaged in the middle
     file.write_bytes(data)
     front = cb.camera("/front", cb.drive(30, seed=3), cb.K)
     three = cb.write(root / "three", [*front, *cb.camera("/rear", cb.drive(30, seed=4))])
@@ -85,6 +85,7 @@ def test_the_whole_run_met_every_case(whole):
     assert "contact_sheet.jpg" in manifest["files"]
 
 
+@pytest.mark.timeout(3000)
 def test_killed_at_random_moments(bags, whole, tmp_path, soak):
     """SIGKILL once a random number of files is there; what is there can be trained on; after
     --resume, itself killed half of the time, the manifest is that of the whole run.
@@ -101,7 +102,7 @@ def test_killed_at_random_moments(bags, whole, tmp_path, soak):
             end = time.monotonic() + 200
             while process.poll() is None and len(list(out.glob("*/images/*.jpg"))) < share * total:
                 assert time.monotonic() < end
-                time.sleep(0.001)
+                time.sleep(0.01)
             process.kill()
             process.wait()
             resume = ["--resume"]
@@ -148,7 +149,7 @@ def test_stopped_after_any_frame_the_state_is_whole(bags, tmp_path, monkeypatch)
         {str(p.relative_to(r)): p.read_bytes() for p in r.rglob("*") if p.is_file()}
         for r in (tmp_path / "whole", out)
     ]
-    assert trees[0] == trees[1] and len(trees[0]) > 200
+    assert trees[0] == trees[1] and len(trees[0]) > 150
 
 
 def test_several_processes_make_the_same_tree(bags, whole, tmp_path):
@@ -224,6 +225,6 @@ def test_a_disk_too_small_is_said_before_the_work(bags, tmp_path, capfd, monkeyp
         topic = collect_module.choose_image_topic(bag)
         frames, needed = collect_module.estimate(bag, topic, CollectOptions(rate_hz=15.0))
     assert 0.45 * FRAMES < frames < 0.6 * FRAMES and 2_300 < needed / frames < 12_000
-    room[0] = 4_000_000
+    room[0] = 1_800_000
     assert cli.main(command(bags, out)) == 0
     assert "nearly full" in capfd.readouterr().out
