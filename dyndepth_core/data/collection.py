@@ -67,11 +67,13 @@ class Collection:
             return True
         beside = [*self.out.glob(f".collect-*{PART}"), *self.out.glob("manifest-*-of-*.json")]
         another = self._mark and beside and not self.journal.exists()
-        if not resume and self.out.exists() and any(self.out.iterdir()) and not another:
-            begun = ", or --resume to go on" if command.is_file() else ""
-            raise ValueError(f"{self.out}: not empty; give a new folder for the recordings{begun}")
-        if resume and self.out.exists() and any(self.out.iterdir()) and not another:
-            raise ValueError(f"{self.out}: holds nothing to go on with; give a new folder")
+        begun = command.is_file()  # without it a kill came before anything was written
+        held = self.out.exists() and any(p != self.journal or begun for p in self.out.iterdir())
+        if held and not another:
+            if resume:
+                raise ValueError(f"{self.out}: holds nothing to go on with; give a new folder")
+            remedy = ", or --resume to go on" if begun else ""
+            raise ValueError(f"{self.out}: not empty; give a new folder for the recordings{remedy}")
         return False
 
     def _compare(self, before: dict[str, Any], file: Path) -> None:
