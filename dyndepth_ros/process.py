@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -60,3 +62,14 @@ def _run(name: str, make_node: Callable[[], Any], args: list[str] | None) -> int
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def give_way(nice: int = 5) -> None:
+    """Let the other threads of this process go first where processors are short (Linux).
+
+    Little, because the interpreter's lock is at times held by this thread, and others wait for it.
+    """
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + nice)

@@ -25,7 +25,9 @@ def command(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Only these: network, step, ssim, cloud, preprocess, node. Repeatable."),
+        typer.Option(
+            help="Only these: network, step, ssim, cloud, preprocess, node, hot_swap. Repeatable."
+        ),
     ] = None,
 ) -> None:
     """Measure networks, training step, SSIM, clouds, preprocessing and the node.
