@@ -121,7 +121,7 @@ def _collect(
         for path in bags:
             taken = {entry["name"] for entry in entries}
             entry = {"name": path.name, "path": str(path), "error": None, "bag_files": {}}
-            entry.update(_as_dict(CollectReport()))
+            entry.update(CollectReport().as_dict())
             entries.append(entry)
             try:
                 with Bag(path) as bag:
@@ -149,21 +149,13 @@ def _collect_one(bag, out: Path, options: CollectOptions, entry: dict, progress:
             entry["bag_files"][file.name] = sha256(file)
             progress.advance(hashing)
     finally:
-        entry.update(_as_dict(report))
+        entry.update(report.as_dict())
 
 
 def _is_below(error: Exception, out: Path) -> bool:
     """Whether an error is one of writing below a folder."""
     name = getattr(error, "filename", None)
     return isinstance(name, str) and Path(name).absolute().is_relative_to(out.absolute())
-
-
-def _as_dict(report: CollectReport) -> dict:
-    from dataclasses import asdict
-
-    values = asdict(report)
-    values["dropped"] = {k: n for k, n in sorted(report.dropped.items()) if n}
-    return values
 
 
 def sha256(path: Path) -> str:

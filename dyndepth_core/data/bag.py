@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,7 +36,8 @@ def is_bag(path: str | Path) -> bool:
 class BagFrame:
     """An image message of a bag, decoded on demand.
 
-    `stamp_ns`: header stamp (bag time where the driver set none); `bag_ns`: when it was recorded.
+    `stamp_ns`: header stamp (bag time where the driver set none); `bag_ns`: when it was recorded;
+    `number`: of its message among those of the topic, counted from 1, damaged ones included.
     """
 
     stamp_ns: int
@@ -43,6 +45,7 @@ class BagFrame:
     frame_id: str
     encoding: str
     message: Any
+    number: int = 0
 
     def image(self) -> np.ndarray:
         """Decode as uint8 (H, W, 3) RGB; ValueError when encoding, size or bytes are not sound."""
@@ -84,6 +87,10 @@ class Bag:
     def problems(self) -> list[str]:
         """What was found damaged so far, and where."""
         return self._damage.notes
+
+    def note(self, problem: str) -> None:
+        """Add to `problems`, once, and to the log."""
+        self._damage.note(problem)
 
     def topics(self) -> dict[str, TopicInfo]:
         """Topics by name; one that holds several types counts as of the one it has most of."""
@@ -133,14 +140,28 @@ class Bag:
                 f"{self.path}: {message.type} of ROS 1 has no ROS 2 form ({error})"
             ) from error
 
+    def start_ns(self) -> int:
+        """Bag time of the first message; ValueError where there is none."""
+        first = next(iter(self.messages()), None)
+        if first is None:
+            raise ValueError(f"{self.path}: holds no message")
+        return first.bag_ns
+
     def objects(
         self, topic: str, start_ns: int | None = None, stop_ns: int | None = None
     ) -> Iterator[tuple[int, Any]]:
         """(bag_ns, message object) of one topic; those damaged or not of its type are only noted in
         `problems`.
         """
+        for bag_ns, message, _ in self._numbered(topic, start_ns, stop_ns, 0):
+            yield bag_ns, message
+
+    def _numbered(
+        self, topic: str, start_ns: int | None, stop_ns: int | None, skip: int
+    ) -> Iterator[tuple[int, Any, int]]:
         info = self.topics().get(topic)
-        for raw in self.messages([topic], start_ns, stop_ns):
+        raws = enumerate(self.messages([topic], start_ns, stop_ns), 1)
+        for number, raw in islice(raws, skip, None):
             if info is not None and raw.type != info.type:
                 self._damage.note(
                     f"{self.path}: topic {topic} holds {info.type}; its messages of type "
@@ -148,23 +169,29 @@ class Bag:
                 )
                 continue
             try:
-                yield raw.bag_ns, self.deserialize(raw)
+                yield raw.bag_ns, self.deserialize(raw), number
             except ValueError as error:
                 self._damage.note(str(error))
 
     def frames(
-        self, topic: str, start_ns: int | None = None, stop_ns: int | None = None
+        self,
+        topic: str,
+        start_ns: int | None = None,
+        stop_ns: int | None = None,
+        skip: int = 0,
     ) -> Iterator[BagFrame]:
-        """Images of one topic, not decoded yet."""
+        """Images of one topic, not decoded yet; without the first `skip` messages (read, so that
+        order and faults are those of a reading from the start, but not looked into).
+        """
         info = self.topics().get(topic)
         if info is None:
             raise ValueError(f"{self.path}: no topic '{topic}'; it has {', '.join(self.topics())}")
         if info.type not in IMAGE_TYPES:
             raise ValueError(f"{self.path}: topic '{topic}' holds {info.type}, not images")
-        for bag_ns, message in self.objects(topic, start_ns, stop_ns):
+        for bag_ns, message, number in self._numbered(topic, start_ns, stop_ns, skip):
             stamp = stamp_ns(message.header) or bag_ns
             encoding = message.format if hasattr(message, "format") else message.encoding
-            yield BagFrame(stamp, bag_ns, message.header.frame_id, encoding, message)
+            yield BagFrame(stamp, bag_ns, message.header.frame_id, encoding, message, number)
 
     def _unpacked(self, file: Path) -> Path:
         """The file itself, or a temporary decompressed copy of `*.zstd` (as much as is there)."""

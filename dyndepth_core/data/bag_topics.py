@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import islice
 
 from dyndepth_core.data.bag import IMAGE_TYPES, Bag, stamp_ns
 from dyndepth_core.data.calibration import Calibration
+from dyndepth_core.data.collect_options import ALL_CAMERAS
 from dyndepth_core.data.odometry import OdometryTrack, odometry_values
 from dyndepth_core.data.rectify import calibration_from_info
 
@@ -70,17 +72,55 @@ def choose_image_topic(bag: Bag, wanted: str | None = None) -> ImageTopic:
         if found.size is None:
             raise ValueError(f"{bag.path}: topic {wanted} holds no usable image: {found.why_not}")
         return found
-    usable = [t for t in image_topics(bag) if t.size is not None]
-    names = {t.name for t in usable}
-    usable = [t for t in usable if t.name.removesuffix("/compressed") not in names - {t.name}]
+    usable = _distinct(image_topics(bag))
     if len(usable) == 1:
         return usable[0]
     if not usable:
         raise ValueError(f"{bag.path}: no topic with camera images; {_listing(bag)}")
     raise ValueError(
-        f"{bag.path}: several cameras, choose one with --image-topic:\n  "
-        + "\n  ".join(str(t) for t in usable)
+        f"{bag.path}: several cameras, choose with --image-topic (all of them: --image-topic "
+        f"{ALL_CAMERAS}):\n  " + "\n  ".join(str(t) for t in usable)
     )
+
+
+def choose_image_topics(bag: Bag, wanted: str | None = None) -> list[ImageTopic]:
+    """The cameras' topics: the only one, the one wanted, several separated by commas, or `all`.
+
+    `all` leaves out topics without a usable image, said aloud. Raises ValueError as
+    choose_image_topic.
+    """
+    if wanted != ALL_CAMERAS:
+        names = [name.strip() for name in (wanted or "").split(",") if name.strip()] or [None]
+        return [choose_image_topic(bag, name) for name in dict.fromkeys(names)]
+    found = image_topics(bag)
+    usable = _distinct(found)
+    for topic in found:
+        if topic.size is None:
+            logger.warning("%s: %s left out", bag.path, topic)
+    if not usable:
+        raise ValueError(f"{bag.path}: no topic with camera images; {_listing(bag)}")
+    return usable
+
+
+def _distinct(found: list[ImageTopic]) -> list[ImageTopic]:
+    """Those with images, raw and compressed ones of one camera once."""
+    usable = [t for t in found if t.size is not None]
+    names = {t.name for t in usable}
+    return [t for t in usable if t.name.removesuffix("/compressed") not in names - {t.name}]
+
+
+def camera_name(topic: str, others: Collection[str] = ()) -> str:
+    """A camera's name for folders: `front` of `/front/image_raw`, and all of the topic where
+    another of the `others` would have the same.
+    """
+
+    def short(name: str) -> str:
+        parts = name.removesuffix("/compressed").strip("/").split("/")
+        return "_".join(parts[:-1] if len(parts) > 1 and "image" in parts[-1] else parts)
+
+    if sum(short(other) == short(topic) for other in {*others, topic}) > 1:
+        return topic.strip("/").replace("/", "_")
+    return short(topic)
 
 
 def _listing(bag: Bag) -> str:
@@ -123,10 +163,12 @@ def find_calibration(bag: Bag, image: ImageTopic, wanted: str | None = None) -> 
     return Calibration(width, height, source=f"unknown: {fault}")
 
 
-def find_odometry(bag: Bag, wanted: str | None = None) -> tuple[str | None, OdometryTrack]:
+def find_odometry(
+    bag: Bag, wanted: str | None = None, bag_time: bool = False
+) -> tuple[str | None, OdometryTrack]:
     """(topic, track) of the vehicle's odometry; (None, empty track) where the bag has none.
 
-    Of several the one with a pose and the most messages is taken. Raises ValueError when the topic
+    bag_time: its stamps are those of recording. Of several the one with a pose and the most messages is taken. Raises ValueError when the topic
     wanted is not there.
     """
     found = [t for t in bag.topics().values() if t.type in ODOMETRY_TYPES and t.count]
@@ -143,6 +185,6 @@ def find_odometry(bag: Bag, wanted: str | None = None) -> tuple[str | None, Odom
         logger.warning("%s: odometry taken from %s, not from %s", bag.path, best.name, others)
     stamps, values = [], []
     for bag_ns, message in bag.objects(best.name):
-        stamps.append(stamp_ns(message.header) or bag_ns)
+        stamps.append(bag_ns if bag_time else stamp_ns(message.header) or bag_ns)
         values.append(odometry_values(message))
     return best.name, OdometryTrack(stamps, values)

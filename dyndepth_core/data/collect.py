@@ -1,219 +1,186 @@
-"""From a bag to recordings: chosen frames, rectified, resized, with odometry at their stamps."""
+"""From a bag to recordings: chosen frames, rectified, cropped, resized, judged, with odometry at
+their stamps.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from dyndepth_core.data.bag import Bag, BagFrame
+from dyndepth_core.data.bag_topics import (
+    ImageTopic,
+    choose_image_topic,
+    find_calibration,
+    find_odometry,
+)
+from dyndepth_core.data.collect_options import CollectOptions, CollectReport
+from dyndepth_core.data.intake import CameraFrame, Intake, RateLimit
+from dyndepth_core.data.preparation import Preparation
+from dyndepth_core.data.sequence_writer import MIN_FRAMES, SequenceWriter
+from dyndepth_core.data.writer import encode, replace_file
 
-from dyndepth_core.data.bag import Bag
-from dyndepth_core.data.bag_topics import choose_image_topic, find_calibration, find_odometry
-from dyndepth_core.data.calibration import Calibration
-from dyndepth_core.data.odometry import OdometryTrack
-from dyndepth_core.data.rectify import Rectifier
-from dyndepth_core.data.transforms import plan_fit
-from dyndepth_core.data.writer import RecordingWriter
-
+__all__ = [
+    "MIN_FRAMES",
+    "CameraFrame",
+    "CollectOptions",
+    "CollectReport",
+    "Intake",
+    "Preparation",
+    "RateLimit",
+    "SequenceWriter",
+    "collect_bag",
+]
 logger = logging.getLogger(__name__)
 
-MIN_FRAMES = 3  # a training sample needs a frame before and one after
-
-
-@dataclass(frozen=True)
-class CollectOptions:
-    """What to take from a bag.
-
-    rate_hz: frames per second by header stamp, 0 = all. size: (H, W) to resize to, None = as it is.
-    max_gap_s: a longer silence, or any larger step back in time, begins a new sequence.
-    """
-
-    image_topic: str | None = None
-    info_topic: str | None = None
-    odom_topic: str | None = None
-    rate_hz: float = 10.0
-    size: tuple[int, int] | None = None
-    max_gap_s: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rate_hz <= 1000:
-            raise ValueError(f"rate {self.rate_hz} Hz: give 0 (all frames) to 1000")
-        if not 0 < self.max_gap_s <= 1e6:
-            raise ValueError(f"max gap {self.max_gap_s} s: give more than 0 and at most 1e6")
-        if self.size is not None and min(self.size) < 32:
-            raise ValueError(f"size {self.size[0]}x{self.size[1]}: both sides must be at least 32")
-
-
-@dataclass
-class CollectReport:
-    """What became of the frames of one bag: frames_in = kept + sum of dropped (by reason)."""
-
-    image_topic: str = ""
-    odom_topic: str | None = None
-    calibration: str = ""
-    frames_in: int = 0
-    kept: int = 0
-    with_odometry: int = 0
-    dropped: Counter = field(default_factory=Counter)
-    sequences: list[dict] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-
-class Preparation:
-    """What is done to every image of a camera, and the calibration that results."""
-
-    def __init__(self, calib: Calibration, size: tuple[int, int] | None) -> None:
-        self.in_size = (calib.height, calib.width)
-        self._rectifier = Rectifier(calib) if calib.distortion else None
-        calib = self._rectifier.calib if self._rectifier else calib
-        self._fit = None
-        if size is not None and size != self.in_size:
-            self._fit = plan_fit(self.in_size, size, calib.K)
-            if self._fit.resized != size:
-                rows = self._fit.resized[0]
-                raise ValueError(
-                    f"size {size[0]}x{size[1]}: an image of {calib.height}x{calib.width} does not "
-                    f"fill it; use {rows}x{size[1]} or a smaller height"
-                )
-            if calib.K is None:
-                calib = Calibration(size[1], size[0], source=calib.source)
-            else:
-                K = self._fit.K(calib.K)
-                calib = Calibration.from_K(K, size[1], size[0], f"{calib.source}, resized")
-        self.calib = calib
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Rectify and resize uint8 (H, W, 3)."""
-        if self._rectifier is not None:
-            image = self._rectifier.image(image)
-        return image if self._fit is None else self._fit.image(image)
-
-
-class RateLimit:
-    """Keeps frames at a target rate by their stamps, not by counting them."""
-
-    def __init__(self, rate_hz: float) -> None:
-        self._period = 1e9 / rate_hz if rate_hz else 0.0
-        self._due: float | None = None
-
-    def accepts(self, stamp_ns: int) -> bool:
-        """Whether the frame at this stamp is due; a quarter period early counts as on time."""
-        if self._due is not None and stamp_ns < self._due - 0.25 * self._period:
-            return False
-        due = stamp_ns if self._due is None else self._due
-        # The grid is kept, so that 30 Hz gives 10 and not 9; after a pause it starts at the frame.
-        self._due = max(due, stamp_ns - 0.5 * self._period) + self._period
-        return True
-
-    def restart(self) -> None:
-        """Begin a new grid at the next frame."""
-        self._due = None
-
-
-class SequenceWriter:
-    """Writes runs of frames as recordings; a run shorter than MIN_FRAMES never reaches the disk."""
-
-    def __init__(self, root: Path, name: str, calib: Calibration, report: CollectReport) -> None:
-        self._root, self._name, self._calib, self._report = root, name, calib, report
-        self._waiting: list[tuple] = []
-        self._writer: RecordingWriter | None = None
-
-    def add(self, image: np.ndarray, stamp_ns: int, odometry: dict[str, float] | None) -> None:
-        """Append a frame to the current sequence."""
-        self._waiting.append((image, stamp_ns, odometry))
-        if self._writer is None and len(self._waiting) >= MIN_FRAMES:
-            name = f"{self._name}_{len(self._report.sequences):03d}"
-            self._writer = RecordingWriter(self._root / name, self._calib)
-            self._report.sequences.append({"name": name, "frames": 0, "first_stamp_ns": None})
-        if self._writer is not None:
-            for frame in self._waiting:
-                self._write(*frame)
-            self._waiting.clear()
-
-    def _write(self, image: np.ndarray, stamp_ns: int, odometry: dict[str, float] | None) -> None:
-        self._writer.add(image, stamp_ns, odometry=odometry)
-        sequence = self._report.sequences[-1]
-        sequence["frames"] += 1
-        sequence["last_stamp_ns"] = stamp_ns
-        if sequence["first_stamp_ns"] is None:
-            sequence["first_stamp_ns"] = stamp_ns
-        self._report.kept += 1
-        self._report.with_odometry += odometry is not None
-
-    def end(self) -> None:
-        """End the current sequence; the next frame begins another."""
-        if self._waiting:
-            self._report.dropped["sequence_too_short"] += len(self._waiting)
-            self._waiting.clear()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+CHECKPOINT_FRAMES = 250  # between two of them; so much is done again after a kill
+SAMPLED = 8  # frames at the beginning from which the size on disk is estimated
+OVERHEAD = 2300  # bytes a frame takes beside its image: half a block, its row
 
 
 def collect_bag(
     bag: Bag,
-    root: str | Path,
+    root: str | Path | None,
     name: str,
     options: CollectOptions,
     report: CollectReport | None = None,
     on_frame: Callable[[], None] = lambda: None,
+    *,
+    threads: int = 0,
+    checkpoint: Path | None = None,
 ) -> CollectReport:
     """Turn the images of one camera of a bag into recordings `<root>/<name>_000`, `_001`, ...
 
     `report`, also returned, is up to date at any moment; `on_frame` is called once per message.
-    Raises ValueError: no such topic, several cameras, calibration or size that do not fit.
+    root None: nothing is written (a dry run). threads: see Intake. checkpoint: a file in which the
+    state is kept; where it is there, an earlier call that was killed is gone on with, and the
+    recordings become those of an uninterrupted call.
+    Raises ValueError: no such topic, several cameras, calibration, crop or size that do not fit.
     """
     report = CollectReport() if report is None else report
     topic = choose_image_topic(bag, options.image_topic)
-    prepare = Preparation(find_calibration(bag, topic, options.info_topic), options.size)
+    prepare = preparation(bag, topic, options)
+    bag_time = options.stamp == "bag"
     report.image_topic, report.calibration = topic.name, prepare.calib.source
-    report.odom_topic, track = find_odometry(bag, options.odom_topic)
+    report.odom_topic, track = find_odometry(bag, options.odom_topic, bag_time)
+    moves = track.moves(options.standing_mps)
+    if len(track) and not moves and options.standing_mps:
+        logger.warning(
+            "%s: %s never says that the vehicle moves: the image decides whether it stands",
+            bag.path, report.odom_topic,
+        )  # fmt: skip
+    writer = SequenceWriter(None if root is None else Path(root), name, prepare.calib, report)
+    intake = Intake(prepare, options, writer, report, threads, moves, source=str(bag.path))
+    state = _load(checkpoint)
     report.problems = bag.problems
-    writer = SequenceWriter(Path(root), name, prepare.calib, report)
+    skip = 0 if state is None else _restore(state, bag, report, intake)
+    writer.resume(state is not None and state["begun"])
+    due = skip + CHECKPOINT_FRAMES
     try:
-        _sort_frames(bag, topic.name, prepare, track, options, writer, report, on_frame)
+        for frame in bag.frames(topic.name, *time_span(bag, options), skip=max(0, skip - 1)):
+            if skip and frame.number <= skip:  # the last one taken: the next may repeat it
+                intake.prime(frame.message.data)
+                continue
+            on_frame()
+            stamp = frame.bag_ns if bag_time else frame.stamp_ns
+            intake.push(CameraFrame(stamp, frame.image, frame.message.data), track.at(stamp))
+            if checkpoint is not None and frame.number >= due:
+                due = _save(checkpoint, frame, bag, report, intake, writer) or due
+        intake.end()
     finally:
-        writer.end()
+        intake.close()
     if report.kept == 0:
         logger.warning("%s: no frame of %s could be used: %s", bag.path, topic.name, report.dropped)
     return report
 
 
-def _sort_frames(
-    bag: Bag,
-    topic: str,
-    prepare: Preparation,
-    track: OdometryTrack,
-    options: CollectOptions,
-    writer: SequenceWriter,
-    report: CollectReport,
-    on_frame: Callable[[], None],
-) -> None:
-    limit, last = RateLimit(options.rate_hz), None
-    for frame in bag.frames(topic):
-        on_frame()
-        report.frames_in += 1
-        step = None if last is None else (frame.stamp_ns - last) / 1e9
-        if step is not None and -options.max_gap_s <= step <= 0:
-            report.dropped["stamp_repeated" if step == 0 else "stamp_backwards"] += 1
-            continue
-        if step is not None and not 0 < step <= options.max_gap_s:
-            writer.end()
-            limit.restart()
-        last = frame.stamp_ns
-        if not limit.accepts(frame.stamp_ns):
-            report.dropped["rate"] += 1
-            continue
+def preparation(bag: Bag, topic: ImageTopic, options: CollectOptions) -> Preparation:
+    """What will be done to the images of a camera; ValueError as Preparation."""
+    calib = find_calibration(bag, topic, options.info_topic)
+    try:
+        return Preparation(calib, options.size, options.crop)
+    except ValueError as error:
+        raise ValueError(f"{bag.path}: {topic.name}: {error}") from error
+
+
+def time_span(bag: Bag, options: CollectOptions) -> tuple[int | None, int | None]:
+    """Bag time (ns) of the part that is wanted, None: from the start, to the end."""
+    if not options.start_s and options.end_s is None:
+        return None, None
+    first = bag.start_ns()
+    stop = None if options.end_s is None else first + round(options.end_s * 1e9)
+    return first + round(options.start_s * 1e9), stop
+
+
+def estimate(bag: Bag, topic: ImageTopic, options: CollectOptions) -> tuple[int, int]:
+    """(frames, bytes) that collecting this camera will write, by its first frames; a guess."""
+    prepare = preparation(bag, topic, options)
+    sizes, stamps = [], []
+    start, stop = time_span(bag, options)
+    for frame in bag.frames(topic.name, start, stop):
+        stamps.append(frame.bag_ns)
         try:
             image = frame.image()
-        except ValueError as error:
-            report.dropped["undecodable"] += 1
-            logger.warning("%s: image at %d ns left out: %s", bag.path, frame.stamp_ns, error)
-            continue
-        if image.shape[:2] != prepare.in_size:
-            report.dropped["resolution"] += 1
-            continue
-        writer.add(prepare(image), frame.stamp_ns, track.at(frame.stamp_ns))
+            if image.shape[:2] == prepare.in_size:
+                sizes.append(len(encode(prepare(image))))
+        except ValueError:
+            pass
+        if len(stamps) >= SAMPLED:
+            break
+    if not sizes or len(stamps) < 2:
+        return 0, 0
+    period = max((stamps[-1] - stamps[0]) / (len(stamps) - 1) / 1e9, 1e-3)
+    count = topic.count
+    if options.end_s is not None:
+        count = min(count, (options.end_s - options.start_s) / period)
+    count = round(count * min(1.0, options.rate_hz * period) if options.rate_hz else count)
+    return count, round(count * (sum(sizes) / len(sizes) + OVERHEAD))
+
+
+def _save(
+    path: Path,
+    frame: BagFrame,
+    bag: Bag,
+    report: CollectReport,
+    intake: Intake,
+    writer: SequenceWriter,
+) -> int | None:
+    """Keep the state after a frame; returns when the next one is due, None: it cannot be kept now,
+    because frames wait for a sequence long enough.
+    """
+    intake.flush()
+    if writer.waiting:
+        return None
+    state: dict[str, Any] = {
+        "number": frame.number,
+        "begun": writer.begun,
+        "problems": bag.problems,
+        "intake": intake.state(),
+        "report": report.as_dict(),
+    }
+    replace_file(path, json.dumps(state).encode())
+    return frame.number + CHECKPOINT_FRAMES
+
+
+def _load(path: Path | None) -> dict[str, Any] | None:
+    if path is None or not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: is damaged ({error}); delete it to begin this bag anew") from (
+            error
+        )
+
+
+def _restore(state: dict[str, Any], bag: Bag, report: CollectReport, intake: Intake) -> int:
+    """Take up a kept state; returns the number of messages that are done."""
+    for problem in state["problems"]:  # in their order; met again, they are not repeated
+        bag.note(problem)
+    report.restore(state["report"])
+    report.problems = bag.problems
+    intake.restore(state["intake"])
+    return state["number"]

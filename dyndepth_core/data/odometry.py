@@ -24,6 +24,19 @@ class OdometryTrack:
     def __len__(self) -> int:
         return len(self.stamps_ns)
 
+    def moves(self, speed_mps: float) -> bool:
+        """Whether it says anywhere that the vehicle is as fast as that; a sensor that is not
+        connected never does.
+        """
+        speeds = self.values[:, ODOMETRY_KEYS.index("speed")]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            steps = np.linalg.norm(np.diff(self.values[:, :3], axis=0), axis=1)
+            of_poses = steps / (np.diff(self.stamps_ns) / 1e9)
+            known = np.isfinite(speeds)
+            return bool((np.abs(speeds[known]) >= speed_mps).any()) or bool(
+                not known.any() and (of_poses >= speed_mps).any()
+            )
+
     def at(self, stamp_ns: int) -> dict[str, float] | None:
         """Values at a stamp, interpolated; None outside the track or in a gap of it."""
         right = int(np.searchsorted(self.stamps_ns, stamp_ns))

@@ -31,22 +31,30 @@ class RecordingWriter:
     on disk.
     """
 
-    def __init__(self, path: str | Path, calib: Calibration, image_format: str = "jpg") -> None:
+    def __init__(
+        self, path: str | Path, calib: Calibration, image_format: str = "jpg", keep: int = 0
+    ) -> None:
+        """keep: go on with the recording that is there, after its first `keep` frames (0: a new
+        one); what comes after them is removed.
+        """
         if image_format not in ("jpg", "png"):
             raise ValueError(f"image_format {image_format!r}: use jpg or png")
         self.path, self.calib, self._format = Path(path), calib, image_format
-        if (self.path / "frames.csv").exists():
+        if not keep and (self.path / "frames.csv").exists():
             raise ValueError(
                 f"{self.path}: holds a recording already; choose another folder or remove it first"
             )
         (self.path / "images").mkdir(parents=True, exist_ok=True)
         with naming(self.path / "calib.json"):
             calib.save(self.path / "calib.json")
-        self._frames = (self.path / "frames.csv").open("w", newline="", buffering=1)
+        if keep:
+            shorten_recording(self.path, keep)
+        self._frames = (self.path / "frames.csv").open("a", newline="", buffering=1)
         self._rows = csv.writer(self._frames, lineterminator="\n")
-        self._row(COLUMNS)
+        if not keep:
+            self._row(COLUMNS)
         self._pose_file = None
-        self.count = 0
+        self.count = keep
 
     def __enter__(self) -> RecordingWriter:
         return self
@@ -61,7 +69,7 @@ class RecordingWriter:
 
     def add(
         self,
-        image: np.ndarray,
+        image: np.ndarray | bytes,
         stamp_ns: int,
         *,
         depth: np.ndarray | None = None,
@@ -73,11 +81,11 @@ class RecordingWriter:
         keep: bool = True,
         reason: str = "",
     ) -> None:
-        """Append a frame: image uint8 (H, W, 3) RGB, depth (H, W) metres (256 and more: none),
-        velocity (H, W, 3) m/s; rest as in Recording.
+        """Append a frame: image uint8 (H, W, 3) RGB or what `encode` made of one, depth (H, W)
+        metres (256 and more: none), velocity (H, W, 3) m/s; rest as in Recording.
         """
         expected = (self.calib.height, self.calib.width, 3)
-        if image.shape != expected:
+        if not isinstance(image, bytes) and image.shape != expected:
             raise ValueError(
                 f"{self.path}: image of shape {image.shape}, but the calibration says {expected}"
             )
@@ -98,12 +106,8 @@ class RecordingWriter:
             )
         if T_world_cam is not None:
             self._write_pose(T_world_cam)
-        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if self._format == "jpg" else []
-        _write(
-            self.path / "images" / f"{stem}.{self._format}",
-            cv2.cvtColor(image, cv2.COLOR_RGB2BGR),
-            options,
-        )
+        data = image if isinstance(image, bytes) else encode(image, self._format)
+        replace_file(self.path / "images" / f"{stem}.{self._format}", data)
         known = odometry or {}
         motion = [repr(float(known[k])) if k in known else "" for k in ODOMETRY_KEYS]
         self._row([self.count, int(stamp_ns), *motion, int(keep), reason])
@@ -132,6 +136,32 @@ class RecordingWriter:
         if self._pose_file is not None:
             with naming(self.path / "poses.csv"):
                 self._pose_file.close()
+
+
+def encode(image: np.ndarray, image_format: str = "jpg") -> bytes:
+    """The file of an image, uint8 (H, W, 3) RGB, as RecordingWriter stores it."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if image_format == "jpg" else []
+    good, data = cv2.imencode(f".{image_format}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    if not good:
+        raise ValueError(f"an image of shape {image.shape}, {image.dtype} cannot be encoded")
+    return data.tobytes()
+
+
+def shorten_recording(path: Path, count: int) -> None:
+    """Leave the first `count` frames of a recording that a RecordingWriter left unfinished.
+
+    Raises ValueError where fewer are there.
+    """
+    lines = (path / "frames.csv").read_text().splitlines()[: count + 1]
+    images = sorted((path / "images").iterdir())
+    if len(lines) <= count or len(images) < count:
+        raise ValueError(
+            f"{path}: holds fewer than the {count} frames that were written; it was changed since: "
+            "remove it and start anew"
+        )
+    replace_file(path / "frames.csv", "".join(f"{line}\n" for line in lines).encode())
+    for image in images[count:]:
+        image.unlink()
 
 
 def _write(path: Path, image: np.ndarray, options: list[int]) -> None:

@@ -31,20 +31,20 @@ def test_a_recording_is_valid_after_every_frame(tmp_path):
 
 def write_until_killed(path, stop, before):
     """In a child: SIGKILL in file number `stop`, before it is whole or after."""
-    real, calls = writer_module._write, 0
+    real, calls = writer_module.replace_file, 0
 
-    def write(path, image, options):
+    def write(path, data):
         nonlocal calls
         calls += 1
         if calls != stop:
-            return real(path, image, options)
+            return real(path, data)
         if before:
             path.with_name(path.name + ".part").write_bytes(b"half")
         else:
-            real(path, image, options)
+            real(path, data)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    writer_module._write = write
+    writer_module.replace_file = write
     with RecordingWriter(path, CALIB, "png") as writer:
         for i in range(9):
             writer.add(picture(i), i * STEP, depth=np.ones((H, W)), T_world_cam=np.eye(4))
