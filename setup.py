@@ -18,7 +18,7 @@ COMMANDS = (
     "benchmark",
     "reproduce",
 )
-NODES = ("depth_node", "bag_replay_node", "synthetic_camera_node")
+NODES = ("depth_node", "bag_replay_node", "collect_node", "synthetic_camera_node")
 
 
 def files(folder: str, pattern: str) -> list[str]:

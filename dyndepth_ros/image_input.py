@@ -70,8 +70,10 @@ class ImageInput:
         transport: str,
         callback: Callable[[Any], None],
         on_mismatch: Callable[[str], None],
+        depth: int = 1,
     ) -> None:
-        self._node, self._transport = node, transport
+        """depth: how many images wait for the spin thread; more than 1 where each counts."""
+        self._node, self._transport, self._depth = node, transport, depth
         self._callback, self._on_mismatch = callback, on_mismatch
         self._raw = node.resolve_topic_name("image")
         self._compressed = node.resolve_topic_name("image" + SUFFIX)
@@ -100,7 +102,7 @@ class ImageInput:
             return
         self.stop()
         self._subscription = subscribe(
-            self._node, choice[1], choice[0], self._callback, self._on_mismatch
+            self._node, choice[1], choice[0], self._callback, self._on_mismatch, self._depth
         )
         self._choice = choice
         self._node.get_logger().info(f"images from {choice[0]} ({choice[1].__name__})")
