@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.task import Future
@@ -72,8 +73,9 @@ class CollectNode(Node):
             self, CameraInfo, "camera_info", self._preparation.camera_info, self._on_mismatch
         )
         self._images = ImageInput(
-            self, self.config.image_transport, self._on_image, self._on_mismatch, QUEUE
-        )
+            self, self.config.image_transport, self._on_image, self._on_mismatch,
+            QUEUE, self._on_lost,
+        )  # fmt: skip
         self._images.check()
         if self.config.odometry != "none":
             self._odometry = OdometryInput(
@@ -83,7 +85,10 @@ class CollectNode(Node):
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused simulation still reports
         self.create_timer(1.0, self._report, clock=steady)
         self.create_timer(0.25, self._tick, clock=steady)
-        self.create_service(Trigger, "~/save_last", self._on_save)
+        # Of its own group, or nothing else would run while it waits for the worker.
+        self.create_service(
+            Trigger, "~/save_last", self._on_save, callback_group=MutuallyExclusiveCallbackGroup()
+        )
         self.get_logger().info(f"{self.config.mode}: recordings go to {self._collector.root}")
         return True
 
@@ -116,6 +121,10 @@ class CollectNode(Node):
             self._drop("busy", "the disk or the processor is too slow for these images: lower rate")
         else:
             self._worker.call(lambda: self._guarded(self._take, msg, size))
+
+    def _on_lost(self, count: int) -> None:
+        with self._lock:
+            self._dropped["lost_by_dds"] += count
 
     def _on_mask(self, msg: Image) -> None:
         self._worker.call(lambda: self._guarded(self._judge_mask, msg))

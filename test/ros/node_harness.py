@@ -55,8 +55,8 @@ def rgb_message(image: np.ndarray) -> Image:
 class NodeProcess:
     """A node of ours as its own process; what it logs is kept."""
 
-    def __init__(self, tmp: Path, *parameters: str) -> None:
-        command = [sys.executable, "-m", "dyndepth_ros.depth_node", "--ros-args"]
+    def __init__(self, tmp: Path, *parameters: str, module: str = "depth_node") -> None:
+        command = [sys.executable, "-m", f"dyndepth_ros.{module}", "--ros-args"]
         for parameter in parameters:
             command += ["-p", parameter]
         self._log = tmp / f"node_{time.monotonic_ns()}.log"
