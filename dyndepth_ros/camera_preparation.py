@@ -64,7 +64,7 @@ class CameraPreparation:
             try:
                 if info is None:
                     self._notices.warn(
-                        "no_camera_info", f"no {source}: recording without intrinsics; train with "
+                        "unknown camera", f"no {source}: recording without intrinsics; train with "
                         "--intrinsics video",
                     )  # fmt: skip
                     calib = Calibration(size[1], size[0], source="no camera_info: unknown")

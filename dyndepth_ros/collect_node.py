@@ -202,8 +202,7 @@ class CollectNode(Node):
         self._values["residual_median"] = "" if median is None else f"{median:.4f}"
         if high and (name := self._collector.trigger("residual")):
             self.get_logger().info(
-                f"saving {name}: photometric residual {value:.3f}, {value / median:.1f} times the "
-                "median of the last minute"
+                f"saving {name}: photometric residual {value:.3f}, in the last minute {median:.3f}"
             )
 
     def _judge_mask(self, msg: Image) -> None:

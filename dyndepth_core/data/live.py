@@ -113,7 +113,8 @@ class LiveCollector:
 
     def camera(self, prepare: Preparation, topic: str) -> None:
         """What the frames from now on are of; the ones before do not go with them."""
-        self._forget("the camera changed")
+        if self._prepare is not None:
+            self._forget("the camera changed")
         self._prepare, self._topic = prepare, topic
 
     def wants(self, stamp_ns: int) -> bool:
@@ -286,8 +287,7 @@ class LiveCollector:
 
     def _forget(self, why: str) -> None:
         """Nothing from before goes with what comes."""
-        if self._newest is not None:
-            logger.warning("%s: the frame buffer begins anew", why)
+        logger.warning("%s: the frame buffer begins anew", why)
         if self._clip is not None:
             self._clip.complete = True
             self.drain()

@@ -82,8 +82,11 @@ class Drive:
         return self.camera.call(Trigger, "/collect_node/save_last", Trigger.Request())
 
     def close(self):
+        """May be called twice."""
         self.node.kill()
-        self.camera.close()
+        if self.camera is not None:
+            self.camera.close()
+        self.camera = None
 
 
 @pytest.fixture
@@ -171,13 +174,12 @@ def test_everything_of_a_killed_node_is_valid_and_taken_up(drive):
     [recording] = open_recordings(rig.out)
     assert len(recording) > 20 and not (rig.out / "manifest.json").exists()
     assert all(recording.image(i).shape == (84, 120, 3) for i in range(len(recording)))
-    rig.camera.close()
+    rig.close()
     again = drive("mode:=request")
     again.node.wait_for("recordings go to")
     assert [clip["reason"] for clip in manifest(rig.out)["clips"]] == ["interrupted"]
     assert len(manifest(rig.out)["files"]) >= 2 + len(recording)
     assert again.node.interrupt() == 0
-    rig.camera = Camera(0, ())  # for the fixture to close
 
 
 def test_compressed_images_without_camera_info_are_kept_for_training_that_learns_it(drive):
@@ -198,7 +200,7 @@ def test_compressed_images_without_camera_info_are_kept_for_training_that_learns
     assert int(rig.values()["dropped_no_camera_info"]) > 0
 
 
-def test_a_bag_is_collected_whole_by_its_stamps(drive, tmp_path, domain_id):
+def test_a_bag_is_collected_whole_by_its_stamps(tmp_path, domain_id):
     pytest.importorskip("rosbags")
     from listening import Children
 
@@ -211,28 +213,22 @@ def test_a_bag_is_collected_whole_by_its_stamps(drive, tmp_path, domain_id):
             odometry = dict(tx=1, ty=2, tz=0, qx=0, qy=0, qz=0, qw=1, speed=10, yaw_rate=0.1)
             writer.add(picture(64, 96, seed=index), stamp, odometry=odometry)
     bag = bag_from_recording(Recording(tmp_path / "drive"), tmp_path / "bag", "mcap")
-    topic, info = "/camera/image_raw", "/camera/camera_info"
-    quality = [f"qos_overrides.{topic}.subscription.reliability:=reliable"]
-    node = drive("mode:=continuous", "use_sim_time:=true", *quality).node
-    # the node is told other names as a launch file does it
-    node.kill()
-    out = tmp_path / "whole"
-    words = [f"out:={out}", "mode:=continuous", "use_sim_time:=true", *PLAIN, *quality]
-    command = [sys.executable, "-m", "dyndepth_ros.collect_node", "--ros-args"]
-    command += [w for word in words for w in ("-p", word)]
-    command += ["-r", f"image:={topic}", "-r", f"camera_info:={info}"]
-    log = tmp_path / "collect.log"
-    with log.open("w") as stream, Children(domain_id) as children:
-        collect = subprocess.Popen(command, stdout=stream, stderr=stream, cwd=tmp_path)
-        try:
+    topic, out = "/camera/image_raw", tmp_path / "whole"
+    node = NodeProcess(
+        tmp_path, f"out:={out}", "mode:=continuous", "use_sim_time:=true", *PLAIN,
+        f"qos_overrides.{topic}.subscription.reliability:=reliable",
+        module="collect_node", names=(f"image:={topic}", "camera_info:=/camera/camera_info"),
+    )  # fmt: skip
+    try:
+        node.wait_for("recordings go to")
+        with Children(domain_id) as children:
             play = children.start("dyndepth_ros.bag_replay_node", bag=bag, wait=60.0, rate=2.0)
             assert play.wait(120) == 0, play.communicate()[0]
-        finally:
-            collect.send_signal(2)
-            code = collect.wait(60)
-    assert code == 0, log.read_text()
+        assert node.interrupt() == 0, node.log
+    finally:
+        node.kill()
     found = sorted(sum((r.stamps_ns.tolist() for r in open_recordings(out)), []))
-    assert found == stamps, log.read_text()
+    assert found == stamps, node.log
     recording = open_recordings(out)[0]
     assert recording.odometry(1)["speed"] == 10 and recording.calib.K[1, 1] == 81
 
@@ -242,7 +238,6 @@ def test_a_bag_is_collected_whole_by_its_stamps(drive, tmp_path, domain_id):
     [
         ("out:=/proc/nowhere", "cannot collect: .*/proc/nowhere"),
         ("size:=8x8", "cannot collect: size 8x8: both sides must be at least 32"),
-        ("mode:=always", "parameter mode is 'always'.*request, trigger, continuous"),
         ("crop:=1,2", "parameter crop is '1,2'.*four numbers"),
     ],
 )
