@@ -1,5 +1,6 @@
 """Models swapped while frames flow, over real DDS: every stamp comes out, a bad file is refused."""
 
+import os
 import threading
 
 import pytest
@@ -12,13 +13,13 @@ from dyndepth_ros.process import give_way  # noqa: E402
 
 
 def test_no_frame_is_lost_over_swaps(monkeypatch, soak):
-    """Each image after the depth of the one before, so that a busy machine loses none either; soak:
-    1,000 at half the node's rate.
+    """At half the node's rate, but each image after the depth of the one before, so that a busy
+    machine loses none either; what it does to the gaps is for `dyndepth benchmark` to say.
     """
     monkeypatch.setattr(node_latency, "MODEL_SIZE", (64, 96))
-    monkeypatch.setattr(hot_swap, "RATE_FRAMES", 40 if soak else 5)
+    monkeypatch.setattr(hot_swap, "RATE_FRAMES", 5)
     frames, swaps = (1000, 10) if soak else (60, 2)
-    row = hot_swap.measure_swaps(torch.device("cpu"), (96, 128), frames, swaps, paced=not soak)
+    row = hot_swap.measure_swaps(torch.device("cpu"), (96, 128), frames, swaps, paced=True)
     gates = {gate.name: gate.value for gate in row.gates}
     assert gates["frames lost"] == 0, row.input
     assert gates["swaps done"] == swaps and gates["corrupt files refused"] == 1
@@ -26,8 +27,6 @@ def test_no_frame_is_lost_over_swaps(monkeypatch, soak):
 
 
 def test_a_thread_that_gives_way_leaves_the_others_as_they_are():
-    import os
-
     seen = {}
 
     def work() -> None:
