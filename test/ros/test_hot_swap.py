@@ -1,6 +1,7 @@
 """Models swapped while frames flow, over real DDS: every stamp comes out, a bad file is refused."""
 
 import os
+import sys
 import threading
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 pytest.importorskip("rclpy")
 
 from dyndepth_ros import hot_swap, node_latency  # noqa: E402
-from dyndepth_ros.process import give_way  # noqa: E402
+from dyndepth_ros.process import TURN_S, giving_way  # noqa: E402
 
 
 def test_no_frame_is_lost_over_swaps(monkeypatch, soak):
@@ -30,12 +31,14 @@ def test_a_thread_that_gives_way_leaves_the_others_as_they_are():
     seen = {}
 
     def work() -> None:
-        give_way(3)
-        seen["inside"] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        with giving_way(3):
+            seen["inside"] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+            seen["turn"] = sys.getswitchinterval()
 
-    before = os.getpriority(os.PRIO_PROCESS, 0)
+    before, turn = os.getpriority(os.PRIO_PROCESS, 0), sys.getswitchinterval()
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
     assert seen["inside"] == min(before + 3, 19)
+    assert seen["turn"] == pytest.approx(TURN_S) and sys.getswitchinterval() == turn
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
