@@ -22,14 +22,11 @@ DEPTH, DEMO = ROOT / "launch/depth.launch.py", ROOT / "launch/demo.launch.py"
 COLLECT = ROOT / "launch/collect.launch.py"
 PROMISED = {"image", "camera_info", "odom", "model", "device", "params_file", "bag", "rviz"}
 PROMISED |= {"namespace", "fixed_frame", "base_to_camera", "use_sim_time"}
-PROMISED_COLLECT = {"image", "camera_info", "odom", "out", "before", "after", "bag", "mode"}
-PROMISED_COLLECT |= {"params_file", "namespace", "use_sim_time"}
 
 
 def test_depth_launch_declares_what_is_promised():
     launched = doubles.launch(DEPTH)
     assert set(launched.arguments) >= PROMISED
-    assert set(doubles.launch(COLLECT).arguments) >= PROMISED_COLLECT
     declared = [doubles.launch(path).arguments.values() for path in (DEPTH, DEMO, COLLECT)]
     for argument in [argument for arguments in declared for argument in arguments]:
         assert argument.description.endswith(".") and len(argument.description) > 10
@@ -98,39 +95,6 @@ def test_a_bag_brings_the_replay_node_and_sim_time(tmp_path):
 def test_a_bad_argument_fails_before_any_node_and_is_named(name, value):
     with pytest.raises((ValueError, RuntimeError), match=name):
         doubles.launch(DEPTH, **{name: value})
-
-
-def test_collect_without_arguments_starts_its_node_alone():
-    [node] = doubles.launch(COLLECT).nodes
-    assert (node.package, node.executable, node.name) == ("dyndepth", "collect_node", node.name)
-    assert Path(node.parameters[0]).is_file() and node.parameters[1] == {"use_sim_time": False}
-    assert dict(node.remappings)["depth_node/motion/mask"] == "depth_node/motion/mask"
-
-
-def test_collect_passes_its_arguments_on_and_ends_with_the_bag(tmp_path):
-    words = {"image": "cam/image_raw", "out": "/data/clips", "before": "3", "after": "0.5"}
-    launched = doubles.launch(COLLECT, bag=str(tmp_path), namespace="front", **words)
-    node, replay = launched.node("collect_node"), launched.node("bag_replay_node")
-    assert node.parameter("out") == "/data/clips" and node.parameter("mode") is None
-    assert (node.parameter("before"), node.parameter("after")) == (3.0, 0.5)
-    assert node.parameter("use_sim_time") is True
-    topic = "/front/cam/image_raw"
-    for name in (topic, f"{topic}/compressed"):
-        assert node.parameter(f"qos_overrides.{name}.subscription.reliability") == "reliable"
-    assert replay.parameter("bag") == str(tmp_path) and replay.on_exit.reason
-    assert replay.namespace == node.namespace == "front"
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("mode", "always"), ("before", "long"), ("after", "-1"), ("bag", "/no/such.bag"),
-        ("image", ""), ("params_file", "/no/such.yaml"),
-    ],
-)  # fmt: skip
-def test_a_bad_argument_of_collect_is_named(name, value):
-    with pytest.raises((ValueError, RuntimeError), match=name):
-        doubles.launch(COLLECT, **{name: value})
 
 
 @pytest.mark.parametrize("bad", [{"seed": "x"}, {"seed": "-1"}, {"rate": "0"}, {"rate": "nan"}])
