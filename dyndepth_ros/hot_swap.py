@@ -125,6 +125,8 @@ class _Camera:
         self._node.create_subscription(Image, "depth_node/depth/image", self._on_depth, 100)
         self._set = self._node.create_client(SetParameters, "depth_node/set_parameters")
         self._reload = self._node.create_client(Trigger, "depth_node/reload_model")
+        self._sender: threading.Thread | None = None
+        self._stop = threading.Event()
         self.sent: dict[int, float] = {}  # stamp (ns) -> when (s)
         self.came: dict[int, float] = {}
 
@@ -141,14 +143,15 @@ class _Camera:
         """Send `frames` images, one a period, and load `files` in turn; returns the answers."""
         self.sent.clear()
         self.came.clear()
-        thread = threading.Thread(target=self._send_all, args=(period, frames, paced), daemon=True)
-        thread.start()
+        arguments = period, frames, paced
+        self._sender = threading.Thread(target=self._send_all, args=arguments, daemon=True)
+        self._sender.start()
         replies, longest = [], period + LAST_PATIENCE_S * paced
         for k, file in enumerate(files):
             due = (k + 0.5) * frames / len(files)
             self._spin_until(lambda due=due: len(self.sent) >= due, frames * longest)
             replies.append(self._load(file))
-        self._spin_until(lambda: not thread.is_alive(), frames * longest)
+        self._spin_until(lambda: not self._sender.is_alive(), frames * longest)
         self._spin_until(lambda: set(self.sent) <= set(self.came), LAST_PATIENCE_S)
         return replies
 
@@ -172,12 +175,15 @@ class _Camera:
         return True
 
     def _send_all(self, period: float, frames: int, paced: bool) -> None:
-        begin = time.monotonic()
-        for index in range(frames):
-            time.sleep(max(0.0, begin + index * period - time.monotonic()))
-            stamp, end = self._send(), time.monotonic() + LAST_PATIENCE_S
+        for _ in range(frames):
+            due, stamp = time.monotonic() + period, self._send()
+            end = time.monotonic() + LAST_PATIENCE_S
             while paced and stamp not in self.came and time.monotonic() < end:
-                time.sleep(0.002)
+                if self._stop.wait(0.002):
+                    return
+            # Never sooner than a period after the last one, however late that was.
+            if self._stop.wait(max(0.0, due - time.monotonic())):
+                return
 
     def _send(self) -> int:
         now = self._node.get_clock().now().to_msg()
@@ -195,7 +201,10 @@ class _Camera:
         self.came[stamp_ns(msg.header.stamp)] = time.monotonic()
 
     def close(self) -> None:
-        """Leave the graph."""
+        """Stop sending, leave the graph."""
+        self._stop.set()
+        if self._sender is not None:
+            self._sender.join()
         self._executor.shutdown()
         self._node.destroy_node()
         rclpy.shutdown(context=self._context)
