@@ -243,7 +243,7 @@ def test_a_bag_is_collected_whole_by_its_stamps(tmp_path, domain_id):
 )
 def test_a_bad_start_is_one_clear_line(tmp_path, domain_id, parameter, reason):
     node = NodeProcess(tmp_path, f"out:={tmp_path}/o", parameter, module="collect_node")
-    assert node.wait() == 2, node.log
+    assert node.wait(150) == 2, node.log
     node.wait_for(f"FATAL.*{reason}")
     assert "Traceback" not in node.log and node.count("FATAL|ERROR") == 1
 
