@@ -18,7 +18,7 @@ COMMANDS = (
     "benchmark",
     "reproduce",
 )
-NODES = ("depth_node", "bag_replay_node", "synthetic_camera_node")
+NODES = ("depth_node", "bag_replay_node", "collect_node", "synthetic_camera_node")
 
 
 def files(folder: str, pattern: str) -> list[str]:
@@ -54,6 +54,7 @@ setup(
         "dyndepth.benchmarks": [
             "node = dyndepth_ros.node_latency:measure",
             "node_vga = dyndepth_ros.node_latency:measure_full_size",
+            "hot_swap = dyndepth_ros.hot_swap:measure",
         ],
         "dyndepth.commands": [
             "demo = dyndepth_ros.demo:command",

@@ -58,7 +58,7 @@ class Calibrator:
         Raises NoCalibration while there is no camera_info (and no fallback), and when it is bad.
         """
         info = self._info
-        key = (image.shape[:2], _content(info), config.focal_fallback)
+        key = (image.shape[:2], content_of(info), config.focal_fallback)
         if self._known is None or self._known[0] != key:
             self._known = None
             K, rectifier = self._calibrate(info, image.shape[:2], config)
@@ -122,7 +122,7 @@ def _is_resized(info: Any, size: tuple[int, int]) -> bool:
     return whole and bool(info.width) and (info.height, info.width) != size
 
 
-def _content(info: Any) -> tuple | None:
+def content_of(info: Any) -> tuple | None:
     """What of a CameraInfo decides about the geometry; NaN is made comparable."""
     if info is None:
         return None

@@ -27,7 +27,7 @@ from dyndepth_ros.odometry_input import OdometryInput, make_odometry
 from dyndepth_ros.outputs import Outputs
 from dyndepth_ros.parameters import NodeConfig, Parameters
 from dyndepth_ros.pipeline import Pipeline, describe, load_predictor
-from dyndepth_ros.process import run
+from dyndepth_ros.process import giving_way, run
 from dyndepth_ros.worker import Worker
 
 SILENCE_S = 5.0  # without an image the log says so
@@ -238,8 +238,11 @@ class DepthNode(LifecycleNode):
 
     def _reload(self, done: Future) -> None:
         try:
-            predictor = load_predictor(self.config, self._odometry)
+            with giving_way():
+                predictor = load_predictor(self.config, self._odometry)
+            old = self._pipeline.predictor
             self._worker.call(lambda: self._pipeline.swap(predictor)).result()
+            del old  # its memory is given back here, not between two frames
             self._announce()
             done.set_result((True, f"now running {_in_words(predictor)}"))
         except Exception as error:  # whatever it was, the old model goes on

@@ -11,9 +11,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from dyndepth_ros import qos
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 except ImportError:  # ROS 2 Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 SUFFIX = "/compressed"
 TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
@@ -26,18 +26,32 @@ def subscribe(
     callback: Callable[[Any], None],
     on_mismatch: Callable[[str], None],
     depth: int = 1,
+    on_lost: Callable[[int], None] | None = None,
 ) -> Any:
-    """Best-effort subscription to the newest `depth` messages that explains a QoS mismatch."""
+    """Best-effort subscription to the newest `depth` messages that explains a QoS mismatch.
+
+    on_lost: told how many messages DDS lost on their way, where it can tell.
+    """
     resolved = node.resolve_topic_name(topic)
-    events = SubscriptionEventCallbacks(
-        incompatible_qos=lambda event: on_mismatch(
-            qos.advice(resolved, False, event.last_policy_kind)
+
+    def create(**more: Any) -> Any:
+        events = SubscriptionEventCallbacks(
+            incompatible_qos=lambda event: on_mismatch(
+                qos.advice(resolved, False, event.last_policy_kind)
+            ),
+            **more,
         )
-    )
-    return node.create_subscription(
-        kind, topic, callback, qos.sensor_input(depth),
-        event_callbacks=events, qos_overriding_options=qos.overridable(),
-    )  # fmt: skip
+        return node.create_subscription(
+            kind, topic, callback, qos.sensor_input(depth),
+            event_callbacks=events, qos_overriding_options=qos.overridable(),
+        )  # fmt: skip
+
+    if on_lost is None:
+        return create()
+    try:
+        return create(message_lost=lambda event: on_lost(event.total_count_change))
+    except UnsupportedEventTypeError:
+        return create()
 
 
 def choose(
@@ -70,8 +84,12 @@ class ImageInput:
         transport: str,
         callback: Callable[[Any], None],
         on_mismatch: Callable[[str], None],
+        depth: int = 1,
+        on_lost: Callable[[int], None] | None = None,
     ) -> None:
+        """depth, on_lost: as `subscribe`; more than 1 image where each counts."""
         self._node, self._transport = node, transport
+        self._depth, self._on_lost = depth, on_lost
         self._callback, self._on_mismatch = callback, on_mismatch
         self._raw = node.resolve_topic_name("image")
         self._compressed = node.resolve_topic_name("image" + SUFFIX)
@@ -100,8 +118,9 @@ class ImageInput:
             return
         self.stop()
         self._subscription = subscribe(
-            self._node, choice[1], choice[0], self._callback, self._on_mismatch
-        )
+            self._node, choice[1], choice[0], self._callback, self._on_mismatch,
+            self._depth, self._on_lost,
+        )  # fmt: skip
         self._choice = choice
         self._node.get_logger().info(f"images from {choice[0]} ({choice[1].__name__})")
 

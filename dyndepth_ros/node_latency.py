@@ -51,11 +51,10 @@ def measure_node(
     with (
         tempfile.TemporaryDirectory() as folder,
         own_domain() as domain,
-        _environment(isolated_environment(domain)) as env,
+        joined(isolated_environment(domain)) as env,
         Processes(Path(folder), env) as children,
     ):
-        model = Path(folder) / "resnet18.safetensors"
-        _write_model(model)
+        model = random_model(Path(folder) / "resnet18.safetensors")
         children.start(
             "depth_node",
             "dyndepth_ros.depth_node",
@@ -101,12 +100,13 @@ def _row(
     return row
 
 
-def _write_model(path: Path) -> None:
-    """A ResNet-18 with random weights: the time does not depend on what it has learned."""
+def random_model(path: Path, seed: int = 0) -> Path:
+    """Write a ResNet-18 with random weights: the time does not depend on what it has learned."""
     from dyndepth_core.inference.model_file import save_model
     from dyndepth_core.inference.model_meta import ModelMeta
     from dyndepth_core.methods.depth_pose_graph import DepthPoseGraph
 
+    torch.manual_seed(seed)
     graph = DepthPoseGraph(
         encoder="resnet18", decoder_channels=(16, 32, 64, 128, 256), canonical_focal=500.0,
         min_depth=0.1, max_depth=100.0,
@@ -119,10 +119,11 @@ def _write_model(path: Path) -> None:
         depth_range=(0.1, 100.0),
     )
     save_model(path, graph, meta)
+    return path
 
 
 @contextlib.contextmanager
-def _environment(env: dict[str, str]) -> Iterator[dict[str, str]]:
+def joined(env: dict[str, str]) -> Iterator[dict[str, str]]:
     """The environment of this process, too: its camera has to be on the node's graph."""
     before = dict(os.environ)
     os.environ.update(env)
@@ -131,6 +132,15 @@ def _environment(env: dict[str, str]) -> Iterator[dict[str, str]]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def frame(size: tuple[int, int]) -> tuple[Image, CameraInfo]:
+    """An image of noise (H, W) and its camera_info, sharing one header."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image = ImageWriter("rgb8").write(Header(frame_id="camera_optical_frame"), pixels)
+    focal = 0.8 * size[1]
+    K = np.array([[focal, 0, size[1] / 2], [0, focal, size[0] / 2], [0, 0, 1]])
+    return image, camera_info_message(image.header, K, size)
 
 
 class _Camera:
@@ -151,11 +161,7 @@ class _Camera:
         listen(Image, "depth_node/depth/image", lambda _: self._came.add("depth"), 1)
         listen(PointCloud2, "depth_node/points", lambda _: self._came.add("points"), 1)
         listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-        self._image = ImageWriter("rgb8").write(Header(frame_id="camera_optical_frame"), pixels)
-        focal = 0.8 * size[1]
-        K = np.array([[focal, 0, size[1] / 2], [0, focal, size[0] / 2], [0, 0, 1]])
-        self._info = camera_info_message(self._image.header, K, size)
+        self._image, self._info = frame(size)
 
     def drive(self, children: Processes, seconds: float) -> int:
         """Send images for `seconds` after the first results; returns how many were answered."""

@@ -121,14 +121,24 @@ def start(context) -> list:
 
 def check(args: dict[str, str]) -> None:
     """Raise ValueError naming the argument that is wrong."""
-    for name in ("model", "params_file", "bag"):
+    check_files(args, ("model", "params_file", "bag"))
+    check_topics(args, ("image", "camera_info", "odom", "twist"))
+    if not re.fullmatch(r"(auto|cpu|cuda(:\d+)?)?", args["device"]):
+        raise ValueError(f"device:={args['device']}: give auto, cpu, cuda or cuda:N")
+
+
+def check_files(args: dict[str, str], names: tuple[str, ...]) -> None:
+    """Make the paths that are given absolute, or raise ValueError naming one that is not there."""
+    for name in names:
         if args[name]:
             args[name] = os.path.abspath(os.path.expanduser(args[name]))
             if not os.path.exists(args[name]):
                 raise ValueError(f"{name}:={args[name]}: no such file")
-    if not re.fullmatch(r"(auto|cpu|cuda(:\d+)?)?", args["device"]):
-        raise ValueError(f"device:={args['device']}: give auto, cpu, cuda or cuda:N")
-    for name in ("image", "camera_info", "odom", "twist"):
+
+
+def check_topics(args: dict[str, str], names: tuple[str, ...]) -> None:
+    """Raise ValueError naming a topic that is empty."""
+    for name in names:
         if not args[name]:
             raise ValueError(f"{name}:= is empty: give a topic name or leave the argument out")
 
@@ -172,7 +182,7 @@ def depth_node(args: dict[str, str], sim_time: bool) -> Node:
     )
 
 
-def bag_replay(args: dict[str, str]) -> Node:
+def bag_replay(args: dict[str, str], **options) -> Node:
     """Return the action that replays the bag with its own topic names and /clock."""
     return Node(
         package="dyndepth",
@@ -181,6 +191,7 @@ def bag_replay(args: dict[str, str]) -> Node:
         namespace=args["namespace"],
         parameters=[args["params_file"], {"bag": args["bag"]}],
         output="screen",
+        **options,
     )
 
 

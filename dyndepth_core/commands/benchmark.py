@@ -29,7 +29,8 @@ def command(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only these: network, step, ssim, cloud, preprocess, collect, node. Repeatable."
+            help="Only these: network, step, ssim, cloud, preprocess, collect, node, hot_swap. "
+            "Repeatable."
         ),
     ] = None,
     collect_gb: Annotated[

@@ -50,6 +50,13 @@ class SetEnvironmentVariable:
 
 
 @dataclass
+class Shutdown:
+    """The end of everything the launch file started."""
+
+    reason: str
+
+
+@dataclass
 class LogInfo:
     """A line for the user."""
 
@@ -90,6 +97,7 @@ class Node:
     remappings: list = field(default_factory=list)
     arguments: list = field(default_factory=list)
     output: str = "log"
+    on_exit: Shutdown | None = None
     env: dict = field(default_factory=dict)
 
     def parameter(self, name: str) -> object:
@@ -193,6 +201,7 @@ MODULES = {
         LogInfo,
         OpaqueFunction,
         SetEnvironmentVariable,
+        Shutdown,
     ),
     "launch.substitutions": _module("launch.substitutions", LaunchConfiguration),
     "launch.launch_description_sources": _module(

@@ -55,10 +55,15 @@ def rgb_message(image: np.ndarray) -> Image:
 class NodeProcess:
     """A node of ours as its own process; what it logs is kept."""
 
-    def __init__(self, tmp: Path, *parameters: str) -> None:
-        command = [sys.executable, "-m", "dyndepth_ros.depth_node", "--ros-args"]
+    def __init__(
+        self, tmp: Path, *parameters: str, module: str = "depth_node", names: tuple[str, ...] = ()
+    ) -> None:
+        """names: remappings, such as image:=/camera/image_raw."""
+        command = [sys.executable, "-m", f"dyndepth_ros.{module}", "--ros-args"]
         for parameter in parameters:
             command += ["-p", parameter]
+        for name in names:
+            command += ["-r", name]
         self._log = tmp / f"node_{time.monotonic_ns()}.log"
         with open(self._log, "w") as log:
             self._process = subprocess.Popen(

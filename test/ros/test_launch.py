@@ -19,6 +19,7 @@ from dyndepth_core.inference.mount import parse_mount
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPTH, DEMO = ROOT / "launch/depth.launch.py", ROOT / "launch/demo.launch.py"
+COLLECT = ROOT / "launch/collect.launch.py"
 PROMISED = {"image", "camera_info", "odom", "model", "device", "params_file", "bag", "rviz"}
 PROMISED |= {"namespace", "fixed_frame", "base_to_camera", "use_sim_time"}
 
@@ -26,7 +27,8 @@ PROMISED |= {"namespace", "fixed_frame", "base_to_camera", "use_sim_time"}
 def test_depth_launch_declares_what_is_promised():
     launched = doubles.launch(DEPTH)
     assert set(launched.arguments) >= PROMISED
-    for argument in [*launched.arguments.values(), *doubles.launch(DEMO).arguments.values()]:
+    declared = [doubles.launch(path).arguments.values() for path in (DEPTH, DEMO, COLLECT)]
+    for argument in [argument for arguments in declared for argument in arguments]:
         assert argument.description.endswith(".") and len(argument.description) > 10
     assert launched.arguments["rviz"].choices == ["true", "false"]
 
@@ -184,6 +186,7 @@ def test_the_dds_profile_holds_ten_full_hd_images():
     [
         ("depth_node", "parameters.NodeConfig"),
         ("bag_replay_node", "bag_replay_node.ReplayConfig"),
+        ("collect_node", "collect_parameters.CollectConfig"),
         ("synthetic_camera_node", "synthetic_camera_node.CameraConfig"),
     ],
 )

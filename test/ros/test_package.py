@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NODES = {"depth_node", "bag_replay_node", "synthetic_camera_node"}
-SHARED = {"depth.launch.py", "demo.launch.py", "dyndepth.rviz", "fastdds.xml"}
+NODES = {"depth_node", "bag_replay_node", "collect_node", "synthetic_camera_node"}
+SHARED = {"depth.launch.py", "collect.launch.py", "demo.launch.py", "dyndepth.rviz", "fastdds.xml"}
 SHARED |= {f"{node}.yaml" for node in NODES}
 PARTS = ("dyndepth_core", "dyndepth_ros", "launch", "config", "resource")
 

@@ -5,14 +5,15 @@ import yaml
 
 pytest.importorskip("rclpy")
 from dyndepth_ros import parameters  # noqa: E402
+from dyndepth_ros.collect_parameters import CollectConfig, parse_crop  # noqa: E402
 from dyndepth_ros.parameters import NodeConfig, choices, explain, limits, validate  # noqa: E402
 
 FIELDS = NodeConfig.model_fields
+ALL = [*FIELDS.items(), *CollectConfig.model_fields.items()]
 
 
-@pytest.mark.parametrize("name", FIELDS)
-def test_every_parameter_explains_itself(name):
-    field = FIELDS[name]
+@pytest.mark.parametrize("field", [f for _, f in ALL], ids=[name for name, _ in ALL])
+def test_every_parameter_explains_itself(field):
     text = explain(field)
     assert len(field.description) > 15
     assert text.endswith(parameters.WHEN[field.json_schema_extra["applies"]])
@@ -50,3 +51,12 @@ def test_parameter_file_holds_the_defaults_and_explains_each():
     assert all(type(values[name]) is type(FIELDS[name].default) for name in values)  # 1.0, not 1
     for field in FIELDS.values():
         assert f"# {explain(field)}\n" in text
+
+
+def test_crop_and_folder_of_the_collect_node():
+    assert parse_crop("0.1,30, 0,0") == (0.1, 30, 0, 0) and parse_crop(" ") == (0, 0, 0, 0)
+    for bad in ("1,2", "1,2,3,x", "-1,0,0,0", "nan,0,0,0"):
+        with pytest.raises(ValueError, match="parameter crop.*four numbers, none negative"):
+            validate(CollectConfig, {"crop": bad})
+    with pytest.raises(ValueError, match="parameter out is ' ': give a folder"):
+        validate(CollectConfig, {"out": " "})

@@ -62,6 +62,7 @@ def test_ros2_run_finds_the_executables(environment):
     assert {line.split()[-1] for line in result.stdout.splitlines()} >= {
         "depth_node",
         "bag_replay_node",
+        "collect_node",
         "synthetic_camera_node",
     }
 

@@ -1,0 +1,109 @@
+"""The manifest of a folder that clips are added to, one after the other, over many runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from dyndepth_core.data.collect import CollectOptions, CollectReport
+from dyndepth_core.data.writer import PART, replace_file
+
+TOOL = "dyndepth collect_node"
+
+
+class LiveManifest:
+    """`<root>/manifest.json`: the clips, and SHA-256 of every file of theirs.
+
+    Sums are made of a clip's files when it ends, and of what a killed run left when this begins.
+    Raises ValueError when root holds the recordings of something else.
+    """
+
+    def __init__(self, root: Path, options: CollectOptions) -> None:
+        self._root, self._options = root, options
+        root.mkdir(parents=True, exist_ok=True)
+        self._clips: list[dict[str, Any]] = []
+        self._files: dict[str, str] = {}
+        self._read()
+        self._adopt()
+        self.total = sum(p.stat().st_size for p in root.rglob("*") if p.is_file())
+
+    @property
+    def clips(self) -> int:
+        """How many clips it lists."""
+        return len(self._clips)
+
+    def free_name(self, name: str) -> str:
+        """`name`, or with a number behind it where a clip of that name is there."""
+        candidate, number = name, 1
+        while any(self._root.glob(f"{candidate}_[0-9]*")):
+            number += 1
+            candidate = f"{name}-{number}"
+        return candidate
+
+    def add(self, report: CollectReport, name: str, reason: str, moment_ns: int) -> None:
+        """List a clip that is complete."""
+        folders = [sequence["name"] for sequence in report.sequences]
+        added = self._hash(folders)
+        self.total += sum((self._root / inner).stat().st_size for inner in added)
+        entry = {"name": name, "reason": reason, "moment_ns": moment_ns, **report.as_dict()}
+        self._clips.append(entry)
+        self._write()
+
+    def _hash(self, folders: list[str]) -> list[str]:
+        found = []
+        for path in sorted(p for f in folders for p in (self._root / f).rglob("*") if p.is_file()):
+            if not path.name.endswith(PART):
+                inner = str(path.relative_to(self._root))
+                self._files[inner] = hashlib.sha256(path.read_bytes()).hexdigest()
+                found.append(inner)
+        return found
+
+    def _read(self) -> None:
+        path = self._root / "manifest.json"
+        if not path.exists():
+            return
+        try:
+            info = json.loads(path.read_text())
+            tool, self._clips, self._files = info["tool"], info["clips"], info["files"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}: not one of {TOOL} ({error!r}); give another folder as `out`"
+            ) from error
+        if tool != TOOL:
+            raise ValueError(f"{path}: of {tool}; give another folder as `out`")
+        self._files = {f: s for f, s in self._files.items() if (self._root / f).exists()}
+
+    def _adopt(self) -> None:
+        """List what a run that was killed left, complete but for the sums."""
+        known = {inner.split("/")[0] for inner in self._files}
+        left = [p.parent.name for p in sorted(self._root.glob("*/frames.csv"))]
+        for name in [n for n in left if n not in known]:
+            if not any((self._root / name / "images").glob("*.jpg")):  # killed at its beginning
+                shutil.rmtree(self._root / name)
+                continue
+            self._hash([name])
+            sequences = [{"name": name}]
+            self._clips.append({"name": name, "reason": "interrupted", "sequences": sequences})
+        if self._clips:
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            tool = version("dyndepth")
+        except PackageNotFoundError:
+            tool = "not installed"
+        info = {
+            "tool": TOOL,
+            "version": tool,
+            "parameters": asdict(self._options),
+            "frames": sum(clip.get("kept", 0) for clip in self._clips),
+            "clips": self._clips,
+            "files": dict(sorted(self._files.items())),
+        }
+        text = json.dumps(info, indent=1) + "\n"
+        replace_file(self._root / "manifest.json", text.encode(), durable=True)
