@@ -1,10 +1,8 @@
-"""Is a bag, a recording or a video fit for training? Looked at before any work, in bounded time."""
+"""Is a bag, a recording or a video fit for training? Looked at beforehand, in bounded time."""
 
 from __future__ import annotations
 
-import logging
 import shlex
-import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dyndepth_core.data.bag import IMAGE_TYPES, Bag, is_bag
+from dyndepth_core.data.bag_sample import PAIRS, BagSample
 from dyndepth_core.data.bag_topics import (
     INFO_TYPE,
     ODOMETRY_TYPES,
@@ -22,13 +21,8 @@ from dyndepth_core.data.bag_topics import (
 )
 from dyndepth_core.data.checks import Finding, check_camera, check_odometry, check_stamps
 from dyndepth_core.data.image_checks import ImageSample, crop_option
-from dyndepth_core.data.odometry import odometry_values
 from dyndepth_core.data.recording import ODOMETRY_KEYS, DamagedImage, Recording, open_recordings
 
-log = logging.getLogger(__name__)
-PAIRS = 40  # pairs of neighbouring images that are decoded
-WHOLE = 4000  # messages up to which a bag's stamps are all read
-SLICES, SLICE_S = 40, 2.0  # of a larger bag: pieces spread over it
 SHORT_MINUTES, GOOD_MINUTES = 0.05, 3.0  # in motion: too little to train on; enough not to say so
 
 
@@ -85,12 +79,18 @@ def _examine_bag(bag: Bag, image_topic: str | None, odom_topic: str | None) -> R
     camera = cameras[0]
     report.camera, report.frames = camera.name, camera.count
     odometry = _odometry_topic(bag, report, odom_topic)
-    report.findings += check_camera(find_calibration(bag, camera), camera.size)
-    seen = _Slices(bag, camera, odometry)
+    calib = find_calibration(bag, camera)
+    report.findings += check_camera(calib, camera.size)
+    base = camera.name.removesuffix("/compressed").rpartition("/")[0]
+    if calib.K is not None and not calib.source.startswith(f"{base}/"):
+        text = f"{calib.source}, the only one of the bag, is not beside {camera.name}"
+        remedy = "is it of this camera? else leave it out of the bag"
+        report.findings.append(Finding("warning", "calibration", text, remedy))
+    seen = BagSample(bag, camera.name, camera.count, odometry)
     report.sampled, report.minutes = seen.sampled, seen.seconds / 60
-    for name, (kind, count) in {t.name: (t.type, t.count) for t in bag.topics().values()}.items():
-        rate = seen.rates.get(name, count / seen.seconds if seen.seconds else 0.0)
-        report.topics.append({"name": name, "type": kind, "count": count, "rate_hz": rate})
+    for t in bag.topics().values():
+        rate = t.count / seen.seconds if seen.seconds else 0.0
+        report.topics.append({"name": t.name, "type": t.type, "count": t.count, "rate_hz": rate})
     report.rate_hz, found = check_stamps(seen.stamps, seen.arrivals)
     report.findings += found
     moving, found = check_odometry(seen.odometry_stamps, seen.odometry)
@@ -152,85 +152,6 @@ def _odometry_topic(bag: Bag, report: Report, wanted: str | None) -> str | None:
         text = f"{len(found)} topics; looked at {found[0].name}, which collect takes"
         report.findings.append(Finding("warning", "odometry", text, "choose with --odom-topic"))
     return found[0].name if found else None
-
-
-class _Slices:
-    """What is read of a bag: all of a small one, pieces of a large one; images only in pairs."""
-
-    def __init__(self, bag: Bag, camera: ImageTopic, odometry: str | None) -> None:
-        self._bag, self._camera, self._odometry = bag, camera.name, odometry
-        topics = bag.topics()
-        begin, end = bag.span()
-        self.seconds = max(end - begin, 0) / 1e9
-        self.sampled = sum(t.count for t in topics.values()) > WHOLE and (
-            self.seconds > 2 * SLICES * SLICE_S
-        )
-        self.images = ImageSample()
-        self.stamps: list[np.ndarray] = []
-        self.arrivals: list[np.ndarray] = []
-        self.odometry_stamps: list[np.ndarray] = []
-        self.odometry: list[np.ndarray] = []
-        self.rates: dict[str, float] = {}
-        if self.sampled:
-            starts = np.linspace(begin, end - SLICE_S * 1e9, SLICES).astype(np.int64)
-            for start in starts:
-                self._read(int(start), int(start + SLICE_S * 1e9), camera.count)
-        else:
-            self._read(None, None, max(1, camera.count // PAIRS))
-
-    def _read(self, start: int | None, stop: int | None, every: int) -> None:
-        """Stamps of a piece, and the first of every `every` images with its successor."""
-        stamps, arrivals, places, values, held = [], [], [], [], None
-        names = {self._camera, self._odometry} - {None}
-        for raw in self._bag.messages(names, start, stop):
-            if raw.topic == self._odometry:
-                self._add_odometry(raw, places, values)
-                continue
-            stamp = header_stamp(raw.data, self._bag.is_ros1)
-            if stamp is None:
-                continue
-            number = len(stamps)
-            stamps.append(stamp or raw.bag_ns)
-            arrivals.append(raw.bag_ns)
-            if number % every == 0 or held is not None:
-                image = self._decode(raw)
-                if held is not None:
-                    self.images.pair(held, image)
-                    image = None
-                held = image
-        if held is not None:
-            self.images.pair(held, None)
-        if stamps:
-            self.stamps.append(np.array(stamps, np.int64))
-            self.arrivals.append(np.array(arrivals, np.int64))
-        if places:
-            order = np.argsort(places, kind="stable")
-            self.odometry_stamps.append(np.array(places, np.int64)[order])
-            self.odometry.append(np.array(values, np.float64)[order])
-
-    def _add_odometry(self, raw: Any, places: list[int], values: list[list[float]]) -> None:
-        try:
-            message = self._bag.deserialize(raw)
-        except ValueError:
-            return
-        places.append(header_stamp(raw.data, self._bag.is_ros1) or raw.bag_ns)
-        values.append(odometry_values(message))
-
-    def _decode(self, raw: Any) -> np.ndarray | None:
-        try:
-            return self._bag.frame(raw).image()
-        except ValueError as error:
-            self.images.damaged.append(str(error))
-            return None
-
-
-def header_stamp(data: bytes, is_ros1: bool) -> int | None:
-    """Stamp in ns of a serialised message that begins with a header; None where it is too short."""
-    at, order = (4, "<") if is_ros1 else (4, "<" if data[1:2] != b"\0" else ">")
-    if len(data) < at + 8:
-        return None
-    seconds, nanoseconds = struct.unpack_from(f"{order}II", data, at)
-    return seconds * 1_000_000_000 + nanoseconds
 
 
 def _examine_recording(recording: Recording) -> Report:

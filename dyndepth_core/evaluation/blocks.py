@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,25 +60,25 @@ def unseen_blocks(
     """
     notes, blocks = [], []
     seen = _Seen(data, metas, notes)
+    count: Counter[str] = Counter()
     for recording in recordings:
-        spans = seen.spans(recording)
         free = np.ones(len(recording), bool)
-        for name, found in spans.items():
-            for first, last in found:
-                free &= (recording.stamps_ns < first) | (recording.stamps_ns > last)
-            notes.append(
-                f"{recording.name}: {name} was trained on a part; {free.sum()} frames left"
-            )
+        for name, trained in seen.trained(recording).items():
+            count[name] += int(trained.sum())
+            free &= ~trained
         blocks += _cut(recording, np.flatnonzero(free))
+    notes += [
+        f"{n} was trained on {k} of these frames, which are left out" for n, k in count.items()
+    ]
     if not blocks:
         raise ValueError(
             f"{data}: the models were trained on all of it, so it cannot tell which is better; "
             "give another drive, or longer recordings, whose ends trainings hold out"
         )
-    if not any("was trained on" in note for note in notes):
+    if not count:
         notes.append("no model was trained on any of this data, as far as the model files say")
-    elif len(blocks) < 5:
-        notes.append("a tenth held out of a short drive says little: another drive says more")
+    elif sum(len(b.frames) for b in blocks) < 5 * FRAMES:
+        notes.append("what is held out of a short drive says little: another drive says more")
     if len(blocks) > BLOCKS:
         chosen = np.linspace(0, len(blocks) - 1, BLOCKS).round().astype(int)
         notes.append(f"{BLOCKS} of {len(blocks)} blocks are looked at, spread evenly")
@@ -126,27 +127,28 @@ class _Seen:
             else:
                 notes.append(f"{name} is of an older version and does not say what it has seen")
 
-    def spans(self, recording: Recording) -> dict[str, list[tuple[int, int]]]:
-        """Stamps between which each model was trained on a recording; models that were not are
-        absent.
+    def trained(self, recording: Recording) -> dict[str, np.ndarray]:
+        """Frames, bool (N,), of a recording that each model was trained on; models that were on
+        none are absent.
         """
-        first, last = int(recording.stamps_ns.min()), int(recording.stamps_ns.max())
-        found: dict[str, list[tuple[int, int]]] = {}
+        stamps = recording.stamps_ns
+        found: dict[str, np.ndarray] = {}
         own: tuple[str, set[str]] | None = None
         for name, records in self._known.items():
             for record in records:
-                spans = [s for s in record["trained"] if s[0] <= last and s[1] >= first]
-                if not spans:
+                inside = np.zeros(len(stamps), bool)
+                for first, last in record["trained"]:
+                    inside |= (stamps >= first) & (stamps <= last)
+                if not inside.any():
                     continue
                 if own is None:  # read a whole recording only where its time makes it likely
                     own = recording_hash(recording), bag_hashes(recording)
                 if record["sha256"] == own[0] or record["bags"] & own[1]:
-                    found.setdefault(name, []).extend((s[0], s[1]) for s in spans)
+                    found[name] = found.get(name, False) | inside
         for name, held_out in self._older.items():
-            stamps = held_out.get(recording.path.resolve(), np.zeros(0, np.int64))
-            gone = ~np.isin(recording.stamps_ns, stamps)
-            if gone.any():
-                found[name] = [(int(s), int(s)) for s in recording.stamps_ns[gone]]
+            free = held_out.get(recording.path.resolve(), np.zeros(0, np.int64))
+            if not (kept := np.isin(stamps, free)).all():
+                found[name] = ~kept
         return found
 
 
