@@ -55,17 +55,19 @@ def command(
     content: dict[str, Any] = {"verdict": verdict, "reports": [r.to_json() for r in reports]}
     write_json(json_file, content)
     if json_file != STDOUT:
-        _show(reports, [str(p) for p in data])
+        _show(reports)
     if verdict == "not fit":
         raise SystemExit(NOT_FIT)
 
 
-def _show(reports: list[Report], paths: list[str]) -> None:
+def _show(reports: list[Report]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False)
+    roots = [r for r in reports if r.kind == "root"]
+    last = roots or reports  # a recording of a root is trained on with it
     for report in reports:
         console.print(f"[bold]{escape(report.path)}[/bold], {report.kind}", soft_wrap=True)
         if report.topics:
@@ -86,17 +88,5 @@ def _show(reports: list[Report], paths: list[str]) -> None:
             )
         colour = COLOURS[report.verdict]
         console.print(f"[{colour}]{report.verdict}[/{colour}]")
-        if report.next and report.verdict != "not fit" and len(reports) == 1:
+        if report.next and report.verdict != "not fit" and report in last:
             console.print(f"next: {escape(report.next)}", soft_wrap=True)
-    if len(reports) > 1:
-        bad = sum(r.verdict == "not fit" for r in reports)
-        minutes = sum(r.moving_minutes or 0 for r in reports)
-        console.print(
-            f"{len(reports)} looked at, {bad} not fit; {minutes:.1f} minutes in motion in all"
-        )
-        if len(paths) == 1 and bad < len(reports) and reports[0].kind == "recording":
-            console.print(
-                f"next: dyndepth train --method monodepth --data {paths[0]} --out RUN",
-                soft_wrap=True,
-                markup=False,
-            )

@@ -23,6 +23,7 @@ from dyndepth_core.data.checks import Finding, check_camera, check_odometry, che
 from dyndepth_core.data.image_checks import ImageSample, crop_option
 from dyndepth_core.data.recording import ODOMETRY_KEYS, DamagedImage, Recording, open_recordings
 
+MINUTES = "time"
 SHORT_MINUTES, GOOD_MINUTES = 0.05, 3.0  # in motion: too little to train on; enough not to say so
 
 
@@ -59,7 +60,7 @@ class Report:
 def examine(
     path: str | Path, image_topic: str | None = None, odom_topic: str | None = None
 ) -> list[Report]:
-    """One report for a bag or a video, one for each recording of a root.
+    """One report for a bag or a video; one for each recording of a root, then one for the root.
 
     Raises FileNotFoundError or ValueError for what cannot be opened at all.
     """
@@ -67,7 +68,8 @@ def examine(
     if is_bag(path):
         with Bag(path) as bag:
             return [_examine_bag(bag, image_topic, odom_topic)]
-    return [_examine_recording(r) for r in open_recordings(path)]
+    reports = [_examine_recording(r) for r in open_recordings(path)]
+    return reports if len(reports) == 1 else [*reports, _together(path, reports)]
 
 
 def _examine_bag(bag: Bag, image_topic: str | None, odom_topic: str | None) -> Report:
@@ -173,10 +175,7 @@ def _examine_recording(recording: Recording) -> Report:
         text = f"{count} frames are marked as not to be trained on (keep = 0)"
         report.findings.append(Finding("good", "frames", text))
     _end(report, images.moving if moving is None else moving)
-    words = ["dyndepth", "train", "--method", "monodepth", "--data", str(recording.path)]
-    words += ["--out", f"runs/{recording.name}"]
-    words += ["--intrinsics", "video"] if recording.calib.K is None else []
-    report.next = shlex.join(words)
+    report.next = _train(recording.path, recording.name, recording.calib.K is None)
     return report
 
 
@@ -195,25 +194,52 @@ def _sample(recording: Recording) -> ImageSample:
     return images
 
 
+def _together(path: Path, reports: Sequence[Report]) -> Report:
+    """The root: minutes count together, and a short recording is no fault of it."""
+    root = Report(str(path), "root", frames=sum(r.frames for r in reports))
+    root.minutes = sum(r.minutes for r in reports)
+    known = [r.moving_minutes for r in reports if r.moving_minutes is not None]
+    moving = sum(known) / root.minutes if known and root.minutes else None
+    for report in reports:
+        report.findings = [f for f in report.findings if f.about != MINUTES]
+        if report.moving_minutes == 0:
+            remedy = "a camera that stands teaches nothing"
+            report.findings.append(Finding("warning", MINUTES, "none in motion", remedy))
+    _end(root, moving)
+    learned = any(" video" in r.next for r in reports)
+    root.next = _train(path, path.resolve().name, learned)
+    return root
+
+
+def _train(path: Path, name: str, learn_intrinsics: bool) -> str:
+    words = ["dyndepth", "train", "--method", "monodepth", "--data", str(path)]
+    words += ["--out", f"runs/{name}"]
+    return shlex.join([*words, *(("--intrinsics", "video") if learn_intrinsics else ())])
+
+
 def _end(report: Report, moving: float | None) -> None:
     """How much there is to learn from."""
-    about = "minutes"
     if moving is None:
-        text = f"{report.minutes:.1f}; nobody knows how many of them in motion"
-        report.findings.append(
-            Finding("warning", about, text, "a camera that stands teaches nothing")
-        )
+        text = f"{_time(report.minutes)}; nobody knows how much of it in motion"
+        remedy = "a camera that stands teaches nothing"
+        report.findings.append(Finding("warning", MINUTES, text, remedy))
         return
     report.moving_minutes = moving * report.minutes
-    text = f"{report.minutes:.1f}, of these {report.moving_minutes:.1f} in motion"
+    text = f"{_time(report.minutes)}, of these {_time(report.moving_minutes)} in motion"
     if report.moving_minutes < SHORT_MINUTES:
-        found = Finding("fault", about, text, "drive: a camera that stands teaches nothing")
+        long = report.minutes > SHORT_MINUTES
+        remedy = "drive: a camera that stands teaches nothing" if long else "record more"
+        found = Finding("fault", MINUTES, text, remedy)
     elif report.moving_minutes < GOOD_MINUTES:
-        remedy = f"enough for a try or a fine-tuning; {GOOD_MINUTES:g} and more train better"
-        found = Finding("warning", about, text, remedy)
+        remedy = f"enough for a try or a fine-tuning; {GOOD_MINUTES:g} minutes train better"
+        found = Finding("warning", MINUTES, text, remedy)
     else:
-        found = Finding("good", about, text)
+        found = Finding("good", MINUTES, text)
     report.findings.append(found)
+
+
+def _time(minutes: float) -> str:
+    return f"{minutes:.1f} minutes" if minutes >= 1 else f"{60 * minutes:.0f} s"
 
 
 def summary(reports: Sequence[Report]) -> str:

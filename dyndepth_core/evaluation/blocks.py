@@ -111,7 +111,7 @@ class _Seen:
     def __init__(self, data: str | Path, metas: Mapping[str, ModelMeta], notes: list[str]) -> None:
         self._known: dict[str, list[dict[str, Any]]] = {}
         self._older: dict[str, dict[tuple[Path, int], np.ndarray]] = {}
-        whole = None
+        whole, silent = None, []
         for name, meta in metas.items():
             records = list(sources(meta))
             self._known[name] = [
@@ -125,7 +125,10 @@ class _Seen:
             if whole in meta.provenance.dataset_manifest.split():
                 self._older[name] = _held_out(data, meta)
             else:
-                notes.append(f"{name} is of an older version and does not say what it has seen")
+                silent.append(name)
+        if silent:
+            text = f"do not say what they have seen, files of an older version: {', '.join(silent)}"
+            notes.append(text)
 
     def trained(self, recording: Recording) -> dict[str, np.ndarray]:
         """Frames, bool (N,), of a recording that each model was trained on; models that were on

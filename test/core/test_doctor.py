@@ -57,7 +57,7 @@ def test_a_sound_drive_lacks_nothing_but_minutes(tmp_path):
     for path in (source.path, bag_from_recording(source, tmp_path / "bag")):
         (report,) = doctor.examine(path)
         assert report.verdict == "fit with warnings", texts(report.findings)
-        assert len(texts(report.findings)) == 1 and "0.2 in motion" in texts(report.findings)[0]
+        assert len(texts(report.findings)) == 1 and "12 s in motion" in texts(report.findings)[0]
         assert report.rate_hz == pytest.approx(10) and report.minutes == pytest.approx(11.9 / 60)
     assert report.next == f"dyndepth collect {tmp_path}/bag --out recordings/bag"
     (report,) = doctor.examine(source.path)
@@ -147,7 +147,9 @@ def test_a_standing_camera_and_a_folder_of_images(tmp_path):
         cv2.imwrite(str(folder / f"{i:03d}.png"), picture(strip, 5 if i else 0))
     (report,) = doctor.examine(folder)
     said = texts(report.findings)
-    assert report.verdict == "not fit" and any("0.0 in motion" in t for t in said), said
+    assert report.verdict == "not fit" and any("2 s, of these 0 s in motion" in t for t in said), (
+        said
+    )
     assert any("repeats of the frame before: 18 of 19" in t for t in said), said
     assert "--intrinsics video" in report.next
 
@@ -244,8 +246,10 @@ def test_the_command_and_its_exit_codes(tmp_path):
     done = run(tmp_path / "root", "--json", out)
     assert done.exit_code == 0, done.output
     content = json.loads(out.read_text())
-    assert content["verdict"] == "fit with warnings" and len(content["reports"]) == 2
-    assert "2 looked at, 0 not fit; 0.2 minutes in motion" in done.output
+    assert content["verdict"] == "fit with warnings"
+    kinds = [(r["kind"], r["verdict"]) for r in content["reports"]]
+    assert kinds == [("recording", "fit"), ("recording", "fit"), ("root", "fit with warnings")]
+    assert "10 s, of these 10 s in motion" in done.output
     assert f"train --method monodepth --data {tmp_path / 'root'}" in done.output.replace("\n", "")
     drive(tmp_path / "root" / "bad", [k / 10 for k in range(30)], speed_unit=3.6)
     assert run(tmp_path / "root").exit_code == doctor_command.NOT_FIT
