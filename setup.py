@@ -14,6 +14,7 @@ COMMANDS = (
     "export",
     "predict",
     "info",
+    "doctor",
     "collect",
     "benchmark",
     "reproduce",

@@ -25,8 +25,9 @@ EXTRAS = {
 }
 ABOUT = (
     "Depth images and point clouds from one camera, learned from plain video.\n\n"
-    "A bag becomes a model in two steps: collect, train. evaluate, predict and benchmark say what "
-    "it is worth, info where it comes from. Every command explains itself: dyndepth COMMAND --help."
+    "A bag becomes a model in two steps: collect, train; doctor says beforehand whether it is fit "
+    "for it. evaluate, predict and benchmark say what a model is worth, info where it comes from. "
+    "Every command explains itself: dyndepth COMMAND --help."
 )
 
 

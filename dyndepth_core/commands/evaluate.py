@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 def command(
     data: Annotated[
-        Path, typer.Option(help="Root of recordings, or one recording, with ground-truth depth.")
+        Path,
+        typer.Option(
+            help="Root of recordings, or one recording, with ground-truth depth; for --compare "
+            "also without."
+        ),
     ],
     model: Annotated[
         Path | None,
@@ -43,8 +47,19 @@ def command(
         typer.Option(help="The training's recordings, to fit row_prior and plane on their truth."),
     ] = None,
     compare: Annotated[
-        Path | None, typer.Option(help="A second model: is the first better, with a 95 % interval?")
+        list[Path] | None,
+        typer.Option(
+            help="Another model: which is better, with a 95 % interval? Also without ground truth. "
+            "May be repeated."
+        ),
     ] = None,
+    without_truth: Annotated[
+        bool,
+        typer.Option(
+            "--without-truth",
+            help="Compare as if there were no ground truth, and say how often that agrees with it.",
+        ),
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all figures to this file.")
@@ -63,6 +78,10 @@ def command(
     One median ratio per image, taken from all its valid pixels; strata: all, static, dynamic,
     same_speed (dynamic, under 1 m/s relative to the camera), raised (0.3 m and more above the
     ground plane). A stratum is the mean over images with at least 100 of its pixels.
+
+    With --compare and recordings without ground truth: which model is better on blocks of time that
+    none of them was trained on, by points triangulated from the video itself, then by photometric
+    error; temporal change and steadiness of scale are shown beside them.
     """
     check_json(json_file)
     _check_pictures(pictures)
@@ -91,13 +110,22 @@ def command(
     console = Console()
     rule = with_crop(get_protocol(protocol), crop) if crop else get_protocol(protocol)
     recordings = open_recordings(data, split)
+    if compare and (without_truth or not has_truth(recordings)):
+        from dyndepth_core.commands.compare import compare as compare_without_truth
+
+        models = [model, *compare]
+        compare_without_truth(data, recordings, models, device, json_file, console)
+        return
+    if without_truth:
+        raise ValueError("--without-truth compares models: name another one with --compare")
     require_truth(recordings)
     recordings = [r for r in recordings if has_truth([r])]
     if model is None:
         console.print("no --model given: evaluating the bundled model")
     arms: dict = {"model": ModelArm(Predictor(model, device=device))}
-    if compare is not None:
-        arms["compare"] = ModelArm(Predictor(compare, device=device))
+    for number, other in enumerate(compare or (), 1):
+        name = "compare" if number == 1 else f"compare {number}"
+        arms[name] = ModelArm(Predictor(other, device=device))
     priors, fitted_on = _fit_priors(recordings, baselines_from, console)
     arms.update({name: BaselineArm(prior) for name, prior in priors.items()})
     columns = (TextColumn("evaluate"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -107,7 +135,7 @@ def command(
     first = arms["model"].predictor
     report = {
         "model": str(first.path),
-        "compare": None if compare is None else str(compare),
+        "compare": [str(other) for other in compare or ()],
         "data": str(data),
         "recordings": [r.name for r in recordings],
         "protocol": rule.name,

@@ -10,6 +10,7 @@ import typer
 
 from dyndepth_core.commands.output import STDOUT, check_json, write_json
 
+SHOWN = 8  # recordings and bags of a data set that are printed; --json has them all
 WEIGHTS = ("F32", "F16", "BF16", "I8")
 
 
@@ -20,20 +21,34 @@ def command(
             help="Model file, depth or motion (bundled), or the folder of a run. Default: motion."
         ),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Recordings: is this the data it was trained on? By SHA-256; exit code 1: not."
+        ),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write it all to this file; - is stdout.")
     ] = None,
 ) -> None:
-    """Say what a model file holds: method, network, camera, scale, licence, and how it was
-    trained.
+    """Say what a model file holds: method, network, camera, scale, licence, how it was trained,
+    and the chain of SHA-256 from the model to its data sets, recordings, bags and the models it was
+    begun with.
     """
     check_json(json_file)
-    from dyndepth_core.inference.model_file import find_model
+    from dyndepth_core.inference.lineage import check_data
+    from dyndepth_core.inference.model_file import find_model, read_meta
 
-    content = describe(find_model(model))
+    path = find_model(model)
+    content = describe(path)
+    if data is not None:
+        content["data_check"] = check_data(read_meta(path), data)
     write_json(json_file, content)
     if json_file != STDOUT:
         _show(content)
+        _show_chain(content)
+    if data is not None and not content["data_check"]["is_its_data"]:
+        raise SystemExit(1)
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -43,6 +58,7 @@ def describe(path: Path) -> dict[str, Any]:
     """
     import hashlib
 
+    from dyndepth_core.inference.lineage import chain
     from dyndepth_core.inference.model_file import read_meta
 
     meta = read_meta(path)
@@ -55,15 +71,17 @@ def describe(path: Path) -> dict[str, Any]:
         for side in entry["shape"]:
             size *= side
         count[entry["dtype"]] = count.get(entry["dtype"], 0) + size
+    sha256 = hashlib.sha256(data).hexdigest()
     return {
         "file": str(path),
         "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": sha256,
         "parameters": sum(
             n for kind, n in count.items() if kind in WEIGHTS
         ),  # counters are no parameters
         "parameters_by_type": count,
         **meta.model_dump(mode="json"),
+        "chain": chain(path, sha256, meta),
     }
 
 
@@ -98,6 +116,8 @@ def _show(content: dict[str, Any]) -> None:
     provenance = dict(content["provenance"])
     config = provenance.pop("config", {}) or {}
     for name, value in provenance.items():
+        if name in ("sources", "parent"):  # of the chain
+            continue
         table.add_row(
             f"trained: {name.replace('_', ' ')}",
             "not stated" if value in (None, "") else _plain(value),
@@ -106,6 +126,57 @@ def _show(content: dict[str, Any]) -> None:
         text = _pairs(value) if isinstance(value, dict) else _plain(value)
         table.add_row(f"config: {name}", text or "none")
     Console(highlight=False, markup=False).print(table)
+
+
+def _show_chain(content: dict[str, Any]) -> None:
+    """The chain as a tree: the model, its data sets, their recordings and bags, its forebear."""
+    from rich.console import Console
+    from rich.tree import Tree
+
+    tree = branch = None
+    for link in content["chain"]:
+        text = f"{'model' if tree is None else 'fine-tuned from'} {_hash(link['sha256'])}"
+        text += "".join(f", {link[k]}" for k in ("name", "method", "date") if link.get(k))
+        branch = tree = Tree(text) if tree is None else tree
+        branch = tree if link is content["chain"][0] else branch.add(text)
+        _add_sources(branch, link)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(tree)
+    if "data_check" in content:
+        console.print(content["data_check"]["says"])
+        for name, says in content["data_check"]["recordings"].items():
+            console.print(f"  {name}: {says}")
+
+
+def _add_sources(branch: Any, link: dict[str, Any]) -> None:
+    if link.get("exported_from"):
+        branch = branch.add(f"exported from model {_hash(link['exported_from'])}")
+    for source in link.get("sources") or ():
+        recordings, bags = source["recordings"], source.get("bags") or []
+        tool = f", by {source['tool']}" if source.get("tool") else ""
+        changed = f", {source['changed']} files changed since" if source.get("changed") else ""
+        at = branch.add(f"data set {_hash(source['sha256'])}, {source['name']}{tool}{changed}")
+        for recording in recordings[:SHOWN]:
+            at.add(f"recording {_hash(recording['sha256'])}, {recording['name']}")
+        if len(recordings) > SHOWN:
+            at.add(f"and {len(recordings) - SHOWN} recordings more: see --json")
+        for bag in bags[:SHOWN]:
+            node = at.add(f"bag {bag['name']}")
+            for file, sha256 in bag["files"].items():
+                node.add(f"bag file {_hash(sha256)}, {file}")
+        if len(bags) > SHOWN:
+            at.add(f"and {len(bags) - SHOWN} bags more: see --json")
+        if not bags:
+            at.add("no bag known: not of dyndepth collect")
+    if not link.get("sources"):
+        for name, sha256 in zip(
+            link.get("data") or (), (link.get("dataset_manifest") or "").split(), strict=False
+        ):
+            branch.add(f"data set {_hash(sha256)}, {name} (its recordings were not written down)")
+
+
+def _hash(sha256: str) -> str:
+    return sha256[:16]
 
 
 def _scale(scale: dict[str, Any]) -> str:

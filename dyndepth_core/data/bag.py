@@ -109,6 +109,22 @@ class Bag:
         rising = sorted(found.values(), key=lambda topic: (topic.name, topic.count))
         return {topic.name: topic for topic in rising}
 
+    @property
+    def is_ros1(self) -> bool:
+        """Whether its messages are ROS 1 bytes."""
+        return self._is_ros1
+
+    def span(self) -> tuple[int, int]:
+        """Bag time (ns) of the first and the last message; a part without an index is read."""
+        spans = []
+        for part in self._parts:
+            found = part.span()
+            if found is None:
+                stamps = [m.bag_ns for m in part.messages(None, None, None)]
+                found = (min(stamps), max(stamps)) if stamps else None
+            spans += [found] if found else []
+        return (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (0, 0)
+
     def messages(
         self,
         names: Collection[str] | None = None,
@@ -194,9 +210,13 @@ class Bag:
         if info.type not in IMAGE_TYPES:
             raise ValueError(f"{self.path}: topic '{topic}' holds {info.type}, not images")
         for bag_ns, message, number in self._numbered(topic, start_ns, stop_ns, skip):
-            stamp = stamp_ns(message.header) or bag_ns
-            encoding = message.format if hasattr(message, "format") else message.encoding
-            yield BagFrame(stamp, bag_ns, message.header.frame_id, encoding, message, number)
+            yield _frame(bag_ns, message, number)
+
+    def frame(self, message: RawMessage) -> BagFrame:
+        """One image message, not decoded yet; ValueError: damaged bytes, or no image."""
+        if message.type not in IMAGE_TYPES:
+            raise ValueError(f"{self.path}: {message.topic} holds {message.type}, not images")
+        return _frame(message.bag_ns, self.deserialize(message))
 
     def _unpacked(self, file: Path) -> Path:
         """The file itself, or a temporary decompressed copy of `*.zstd` (as much as is there)."""
@@ -226,6 +246,12 @@ class Bag:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _frame(bag_ns: int, message: Any, number: int = 0) -> BagFrame:
+    stamp = stamp_ns(message.header) or bag_ns
+    encoding = message.format if hasattr(message, "format") else message.encoding
+    return BagFrame(stamp, bag_ns, message.header.frame_id, encoding, message, number)
 
 
 def stamp_ns(header: Any) -> int:

@@ -76,6 +76,12 @@ class StorageFile:
                 continue
             yield message._replace(data=data)
 
+    def span(self) -> tuple[int, int] | None:
+        """Bag time (ns) of the first and the last message, by the index; None without one."""
+        if self._reader is None or not sum(t.count for t in self.topics):
+            return None
+        return int(self._reader.start_time), int(self._reader.end_time)
+
     def close(self) -> None:
         """Close the file."""
         if self._reader is not None:

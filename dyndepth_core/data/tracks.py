@@ -34,6 +34,7 @@ class Window:
     points: np.ndarray  # (N, 2) in the middle frame
     seen: np.ndarray  # (M, N, 2)
     valid: np.ndarray  # (M, N) bool
+    frames: tuple[int, ...] = ()  # indices of those M frames
 
 
 class Frames:
@@ -76,13 +77,18 @@ class Frames:
         return (points + 0.5) * self.scale - 0.5
 
 
-def windows(read: Callable[[int], np.ndarray], stamps_ns: np.ndarray, count: int) -> list[Window]:
+def windows(
+    read: Callable[[int], np.ndarray],
+    stamps_ns: np.ndarray,
+    count: int,
+    key_step: float = KEY_STEP,
+) -> list[Window]:
     """At most `count` windows, where the image turns most and in between, in temporal order.
 
-    read: as in Frames; stamps_ns (frames,).
+    read: as in Frames; stamps_ns (frames,); key_step: as KEY_STEP.
     """
     frames = Frames(read, stamps_ns)
-    found = (_window(frames, middle) for middle in sorted(_middles(frames, count)))
+    found = (_window(frames, middle, key_step) for middle in sorted(_middles(frames, count)))
     return [window for window in found if window is not None]
 
 
@@ -143,7 +149,7 @@ def follow(
     return ends, (there[:, 0] > 0) & (back[:, 0] > 0) & (missed < BACK) & inside
 
 
-def _window(frames: Frames, middle: int) -> Window | None:
+def _window(frames: Frames, middle: int, key_step: float) -> Window | None:
     image = frames(middle)
     if image is None:
         return None
@@ -151,9 +157,10 @@ def _window(frames: Frames, middle: int) -> Window | None:
     if corners is None or len(corners) < LEAST:
         return None
     points = corners[:, 0]
-    seen, valid, before = [], [], 0
+    seen, valid, at, before = [], [], [], 0
     for step in (-1, 1):
-        for places, good in _keys(frames, middle, step, points):
+        for i, places, good in _keys(frames, middle, step, points, key_step):
+            at.append(i)
             seen.append(places)
             valid.append(good)
         before = len(seen) if step < 0 else before
@@ -168,15 +175,18 @@ def _window(frames: Frames, middle: int) -> Window | None:
         frames.stored(points[kept].astype(np.float64)),
         frames.stored(np.array(seen, np.float64)[:, kept]),
         np.array(valid)[:, kept],
+        tuple(at),
     )
 
 
 def _keys(
-    frames: Frames, middle: int, step: int, points: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Places and trust of the points in the kept frames on one side, nearest first."""
+    frames: Frames, middle: int, step: int, points: np.ndarray, key_step: float
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Indices of the kept frames on one side, nearest first, with places and trust of the points
+    in them.
+    """
     image, places, alive = frames(middle), points, np.ones(len(points), bool)
-    apart = KEY_STEP * sum(image.shape) / 2
+    apart = key_step * sum(image.shape) / 2
     last, count = points, 0
     for i in range(middle + step, middle + step * (REACH + 1), step):
         if not 0 <= i < len(frames) or frames.gap(min(i, i - step)):
@@ -190,7 +200,7 @@ def _keys(
             return
         image, places = following, np.where(alive[:, None], ends, places)
         if np.median(np.linalg.norm(places - last, axis=1)[alive]) >= apart:
-            yield places, alive
+            yield i, places, alive
             last, count = places, count + 1
             if count == KEYS:
                 return

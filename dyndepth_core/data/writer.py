@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from dyndepth_core.data.calibration import Calibration
+from dyndepth_core.data.chain import combined, hashed_files, read_manifest
 from dyndepth_core.data.recording import DEPTH_PNG_SCALE, ODOMETRY_KEYS
 
 JPEG_QUALITY = 95
@@ -255,21 +256,7 @@ def manifest_hash(root: str | Path) -> str:
     """SHA-256 that names a data set: of its images, stamps and calibration only, so that ground
     truth does not change it.
     """
-    root, digest = Path(root), hashlib.sha256()
-    if root.is_file():
-        return hashlib.sha256(root.read_bytes()).hexdigest()
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        if (
-            path.parent.name == "images"
-            or path.name in ("calib.json", "frames.csv")
-            or path.parent.name == "splits"
-        ):
-            digest.update(
-                str(path.relative_to(root)).encode()
-                + b"\0"
-                + hashlib.sha256(path.read_bytes()).digest()
-            )
-    return digest.hexdigest()
+    return combined(hashed_files(root))
 
 
 def world_seeds(roots: Iterable[str | Path]) -> list[int]:
@@ -277,11 +264,7 @@ def world_seeds(roots: Iterable[str | Path]) -> list[int]:
     seeds = set()
     for root in roots:
         for folder in (Path(root), Path(root).parent):  # a root, or one sequence of it
-            path = folder / "manifest.json"
-            try:
-                info = json.loads(path.read_text()) if path.is_file() else {}
-            except ValueError as error:
-                raise ValueError(f"{path} is damaged ({error}): delete it") from error
+            info = read_manifest(folder) or {}
             if info.get("tool") == "dyndepth synth":
                 seeds.add(int(info["seed"]))
     return sorted(seeds)

@@ -144,12 +144,12 @@ def estimate(
     mean = np.array((0.0, 0.0, (width - 1) / 2, (height - 1) / 2))
     states, costs = _scan(data, grid, mean, noise)
     best = int(costs.sum(1).argmin())
-    noise = _noise(data, states[best])
-    good, rigid = _usable(data, states[best], noise)
+    noise = track_noise(data, states[best])
+    good, rigid = rigid_points(data, states[best], noise)
     if not good.any():
         return None
     data = Observations(data.points[good], data.seen[good], (data.valid & rigid[:, None])[good])
-    noise = min(noise, _noise(data, _part(states[best], good)))
+    noise = min(noise, track_noise(data, _part(states[best], good)))
     states = [_part(s, good) for s in states]
 
     side = (height + width) / 2
@@ -207,14 +207,14 @@ def _scan(
     return states, costs
 
 
-def _noise(data: Observations, state: State) -> float:
+def track_noise(data: Observations, state: State) -> float:
     """Standard deviation of a coordinate in pixels, from the median distance (Rayleigh)."""
     squares = bundle.errors(data, state)[data.valid]
     used = 1 - (data.valid.any(1).sum() + 6 * data.valid.any(2).sum()) / (2 * data.valid.sum())
     return float(np.clip(np.sqrt(np.median(squares) / (2 * np.log(2) * max(used, 0.1))), 0.05, 1.0))
 
 
-def _usable(data: Observations, state: State, noise: float) -> tuple[np.ndarray, np.ndarray]:
+def rigid_points(data: Observations, state: State, noise: float) -> tuple[np.ndarray, np.ndarray]:
     """Windows (B,) bool whose motions were found, because half of their points fit, and points (B,
     N) bool that move with the world.
     """

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 
-from .model_file import Weights, load_model, save_model, write_atomically
+from dyndepth_core.data.chain import hash_file
+
+from .model_file import Provenance, Weights, load_model, save_model, write_atomically
 
 FRAMES = 4  # random images the comparison looks at
 
@@ -31,7 +33,10 @@ def export_model(
         raise ValueError(f"{out}: there is no folder {out.parent}; make it first")
     graph, meta = load_model(model)
     smaller = graph.depth_only() if depth_only else graph
-    meta = meta.model_copy(update={"architecture": smaller.architecture})
+    about = {**meta.provenance.model_dump(), "exported_from": hash_file(Path(model))}
+    meta = meta.model_copy(
+        update={"architecture": smaller.architecture, "provenance": Provenance(**about)}
+    )
     with tempfile.TemporaryDirectory() as folder:
         candidate = Path(folder) / "model.safetensors"
         save_model(candidate, smaller, meta, weights=weights)

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import Config
+from ..data.chain import data_record, hash_file
 from ..data.sample import SampleSource
-from ..data.writer import manifest_hash, world_seeds
+from ..data.writer import world_seeds
+from ..inference.lineage import parent_record
 from ..inference.model_file import ModelMeta, Provenance, read_meta
 from ..inference.model_meta import ModelScale
 from ..methods.base import InferenceGraph, Objective
 from ..methods.metric import metric_source
-from .source import validation_batches
-from .stages import hash_file
+from .source import split_recordings, validation_batches
 from .units import UNIT_BATCHES, measured_units, typical_units
 
 
@@ -70,18 +71,24 @@ def _provenance(
     start: str | Path | None,
     parent: ModelMeta | None,
 ) -> Provenance:
-    extra: dict[str, object] = {"from": hash_file(Path(start))} if start else {}
+    extra: dict[str, object] = {}
+    if start and parent:
+        extra["from"] = hash_file(Path(start))
+        extra["parent"] = parent_record(start, extra["from"], parent)
+    parts = [split_recordings([path], config.data) for path in data]
+    sources = [data_record(path, *part) for path, part in zip(data, parts, strict=True)]
     inherited = getattr(parent.provenance, "world_seeds", ()) if parent else ()
     if seeds := sorted({*world_seeds(data), *inherited}):
         extra["world_seeds"] = seeds  # the demo and the reports take other worlds
     return Provenance(
-        dataset_manifest=" ".join(manifest_hash(p) for p in data),
+        dataset_manifest=" ".join(source["sha256"] for source in sources),
         git_revision=git_revision(),
         config=config.model_dump(mode="json"),
         seed=config.train.seed,
         steps=step,
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         data=[Path(p).resolve().name for p in data],
+        sources=sources,
         **extra,
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..config import Config, dump
+from ..data.chain import hash_file
 from ..data.sample import SampleSource
 from ..inference.model_file import load_model, save_model
 from ..methods import get_method
@@ -23,7 +24,7 @@ from .folder import CONFIG, METRICS, MODEL, REQUEST, as_begun, check_folder
 from .model import git_revision, trained_model
 from .settings import RUNTIME_FIELDS, TrainConfig
 from .source import fingerprint, split_recordings
-from .stages import Stage, StageContext, hash_file, run_stages
+from .stages import Stage, StageContext, run_stages
 from .track_cameras import begin_at, track_cameras
 from .units import start_units
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..data.chain import hash_file
 from .checkpoint import write_json
 
 log = logging.getLogger(__name__)
@@ -54,16 +55,6 @@ def hash_inputs(inputs: Any) -> str:
     except (TypeError, ValueError) as error:
         raise ValueError(f"stage inputs must be plain JSON values ({error})") from error
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else _digest(file)
-        )
 
 
 def read_record(run: Path, name: str) -> dict[str, Any] | None:
@@ -129,14 +120,6 @@ def _intact(run: Path, outputs: Mapping[str, str]) -> bool:
         (run / name).is_file() and hash_file(run / name) == digest
         for name, digest in outputs.items()
     )
-
-
-def _digest(file: Any) -> str:
-    """hashlib.file_digest for Python 3.10."""
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _now() -> str:

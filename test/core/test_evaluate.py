@@ -210,7 +210,7 @@ def test_a_model_against_itself_is_at_ratio_one(tmp_path, models):
 
 def test_the_command_needs_ground_truth(tmp_path, models):
     write(tmp_path / "blind", truth=False)
-    result = run("--model", models[0], "--compare", models[1], "--data", tmp_path / "blind")
+    result = run("--model", models[0], "--data", tmp_path / "blind")
     assert isinstance(result.exception, ValueError) and "ground truth" in str(result.exception)
 
 
