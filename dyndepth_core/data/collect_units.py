@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ import cv2
 
 from dyndepth_core.data.bag import Bag, bag_name
 from dyndepth_core.data.bag_topics import camera_name, choose_image_topics
+from dyndepth_core.data.chain import hash_file
 from dyndepth_core.data.collect import collect_bag, estimate
 from dyndepth_core.data.collect_options import CollectOptions, CollectReport
 from dyndepth_core.data.writer import replace_file
@@ -168,8 +168,4 @@ def sha256(path: Path) -> str:
 @lru_cache(maxsize=64)
 def _sha256(path: Path, size: int, changed_ns: int) -> str:
     """Once per file, however many cameras are in it."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return hash_file(path)

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-import cv2
 import numpy as np
 
 from dyndepth_core.data.checks import Finding
+from dyndepth_core.data.frame_checks import STILL, look, median_shift
 
-WIDTH, THUMB = 640, 160  # pixels, at most: for sharpness; for what moves
-BLACK, WHITE = 8, 247  # grey values at and beyond which a pixel says nothing
 DARK, BRIGHT, UNLIT = 30, 225, 0.3  # mean grey value; share of black or white pixels
 SOFT = 0.12  # sharpness below which an image is blurred whatever the others are
 BLURRED = 0.6  # of the median sharpness of the sample
-TEXTURE, TEXTURED = 12.0, 50  # grey values per pixel whose shift can be told; pixels, at least
-STILL = 0.06  # pixels of the thumbnail: median shift below which the camera stands
 FEW = 0.05  # share of images that may be bad without a word
 QUIET = 0.25  # of the usual change of a row: what does not change is the vehicle's own
 LEAST = 12  # images in motion from which a bonnet is told
@@ -55,13 +51,11 @@ class ImageSample:
 
     def _look(self, image: np.ndarray) -> np.ndarray:
         self.sizes[image.shape[:2]] += 1
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        grey = _to_width(grey, WIDTH)
-        self._grey.append(float(grey.mean()))
-        lit = cv2.countNonZero(cv2.inRange(grey, BLACK, WHITE)) / grey.size
-        self._unlit.append(1 - lit)
-        self._sharp.append(_sharpness(grey))
-        return _to_width(grey, THUMB)
+        seen = look(image)
+        self._grey.append(float(seen.thumb.mean()))
+        self._unlit.append(1 - seen.lit)
+        self._sharp.append(float(np.min(seen.sharp)))  # NaN of a flat image stays
+        return seen.thumb
 
     @property
     def moving(self) -> float | None:
@@ -117,34 +111,3 @@ class ImageSample:
 def crop_option(bonnet: float) -> str:
     """The option of `dyndepth collect` that cuts a bonnet off."""
     return f"--crop 0,{bonnet + 0.01:.2f},0,0"
-
-
-def _to_width(grey: np.ndarray, width: int) -> np.ndarray:
-    width = min(width, grey.shape[1])
-    height = max(1, round(grey.shape[0] * width / grey.shape[1]))
-    return cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
-
-
-def _sharpness(grey: np.ndarray) -> float:
-    """mean |I(x + 1) - I(x)| / mean |I(x + 8) - I(x)|, the lower of both axes: contrast and
-    exposure cancel out; NaN where the image is flat.
-    """
-    found = []
-    for image in (grey, grey.T):
-        near, far = (cv2.mean(cv2.absdiff(image[:, :-d], image[:, d:]))[0] for d in (1, 8))
-        found.append(near / far if far > 0.5 else np.nan)
-    return float(min(found))
-
-
-def median_shift(before: np.ndarray, after: np.ndarray) -> float:
-    """Median over textured pixels of the normal flow |dI/dt| / |grad I| between two grey images
-    (h, w); pixels, NaN without texture. Near zero of a standing camera, whatever drives past.
-    """
-    mean = cv2.addWeighted(before, 0.5, after, 0.5, 0, dtype=cv2.CV_32F)
-    dx, dy = (cv2.Sobel(mean, cv2.CV_32F, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1)))
-    gradient = cv2.magnitude(dx, dy)
-    textured = gradient > TEXTURE
-    if np.count_nonzero(textured) < TEXTURED:
-        return float("nan")
-    change = after.astype(np.float32) - before
-    return float(np.median(np.abs(change - np.median(change))[textured] / gradient[textured]))
