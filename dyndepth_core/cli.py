@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app = build_app(arguments)
     except ModuleNotFoundError as error:
-        _say(_missing(error))
+        say(_missing(error))
         return BAD_INPUT
     try:
         app(arguments, prog_name="dyndepth")
@@ -79,7 +79,7 @@ def build_app(arguments: Sequence[str] = ()) -> Any:
     root.__doc__ = ABOUT
     points = {p.name: p for p in metadata.entry_points(group=GROUP)}
     if not points:
-        _say("no commands found: install the package (pip install -e '.[train]' in its folder)")
+        say("no commands found: install the package (pip install -e '.[train]' in its folder)")
     named = arguments[0] if arguments and arguments[0] in points else None
     for name in sorted(points) if named is None else [named]:
         app.command(name)(_load(points[name]))
@@ -110,11 +110,11 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
             raise SystemExit(0) from None
         except (ValueError, OSError) as error:
             _debug()
-            _say(error_text(error))
+            say(error_text(error))
             raise SystemExit(BAD_INPUT) from None
         except ModuleNotFoundError as error:
             _debug()
-            _say(_missing(error))
+            say(_missing(error))
             raise SystemExit(BAD_INPUT) from None
         except KeyboardInterrupt as stop:
             raise SystemExit(_interrupted(str(stop))) from None
@@ -122,7 +122,7 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
             _debug()
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{os.path.basename(last.filename)}:{last.lineno}"
-            _say(
+            say(
                 f"internal error, please report it: {type(error).__name__}: {error_text(error)} "
                 f"({where}; DYNDEPTH_DEBUG=1 shows the traceback)"
             )
@@ -168,7 +168,7 @@ def error_text(error: BaseException) -> str:
 
 def _interrupted(text: str = "") -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a further Ctrl-C must not tear up the clean-up
-    _say(text or "interrupted", label="stopped")
+    say(text or "interrupted", label="stopped")
     return INTERRUPTED
 
 
@@ -177,7 +177,7 @@ def _debug() -> None:
         traceback.print_exc()
 
 
-def _say(text: str, label: str = "error") -> None:
+def say(text: str, label: str = "error") -> None:
     """One message on stderr, coloured where that is a terminal."""
     try:
         from rich.console import Console

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dyndepth_core.commands.output import check_json, write_json
+
+if TYPE_CHECKING:
+    from dyndepth_core.evaluation.timing import Row
 
 
 def command(
@@ -26,11 +29,15 @@ def command(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only these: network, step, ssim, cloud, preprocess, node, hot_swap. Repeatable."
+            help="Only these: network, step, ssim, cloud, preprocess, collect, node, hot_swap."
+            " Repeatable."
         ),
     ] = None,
+    collect_gb: Annotated[
+        float, typer.Option(min=0.01, max=1e4, help="Size of the bag to collect from, in GB.")
+    ] = 2.0,
 ) -> None:
-    """Measure networks, training step, SSIM, clouds, preprocessing and the node.
+    """Measure networks, training step, SSIM, clouds, preprocessing, collecting and the node.
 
     Each is measured in turn with its plain variant (ours, plain, ours, plain, ...) and reported as
     the median, with what is inside the timer. Absolute times differ between machines; ratios
@@ -63,6 +70,7 @@ def command(
         "cloud": lambda: speed.cloud(plain, rounds, (480, 640), 2.5),
         "cloud720": lambda: speed.cloud(plain, rounds, (720, 1280), 7.0),
         "preprocess": lambda: speed.preprocessing(plain, rounds),
+        "collect": lambda: _collect(collect_gb),
         **{name: lambda run=run: run(target) for name, run in _installed().items()},
     }
     chosen = _choose(measurements, only)
@@ -91,6 +99,12 @@ def command(
     }
     write_json(json_file, report)
     _show(console, report)
+
+
+def _collect(gigabytes: float) -> Row:
+    from dyndepth_core.evaluation import collect_speed
+
+    return collect_speed.collect(gigabytes)
 
 
 def _promise(gate: dict) -> str:

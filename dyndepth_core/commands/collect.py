@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dyndepth_core.commands.collect_output import BagProgress, say_estimate, show, size_text
 from dyndepth_core.commands.output import check_json, write_json
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress
+    from dyndepth_core.data.collect_units import Unit
+    from dyndepth_core.data.collection import Collection
 
-    from dyndepth_core.data.collect import CollectOptions, CollectReport
+SOME_FAILED = 3
+TIGHT = 0.8  # of the free room, from which a warning is due
 
 
 def command(
     bags: Annotated[
-        list[Path], typer.Argument(help="rosbag2 folders, .db3, .mcap or ROS 1 .bag files.")
+        list[Path],
+        typer.Argument(help="rosbag2 folders (split ones too), .db3, .mcap or ROS 1 .bag files."),
     ],
     out: Annotated[Path, typer.Option(help="New folder for the recordings.")],
     image_topic: Annotated[
-        str | None, typer.Option(help="Camera topic; needed only where a bag has several cameras.")
+        list[str] | None,
+        typer.Option(
+            help="Camera topic, needed only where a bag has several; repeatable, or: all. Of "
+            "several cameras each has its own recordings, BAG_CAMERA_000, ..."
+        ),
     ] = None,
     camera_info_topic: Annotated[
         str | None, typer.Option(help="CameraInfo topic; default: the one beside the images.")
@@ -32,6 +41,20 @@ def command(
         str | None, typer.Option(help="Odometry topic; default: the bag's, if it has one.")
     ] = None,
     rate: Annotated[float, typer.Option(help="Frames per second, by stamp; 0: all.")] = 10.0,
+    stamp: Annotated[
+        str, typer.Option(help="header, or bag: the time of recording, where stamps are wrong.")
+    ] = "header",
+    start: Annotated[float, typer.Option(help="Seconds of the bag to leave out at first.")] = 0.0,
+    end: Annotated[
+        float | None, typer.Option(help="Seconds of the bag after which to stop; default: its end.")
+    ] = None,
+    crop: Annotated[
+        str | None,
+        typer.Option(
+            help="TOP,BOTTOM,LEFT,RIGHT to cut off the rectified image, the bonnet say: pixels, or "
+            "shares below 1."
+        ),
+    ] = None,
     size: Annotated[
         str | None,
         typer.Option(help="HxW to resize to, never stretched: rows are cropped; default: as is."),
@@ -39,55 +62,162 @@ def command(
     max_gap: Annotated[
         float, typer.Option(help="Seconds without a frame after which a new sequence begins.")
     ] = 1.0,
+    standing: Annotated[
+        float,
+        typer.Option(help="m/s below which a frame is tagged as standing; 0: no tags."),
+    ] = 0.3,
+    blur: Annotated[
+        float,
+        typer.Option(help="Least sharpness, as a share of that of the frames before; 0: any."),
+    ] = 0.6,
+    exposure: Annotated[
+        float, typer.Option(help="Least share of pixels neither black nor white; 0: any.")
+    ] = 0.1,
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates", help="Keep frames that repeat the one before.")
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=256, help="Bags (cameras of bags) at the same time.")
+    ] = 1,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="i/n: only bags i, i+n, ... of the list, for n machines with the same command."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the same command was stopped or killed.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be kept; write nothing.")
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write the counts to this file.")
     ] = None,
 ) -> None:
     """Turn bags into recordings that `dyndepth train --data` takes.
 
-    Images are rectified and resized with their intrinsics, odometry is interpolated at their
-    stamps, a jump in the stamps begins a new sequence. Damaged bags give what can be read.
-    `manifest.json` holds every file's SHA-256, the source bags and what was dropped and why. What
-    is on disk is valid at any moment. A bag that cannot be used is named at the end, exit code 2.
+    Images are rectified, cropped and resized with their intrinsics, odometry is interpolated at
+    their stamps, a jump in the stamps begins a new sequence. Damaged bags give what can be read.
+    Repeated, blurred, black and white frames are left out; frames of a standing camera stay, tagged
+    (keep = 0 in frames.csv), and are no targets of a training: by odometry, else by the image.
+
+    `manifest.json` holds every file's SHA-256, the source bags, what was dropped and why;
+    `contact_sheet.jpg` shows frames of it all. What is on disk is valid at any moment, and
+    `--resume` brings it to the very files of a run that nobody stopped. Shards may write to one
+    folder, or to several that are copied together: the last one, or any of them given again with
+    --resume, writes the manifest of the whole.
+
+    Exit code: 0 all bags collected; 2 nothing could be used, bad arguments, or no room; 3 some bags
+    could not be used (named at the end), the others are there; 70 a fault of this program; 130
+    Ctrl-C, what is there is usable.
     """
     check_json(json_file)
     from rich.console import Console
 
-    from dyndepth_core.data.collect import CollectOptions
+    from dyndepth_core.cli import version
+    from dyndepth_core.data.collect_options import ALL_CAMERAS, CollectOptions
+    from dyndepth_core.data.collection import Collection
 
-    options = CollectOptions(
-        image_topic, camera_info_topic, odom_topic, rate, parse_size(size), max_gap
-    )
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out}: not empty; give a new folder for the recordings")
-    for path in bags:
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such bag")
-    console = Console()
-    entries: list[dict] = []
-    try:
-        _collect(bags, out, options, entries, console)
-    except BaseException as error:  # a full disk, Ctrl-C: what is there gets its manifest
-        with suppress(OSError):  # on a full disk; the first error is the one to report
-            _finish(out, options, entries, json_file, isinstance(error, KeyboardInterrupt))
-        if not isinstance(error, KeyboardInterrupt):
-            raise
-        some = any(entry["kept"] for entry in entries)
-        raise KeyboardInterrupt(
-            "what was collected so far is complete and usable" if some else "nothing collected yet"
-        ) from None
-    _finish(out, options, entries, json_file, interrupted=False)
-    bad = [entry for entry in entries if entry["error"]]
-    if bad and len(bags) == 1:
-        raise ValueError(bad[0]["error"])
-    _show(console, out, entries)
-    if bad:
+    topics = ",".join(image_topic or ()) or None
+    if topics is not None and ALL_CAMERAS in topics.split(","):
+        topics = ALL_CAMERAS
+    if camera_info_topic and topics and (topics == ALL_CAMERAS or "," in topics):
         raise ValueError(
-            f"{len(bad)} of {len(bags)} bags could not be used ({', '.join(e['path'] for e in bad)}"
-            "), see above for the reasons"
+            "--camera-info-topic is for one camera; of several, each takes the one beside it"
         )
-    if not any(entry["kept"] for entry in entries):
+    options = CollectOptions(
+        topics, camera_info_topic, odom_topic, rate, parse_size(size), max_gap, stamp, start, end,
+        parse_crop(crop), standing, blur, exposure, duplicates,
+    )  # fmt: skip
+    collection = Collection(out, bags, options, parse_shard(shard), resume, version())
+    for order in collection.mine:
+        if not bags[order].exists():
+            raise FileNotFoundError(f"{bags[order]}: no such bag")
+    console = Console()
+    if collection.complete:
+        merged = collection.merge()
+        write_json(json_file, collection.ended())
+        console.print(
+            f"{out}: complete already" + (", shards merged" if merged else ""), soft_wrap=True
+        )
+        return
+    entries = _run(collection, jobs, dry_run, json_file, console)
+    bad = [entry for entry in entries if entry["error"]]
+    if bad and len(entries) == 1:
+        raise ValueError(bad[0]["error"])
+    show(console, out, entries, dry_run)
+    if entries and not any(entry["kept"] for entry in entries):
         raise ValueError(f"{out}: no frame could be used, see above for the reasons")
+    if not dry_run and not bad and collection.merge():
+        text = f"all {collection.shard[1]} shards are here: {out}/manifest.json is of the whole"
+        console.print(text, soft_wrap=True)
+    if bad:
+        from dyndepth_core.cli import say
+
+        say(
+            f"{len(bad)} of {len(entries)} bags could not be used "
+            f"({', '.join(e['path'] for e in bad)}), see above for the reasons; the others are "
+            "there"
+        )
+        raise SystemExit(SOME_FAILED)
+
+
+def _run(
+    collection: Collection, jobs: int, dry: bool, json_file: Path | None, console: Any
+) -> list[dict[str, Any]]:
+    """The entries of all units; manifest and journal are written, however it ends."""
+    from dyndepth_core.data.collect_units import plan
+
+    found = plan(collection.bags, collection.options, collection.mine)
+    units, entries = found.units, list(found.bad)
+    _check_room(collection, units, dry, console)
+    threads = max(1, len(os.sched_getaffinity(0)) // min(jobs, max(len(units), 1)))
+    if (units or collection.shard[1] > 1) and not dry:
+        collection.begin()
+    try:
+        with BagProgress(console, collection, units) as progress:
+            work = collection.collect(
+                units, jobs, threads, dry, on_frame=progress.advance, poll=progress.look
+            )
+            for entry in work:
+                entries.append(entry)
+                progress.done(entry)
+            if not dry:
+                progress.say("contact sheet and SHA-256 of the recordings")
+                collection.finish(entries)
+    except BaseException as error:  # a full disk, Ctrl-C: what is there gets its manifest
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if not dry:
+            with suppress(OSError):  # on a full disk; the first error is the one to report
+                entries = found.bad + collection.unfinished(units)
+                collection.finish(entries, interrupted=True)
+                write_json(json_file, collection.info(entries, interrupted=True))
+        if not interrupted:
+            raise
+        some = any(entry["kept"] for entry in entries) and not dry
+        raise KeyboardInterrupt(
+            "what was collected so far is complete and usable; --resume goes on"
+            if some
+            else "nothing collected yet"
+        ) from None
+    write_json(json_file, collection.info(entries))
+    return entries
+
+
+def _check_room(collection: Collection, units: Sequence[Unit], dry: bool, console: Any) -> None:
+    """ValueError before the work when the disk is too small for it."""
+    needed, free = collection.missing_bytes(units), collection.free_bytes()
+    say_estimate(console, units, needed, free)
+    if needed > free and not dry:
+        raise ValueError(
+            f"{collection.out}: about {size_text(needed)} will be written, but only "
+            f"{size_text(free)} are free: make room there, or lower --rate or --size"
+        )
+    if needed > TIGHT * free:
+        console.print(
+            f"{collection.out}: the disk will be nearly full", style="yellow", soft_wrap=True
+        )
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
@@ -101,140 +231,25 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return height, width
 
 
-def _collect(
-    bags: list[Path], out: Path, options: CollectOptions, entries: list[dict], console: Console
-) -> None:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    from dyndepth_core.cli import error_text
-    from dyndepth_core.data.bag import Bag
-    from dyndepth_core.data.collect import CollectReport
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        for path in bags:
-            taken = {entry["name"] for entry in entries}
-            entry = {"name": path.name, "path": str(path), "error": None, "bag_files": {}}
-            entry.update(CollectReport().as_dict())
-            entries.append(entry)
-            try:
-                with Bag(path) as bag:
-                    entry["name"] = _unique(bag.name, taken)
-                    _collect_one(bag, out, options, entry, progress)
-            except (ValueError, OSError) as error:
-                if _is_below(error, out):
-                    raise  # no other bag could be written either
-                entry["error"] = error_text(error)
-
-
-def _collect_one(bag, out: Path, options: CollectOptions, entry: dict, progress: Progress) -> None:
-    from dyndepth_core.data.bag_topics import choose_image_topic
-    from dyndepth_core.data.collect import CollectReport, collect_bag
-
-    total = choose_image_topic(bag, options.image_topic).count
-    task = progress.add_task(entry["name"], total=total)
-    report = CollectReport()
+def parse_crop(text: str | None) -> tuple[float, float, float, float]:
+    """Numbers from "top,bottom,left,right"; ValueError names the form."""
+    if text is None:
+        return 0.0, 0.0, 0.0, 0.0
     try:
-        collect_bag(
-            bag, out, entry["name"], options, report, on_frame=lambda: progress.advance(task)
-        )
-        hashing = progress.add_task("SHA-256 of the bag", total=len(bag.files))
-        for file in bag.files:
-            entry["bag_files"][file.name] = sha256(file)
-            progress.advance(hashing)
-    finally:
-        entry.update(report.as_dict())
+        top, bottom, left, right = (float(v) for v in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"--crop {text}: give TOP,BOTTOM,LEFT,RIGHT in pixels or shares, for example 0,120,0,0"
+        ) from None
+    return top, bottom, left, right
 
 
-def _is_below(error: Exception, out: Path) -> bool:
-    """Whether an error is one of writing below a folder."""
-    name = getattr(error, "filename", None)
-    return isinstance(name, str) and Path(name).absolute().is_relative_to(out.absolute())
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file of any size."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    candidate, number = name, 1
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}-{number}"
-    return candidate
-
-
-def _finish(
-    out: Path,
-    options: CollectOptions,
-    entries: list[dict],
-    json_file: Path | None,
-    interrupted: bool,
-) -> None:
-    from dataclasses import asdict
-    from importlib.metadata import PackageNotFoundError, version
-
-    from dyndepth_core.data.writer import write_manifest
-
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """(i, n) from "i/n"; ValueError names the form."""
+    if text is None:
+        return 1, 1
     try:
-        tool = version("dyndepth")
-    except PackageNotFoundError:
-        tool = "not installed"
-    info = {
-        "tool": "dyndepth collect",
-        "version": tool,
-        "parameters": asdict(options),
-        "interrupted": interrupted,
-        "frames": sum(entry["kept"] for entry in entries),
-        "bags": entries,
-    }
-    stopped = interrupted or any(entry["error"] for entry in entries)
-    if info["frames"] or not stopped:  # a lone manifest would only be in the way of another try
-        out.mkdir(parents=True, exist_ok=True)
-        write_manifest(out, info)
-    write_json(json_file, info)
-
-
-def _show(console: Console, out: Path, entries: list[dict]) -> None:
-    for e in entries:
-        if e["error"]:
-            console.print(f"{e['name']}: {e['error']}", style="red", soft_wrap=True)
-            if not e["kept"]:
-                continue
-        console.print(
-            f"{e['name']}: {e['image_topic']}, {e['frames_in']} frames, {e['kept']} kept in "
-            f"{_count(e['sequences'], 'sequence')}, {e['with_odometry']} with odometry"
-            + "".join(f"; left out {n} ({reason})" for reason, n in e["dropped"].items()),
-            soft_wrap=True,
-        )
-    for e in entries:
-        if e["problems"]:  # each was logged when it was met
-            found = f"{_count(e['problems'], 'fault')} of the bag listed in manifest.json"
-            console.print(f"{e['name']}: {found}", style="yellow", soft_wrap=True)
-        if e["calibration"].startswith("unknown"):
-            console.print(
-                f"{e['name']}: intrinsics {e['calibration']}; train with --intrinsics video",
-                style="yellow",
-                soft_wrap=True,
-            )
-    if any(e["kept"] for e in entries):
-        console.print(
-            f"next: dyndepth train --method monodepth --data {out} --out RUN", soft_wrap=True
-        )
-
-
-def _count(things: list, word: str) -> str:
-    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
+        number, count = (int(v) for v in text.split("/"))
+    except ValueError:
+        raise ValueError(f"--shard {text}: give i/n, for example 1/4") from None
+    return number, count

@@ -32,6 +32,11 @@ def is_bag(path: str | Path) -> bool:
     )
 
 
+def bag_name(path: str | Path) -> str:
+    """The name of a bag: of its folder or file, without suffixes."""
+    return re.sub(r"\.(zstd|db3|mcap|bag)", "", Path(path).resolve().name)
+
+
 @dataclass(frozen=True)
 class BagFrame:
     """An image message of a bag, decoded on demand.
@@ -64,7 +69,7 @@ class Bag:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.name = re.sub(r"\.(zstd|db3|mcap|bag)", "", self.path.resolve().name)
+        self.name = bag_name(self.path)
         self._damage = Damage()
         self._temporary = tempfile.TemporaryDirectory(prefix="dyndepth_bag_")
         self.files = storage_files(self.path, self._damage)

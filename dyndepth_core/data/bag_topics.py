@@ -130,6 +130,11 @@ def _listing(bag: Bag) -> str:
     return "it has " + (", ".join(f"{t.name} ({t.type})" for t in bag.topics().values()) or "none")
 
 
+def _base(image_topic: str) -> str:
+    """The name that image and camera_info of a camera have in common."""
+    return image_topic.removesuffix("/compressed").rpartition("/")[0]
+
+
 def find_calibration(bag: Bag, image: ImageTopic, wanted: str | None = None) -> Calibration:
     """Calibration of an image topic from the camera_info beside it.
 
@@ -142,9 +147,11 @@ def find_calibration(bag: Bag, image: ImageTopic, wanted: str | None = None) -> 
         raise ValueError(
             f"{bag.path}: no camera_info on {wanted}; it has {', '.join(infos) or 'none'}"
         )
-    base = image.name.removesuffix("/compressed").rpartition("/")[0]
+    base = _base(image.name)
     beside = [t for t in infos if t == f"{base}/camera_info"]
-    chosen = [wanted] if wanted else beside or (infos if len(infos) == 1 else [])
+    others = {_base(t.name) for t in bag.topics().values() if t.type in IMAGE_TYPES} - {base}
+    free = [t for t in infos if t.rpartition("/")[0] not in others]  # of no other camera
+    chosen = [wanted] if wanted else beside or (free if len(free) == 1 else [])
     rectified = "rect" in image.name.rpartition(base)[2]
     fault = f"no camera_info beside it (the bag has {', '.join(infos) or 'none'})"
     for topic in chosen:
@@ -168,8 +175,8 @@ def find_odometry(
 ) -> tuple[str | None, OdometryTrack]:
     """(topic, track) of the vehicle's odometry; (None, empty track) where the bag has none.
 
-    bag_time: its stamps are those of recording. Of several the one with a pose and the most messages is taken. Raises ValueError when the topic
-    wanted is not there.
+    bag_time: its stamps are those of recording. Of several the one with a pose and the most
+    messages is taken. Raises ValueError when the topic wanted is not there.
     """
     found = [t for t in bag.topics().values() if t.type in ODOMETRY_TYPES and t.count]
     if wanted:

@@ -12,6 +12,7 @@ from dyndepth_core.data.calibration import Calibration
 from dyndepth_core.data.recording import Recording
 
 STORAGES = ("sqlite3", "mcap")
+ENCODINGS = ("rgb8", "bgr8")
 
 
 def bag_from_recording(
@@ -22,20 +23,24 @@ def bag_from_recording(
     namespace: str = "/camera",
     odom_topic: str = "/odom",
     jpeg: bool = False,
+    encoding: str = "rgb8",
     frame_id: str = "camera_optical_frame",
 ) -> Path:
     """Write images, camera_info and odometry of a recording as a rosbag2 folder.
 
-    Topics: `<namespace>/image_raw` (rgb8) or `<namespace>/image_raw/compressed` (jpeg),
-    `<namespace>/camera_info` where the intrinsics are known, `odom_topic` where odometry is.
+    Topics: `<namespace>/image_raw` (encoding: rgb8, bgr8) or `<namespace>/image_raw/compressed`
+    (jpeg), `<namespace>/camera_info` where the intrinsics are known, `odom_topic` where odometry
+    is.
 
-    Raises ValueError: unknown storage, or the folder exists.
+    Raises ValueError: unknown storage or encoding, or the folder exists.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
 
     if storage not in STORAGES:
         raise ValueError(f"storage '{storage}' is unknown; use one of {', '.join(STORAGES)}")
+    if encoding not in ENCODINGS:
+        raise ValueError(f"encoding '{encoding}': use one of {', '.join(ENCODINGS)}")
     path = Path(path)
     if path.exists():
         raise ValueError(f"{path}: exists already; choose another folder for the bag")
@@ -65,7 +70,7 @@ def bag_from_recording(
             if jpeg:
                 write(f"{namespace}/image_raw/compressed", make.compressed(image, stamp), arrival)
             else:
-                write(f"{namespace}/image_raw", make.image(image, stamp), arrival)
+                write(f"{namespace}/image_raw", make.image(image, stamp, encoding), arrival)
     return path
 
 
@@ -82,12 +87,13 @@ class _Messages:
         stamp = self._new("builtin_interfaces/msg/Time", *divmod(stamp_ns, 1_000_000_000))
         return self._new("std_msgs/msg/Header", stamp, frame_id or self._frame_id)
 
-    def image(self, image: np.ndarray, stamp_ns: int) -> Any:
+    def image(self, image: np.ndarray, stamp_ns: int, encoding: str) -> Any:
         height, width = image.shape[:2]
-        pixels = np.ascontiguousarray(image).reshape(-1)
+        pixels = image if encoding == "rgb8" else image[..., ::-1]
+        pixels = np.ascontiguousarray(pixels).reshape(-1)
         return self._new(
             "sensor_msgs/msg/Image",
-            self._header(stamp_ns), height, width, "rgb8", 0, 3 * width, pixels,
+            self._header(stamp_ns), height, width, encoding, 0, 3 * width, pixels,
         )  # fmt: skip
 
     def compressed(self, image: np.ndarray, stamp_ns: int) -> Any:

@@ -77,7 +77,8 @@ def collect_bag(
     state = _load(checkpoint)
     report.problems = bag.problems
     skip = 0 if state is None else _restore(state, bag, report, intake)
-    writer.resume(state is not None and state["begun"])
+    if checkpoint is not None:
+        writer.resume(state is not None and state["begun"])
     due = skip + CHECKPOINT_FRAMES
     try:
         for frame in bag.frames(topic.name, *time_span(bag, options), skip=max(0, skip - 1)):

@@ -5,6 +5,7 @@ and judged beside the frames before it.
 from __future__ import annotations
 
 import base64
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +18,10 @@ from dyndepth_core.data.collect_options import CollectOptions
 SHARP_WIDTH, THUMB_WIDTH = 640, 160  # pixels
 NEAR, FAR = 1, 8  # pixels between the grey values that sharpness compares
 BLACK, WHITE = 8, 247  # grey values at and beyond which a pixel says nothing
+TINY = 1e-6  # sharpness of nothing at all
 MEMORY, ENOUGH = 30, 5  # frames before, and how many of them make a judgement possible
 APART_NS = 80_000_000  # between the images compared for motion: 10 Hz with jitter
-TEXTURE = 12.0  # grey values per pixel: gradients whose shift can be told
+TEXTURE, BLOCK = 8.0, (9, 9)  # grey values per pixel: gradients whose shift can be told; pixels
 TEXTURED = 50  # pixels, at least
 STILL = 0.06  # pixels of the thumbnail: median shift below which the camera stands
 MAX_ODOMETRY_STEP_NS = 1_000_000_000  # between two poses from which a speed is taken
@@ -68,23 +70,24 @@ def _to_width(grey: np.ndarray, width: int) -> np.ndarray:
 
 
 def median_shift(before: np.ndarray, after: np.ndarray) -> float:
-    """Median over textured pixels of the normal flow |dI/dt| / |grad I| between two grey images
-    (h, w); pixels, NaN without texture.
+    """Median over textured places of |sum dI grad I| / sum |grad I|^2, sums over BLOCK x BLOCK
+    pixels, between two grey images (h, w); pixels, NaN without texture.
 
-    Of a standing camera it stays near zero however fast something moves, as long as that fills
-    less than half of the texture. Brightness as a whole (exposure) is taken out.
+    A lower bound of the shift (least squares, Lucas and Kanade 1981, for one common direction);
+    noise averages out. Of a standing camera it stays near zero however fast something moves, as
+    long as that fills less than half of the texture. Brightness as a whole is taken out.
     """
     mean = cv2.addWeighted(before, 0.5, after, 0.5, 0, dtype=cv2.CV_32F)
-    gradient = cv2.magnitude(
-        cv2.Sobel(mean, cv2.CV_32F, 1, 0, scale=1 / 8),
-        cv2.Sobel(mean, cv2.CV_32F, 0, 1, scale=1 / 8),
-    )
-    textured = gradient > TEXTURE
+    gx = cv2.Sobel(mean, cv2.CV_32F, 1, 0, scale=1 / 8)
+    gy = cv2.Sobel(mean, cv2.CV_32F, 0, 1, scale=1 / 8)
+    change = after.astype(np.float32) - before
+    change -= np.median(change)
+    energy = cv2.blur(gx * gx + gy * gy, BLOCK)
+    textured = energy > TEXTURE**2
     if np.count_nonzero(textured) < TEXTURED:
         return float("nan")
-    change = after.astype(np.float32) - before
-    change = np.abs(change - np.median(change))[textured] / gradient[textured]
-    return float(np.median(change))
+    product = cv2.magnitude(cv2.blur(change * gx, BLOCK), cv2.blur(change * gy, BLOCK))
+    return float(np.median(product[textured] / energy[textured]))
 
 
 class FrameJudge:
@@ -123,11 +126,13 @@ class FrameJudge:
     def _blur(self, seen: Look) -> str:
         """Rejected frames count as frames before, too: a lens that has become dull is no reason to
         reject for ever."""
-        known = np.array(self._sharp, np.float64).reshape(-1, 2)
-        self._sharp.append(list(seen.sharp))
-        if len(known) < ENOUGH or not np.isfinite([*known[-ENOUGH:].ravel(), *seen.sharp]).all():
+        if not all(map(math.isfinite, seen.sharp)):  # a flat image: its exposure says more
             return ""
-        usual = np.nanmedian(known, axis=0)
+        known = np.array(self._sharp, np.float64)
+        self._sharp.append(list(seen.sharp))
+        if len(known) < ENOUGH:
+            return ""
+        usual = np.maximum(np.median(known, axis=0), TINY)
         return "blur" if min(seen.sharp / usual) < self._options.blur else ""
 
     def _by_odometry(self, stamp_ns: int, odometry: dict[str, float] | None) -> bool | None:

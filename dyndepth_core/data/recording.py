@@ -82,6 +82,10 @@ class Recording:
         """Path of image i."""
         return self._files[i]
 
+    def reason(self, i: int) -> str:
+        """Why frame i is left out of training, where it is (`keep`); else empty."""
+        return self._rows[i].get("reason") or ""
+
     def image(self, i: int) -> np.ndarray:
         """Read image i as uint8 (H, W, 3) RGB; DamagedImage when the file is no whole image."""
         try:

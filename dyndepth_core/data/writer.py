@@ -9,7 +9,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -230,17 +230,25 @@ def write_splits(root: str | Path, splits: dict[str, list[str]]) -> None:
         replace_file(folder / f"{name}.txt", "".join(f"{line}\n" for line in lines).encode())
 
 
-def write_manifest(root: str | Path, info: dict) -> None:
-    """Write `<root>/manifest.json`: `info` and the SHA-256 of every other complete file below
-    root.
+def write_manifest(
+    root: str | Path,
+    info: dict,
+    name: str = "manifest.json",
+    only: Collection[str] | None = None,
+) -> dict[str, str]:
+    """Write `<root>/<name>`: `info` and the SHA-256 of every other complete file below root, or
+    below its folders `only`. Returns the sums by path.
     """
     root, sums = Path(root), {}
-    for path in sorted(p for p in root.rglob("*") if p.is_file() and p.name != "manifest.json"):
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
         inner = path.relative_to(root)
-        if not any(part.endswith(PART) for part in inner.parts):  # what a kill left half done
+        if path.name in ("manifest.json", name) or any(p.endswith(PART) for p in inner.parts):
+            continue  # a kill left it half done
+        if only is None or inner.parts[0] in only:
             sums[str(inner)] = hashlib.sha256(path.read_bytes()).hexdigest()
     text = json.dumps({**info, "files": sums}, indent=1) + "\n"
-    replace_file(root / "manifest.json", text.encode(), durable=True)
+    replace_file(root / name, text.encode(), durable=True)
+    return sums
 
 
 def manifest_hash(root: str | Path) -> str:

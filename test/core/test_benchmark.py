@@ -191,3 +191,15 @@ def test_network_and_step_rows(plain):
     assert row.gates[0].limit == 1.3 and row.gates[0].at_least and row.plain_ms > 0
     row = speed.training_step(plain, CPU, 1, (64, 96), batch=1)
     assert row.gates[0].limit == 1.5 and 0 < row.others["loss of ours"] < row.ms
+
+
+def test_collecting_is_measured_with_its_memory(tmp_path):
+    pytest.importorskip("rosbags")
+    out = tmp_path / "a.json"
+    result = run("--json", out, "--only", "collect", "--collect-gb", 0.05)
+    assert result.exit_code == 0, (result.output, result.exception)
+    row = json.loads(out.read_text())["rows"]["collect"]
+    rate, growth = row["gates"]
+    assert rate["value"] == pytest.approx(1e3 / row["ms"]) and rate["limit"] == 500
+    assert growth["limit"] == 50 and abs(growth["value"]) < 1000
+    assert "120 images of 640x192 bgr8" in row["input"] and "resident memory" in row["input"]

@@ -1,9 +1,6 @@
 """A bag becomes a recording that can be trained on: the right frames and K, no silent loss."""
 
 import json
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -18,6 +15,7 @@ from dyndepth_core.data.bag import Bag  # noqa: E402
 from dyndepth_core.data.bag_writer import bag_from_recording  # noqa: E402
 from dyndepth_core.data.calibration import Calibration  # noqa: E402
 from dyndepth_core.data.collect import CollectOptions, RateLimit, collect_bag  # noqa: E402
+from dyndepth_core.data.collect_units import sha256  # noqa: E402
 from dyndepth_core.data.recording import Recording, open_recordings  # noqa: E402
 from dyndepth_core.data.writer import RecordingWriter, manifest_hash  # noqa: E402
 
@@ -190,17 +188,19 @@ def test_the_command_leaves_a_manifest_that_names_every_file_and_its_bag(tmp_pat
     assert [first["name"], second["name"]] == ["drive", "drive-2"]
     assert first["kept"] == 11 and first["dropped"] == {"rate": 20} and not first["problems"]
     assert 3 <= second["kept"] <= 6 and str(file) in second["problems"][0]
-    assert second["bag_files"] == {file.name: collect_command.sha256(file)}
+    assert second["bag_files"] == {file.name: sha256(file)}
     assert manifest["frames"] == first["kept"] + second["kept"]
     assert manifest["parameters"]["size"] == [32, 64] and not manifest["interrupted"]
     for name, digest in manifest["files"].items():
-        assert collect_command.sha256(out / name) == digest
-    assert len(manifest["files"]) == manifest["frames"] + 4  # calib.json and frames.csv each
+        assert sha256(out / name) == digest
+    # calib.json and frames.csv of both, the contact sheet
+    assert len(manifest["files"]) == manifest["frames"] + 5
     counts = json.loads((tmp_path / "counts.json").read_text())
     assert counts == {k: v for k, v in manifest.items() if k != "files"}
     assert len(manifest_hash(out)) == 64
     again = run(one, "--out", out)
     assert again.exit_code != 0 and "not empty" in str(again.exception)
+    assert not list(out.rglob("*.part"))
 
 
 def test_the_same_bag_gives_the_same_tree(tmp_path, run):
@@ -232,30 +232,6 @@ def test_ctrl_c_leaves_what_was_collected(tmp_path, capfd, monkeypatch):
     assert len(found) == 7 == manifest["frames"] and manifest["interrupted"]
 
 
-def test_what_is_on_disk_after_a_kill_is_a_recording(tmp_path, soak):
-    rng = np.random.default_rng(0)
-    path = tmp_path / "rec"
-    with RecordingWriter(path, Calibration(96, 64, 80, 81, 47, 31), "png") as writer:
-        for i in range(600):
-            writer.add(rng.integers(0, 255, (64, 96, 3), np.uint8), START + i * 10**8)
-    bag = bag_from_recording(Recording(path), tmp_path / "bag")
-    for attempt in range(20 if soak else 2):
-        out = tmp_path / f"out{attempt}"
-        command = [sys.executable, "-m", "dyndepth_core.cli", "collect", bag, "--out", out]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        images, end = out / "bag_000" / "images", time.monotonic() + 60
-        while not images.is_dir() or len(list(images.glob("*.jpg"))) < 20 + 10 * attempt:
-            assert time.monotonic() < end and process.poll() is None
-            time.sleep(0.002)
-        process.kill()
-        process.wait()
-        (found,) = open_recordings(out)
-        written = len(list(images.glob("*.jpg")))
-        assert written - 1 <= len(found) <= written
-        assert all(found.image(i).shape == (64, 96, 3) for i in range(len(found)))
-        assert np.diff(found.stamps_ns).tolist() == [10**8] * (len(found) - 1)
-
-
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -263,6 +239,13 @@ def test_what_is_on_disk_after_a_kill_is_a_recording(tmp_path, soak):
         (["--image-topic", "/rear/image"], "/rear/image is not in the bag"),
         (["--camera-info-topic", "/rear/info"], "no camera_info on /rear/info"),
         (["--odom-topic", "/wheels"], "no odometry on /wheels"),
+        (["--crop", "10"], "--crop 10: give TOP,BOTTOM,LEFT,RIGHT"),
+        (["--crop", "40,0,0,0"], "crop 40,0,0,0: leaves 24x96 of an image of 64x96"),
+        (["--shard", "3"], "--shard 3: give i/n"),
+        (["--shard", "3/2"], "shard 3/2: give i/n with 1 <= i <= n"),
+        (["--start", "2", "--end", "1"], "end 1.0 s: must come after the start"),
+        (["--stamp", "gps"], "stamp 'gps': use one of header, bag"),
+        (["--image-topic", "all", "--camera-info-topic", "/x"], "is for one camera"),
     ],
 )
 def test_bad_arguments_name_the_remedy(tmp_path, run, words, reason):

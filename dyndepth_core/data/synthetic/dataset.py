@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import re
 import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..processes import run_in_processes
 from ..writer import PART, replace_file, write_manifest, write_splits
 from .world import World
 from .write import write_clip
@@ -25,7 +23,10 @@ MAX_SIDE = 4096  # pixels
 MAX_CLIPS, MAX_FRAMES = 100_000, 1_000_000
 # .synth_<seed>_<clip>.<process>.part; older ones have no process
 _PART_NAME = re.compile(r"\.synth_\d+_\d+(?:\.(\d+))?" + re.escape(PART))
-JOIN_S = 5.0  # a terminated process is gone long before
+KILLED = (
+    "a rendering process was killed (is the memory full?): give fewer --workers; complete clips "
+    "stay, the same command goes on"
+)
 
 
 def clip_names(seed: int, count: int) -> list[str]:
@@ -75,7 +76,7 @@ def render_dataset(
     _remove_stale_parts(out)
     with _sigterm_as_ctrl_c():
         try:
-            for _ in _render_all(todo, workers):
+            for _ in run_in_processes(_render, todo, workers, killed=KILLED):
                 advance(1)
         finally:
             _remove_stale_parts(out)
@@ -154,49 +155,6 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _start_worker() -> None:
-    """Ctrl-C reaches every process of the terminal; the first one says what there is to say."""
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    threading.Thread(target=_end_with_parent, name="parent watch", daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """However the first process ended, SIGKILL too: nobody waits for this clip any more."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _render_all(todo: list[tuple], workers: int) -> Iterator[str]:
-    if workers == 1 or len(todo) < 2:
-        yield from map(_render, todo)
-        return
-    # spawn: forking a process that has threads (BLAS, OpenCV) can deadlock
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(workers, len(todo)), mp_context=context, initializer=_start_worker
-    ) as pool:
-        others = set(multiprocessing.active_children())
-        try:
-            jobs = [pool.submit(_render, job) for job in todo]
-            for job in as_completed(jobs):
-                yield job.result()
-        except BaseException as error:
-            pool.shutdown(wait=False, cancel_futures=True)
-            ours = set(multiprocessing.active_children()) - others
-            for worker in ours:
-                worker.terminate()  # it would end its clip first
-            for worker in ours:
-                worker.join(JOIN_S)
-            if isinstance(error, BrokenProcessPool):
-                raise ChildProcessError(
-                    "a rendering process was killed (is the memory full?): give fewer --workers; "
-                    "complete clips stay, the same command goes on"
-                ) from error
-            raise
 
 
 def _render(job: tuple) -> str:
