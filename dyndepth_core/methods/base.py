@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,10 +125,11 @@ class MethodInfo:
     config_class: type[BaseModel]
     objective_class: type[Objective]
     graph_class: type[InferenceGraph]
-    stages: tuple[str, ...] = ("train",)
     # with the method's own defaults and fields
     data_class: type[DataConfig] = DataConfig
     network_class: type[NetworkConfig] = NetworkConfig
+    # (config) -> the StageInfos of stage.py, the last of which saves the model; None: one training
+    stages: Callable[[Any], Sequence[Any]] | None = None
 
 
 def method_names() -> list[str]:
