@@ -1,0 +1,91 @@
+"""Moving objects re-rendered as static: the cost volume then finds their depth."""
+
+import moving_box
+import torch
+from scenes import camera
+
+from dyndepth_core.geometry.camera import resize_K
+from dyndepth_core.methods.dynamic_depth.domd import domd, occlusion_aware_min, valid_features
+
+MOVE = moving_box.MOVE
+
+
+def both(move=MOVE, source=-1):
+    """tgt and a source, each (image, depth, box), T_src_tgt and the source with a standing box."""
+    poses = moving_box.T_WORLD_CAM
+    T = torch.linalg.inv(poses[source]) @ poses[0]
+    tgt, src = moving_box.view(0, move), moving_box.view(source, move)
+    return tgt, src, T, moving_box.view(source, 0 * move)
+
+
+def rendered(move=MOVE, source=-1, depth=1.0):
+    tgt, src, T, _ = both(move, source)
+    return domd(tgt[0], tgt[2], src[0], src[2], tgt[1] * depth, T, camera())
+
+
+def test_the_box_is_put_where_it_would_be_had_it_stood():
+    for source in (-1, 1):
+        standing = both(source=source)[3]
+        found, valid = rendered(source=source)
+        box, there = standing[2], valid.expand_as(found)
+        assert (valid & box).sum() > 0.97 * box.sum()
+        inner = box & valid  # its rim is where z-buffers round
+        assert (found - standing[0]).abs().mean(1, keepdim=True)[inner].mean() < 0.02
+        assert (found - standing[0]).abs()[there].mean() < 0.01
+
+
+def test_what_the_moved_box_hid_is_unknown_and_nothing_else():
+    """And it says so itself: black would be a colour like any other."""
+    _, src, _, standing = both()
+    _, valid = rendered()
+    hidden = src[2] & ~standing[2]
+    assert not valid[hidden].float().mean() > 0.1 and valid[~src[2]].all()
+    assert (~valid).sum() > 20
+
+
+def test_without_objects_the_source_stays_as_it_is():
+    tgt, src, T, _ = both()
+    none = torch.zeros_like(tgt[2])
+    found, valid = domd(tgt[0], none, src[0], none, tgt[1], T, camera())
+    assert torch.equal(found, src[0]) and valid.all()
+
+
+def test_a_nearer_surface_hides_the_box_there_as_well():
+    """A pole before the box, of the static scene, stays before it."""
+    tgt, src, T, _ = both()
+    depth = tgt[1].clone()
+    pole = torch.zeros_like(tgt[2])
+    pole[..., 44:47] = True
+    depth[pole] = 3.0
+    found, valid = domd(tgt[0], tgt[2] & ~pole, src[0], src[2], depth, T, camera())
+    without, _ = domd(tgt[0], tgt[2], src[0], src[2], tgt[1], T, camera())
+    changed = ((found - without).abs().sum(1) > 1e-9)[0]
+    assert changed.any() and 2 <= changed.any(0).sum() <= 8
+
+
+def test_a_box_that_comes_nearer_has_no_holes():
+    tgt, _, _, _ = both()
+    T = torch.eye(4, dtype=torch.float64)[None].clone()
+    T[0, 2, 3] = -2.0  # the source is two metres nearer
+    black, none = torch.zeros_like(tgt[0]), torch.zeros_like(tgt[2])
+    found, _ = domd(tgt[0] + 1, tgt[2], black, none, tgt[1], T, camera())
+    seen = (found.sum(1) > 0)[0]
+    rows, cols = seen.nonzero().T
+    box = seen[rows.min() : rows.max() + 1, cols.min() : cols.max() + 1]
+    assert box.all() and seen.sum() > 2 * tgt[2].sum()
+
+
+def test_features_are_valid_where_all_of_their_pixels_are():
+    valid = torch.ones(1, 1, 8, 12, dtype=torch.bool)
+    valid[0, 0, 3, 4] = False
+    assert valid_features(valid, 4)[0, 0].tolist() == [[True, False, True], [True] * 3]
+
+
+def test_the_least_error_of_those_that_are_known():
+    errors = torch.tensor([[1.0, 2, 3, 4], [2.0, 1, 1, 1]]).view(1, 2, 1, 4)
+    valid = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]]).bool().view(1, 2, 1, 4)
+    least, known = occlusion_aware_min(errors.requires_grad_(), valid)
+    assert least.flatten().tolist() == [1, 1, 3, 0]
+    assert known.flatten().tolist() == [True, True, True, False]
+    least.sum().backward()
+    assert errors.grad is not None and errors.grad.isfinite().all()
