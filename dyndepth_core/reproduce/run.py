@@ -32,7 +32,7 @@ SAY = Callable[[str], None]
 def check_methods(methods: Sequence[str]) -> None:
     """ValueError when a method or plug-in does not exist or is named twice."""
     for name in methods:
-        get_method(parse_method(name)[0])
+        get_method(*parse_method(name))
     if len(set(methods)) != len(methods) or not methods:
         raise ValueError(f"--methods {','.join(methods)}: name each method once, at least one")
 

@@ -51,7 +51,7 @@ class Given:
 
 def stages_of(config: Config) -> Sequence[StageInfo]:
     """The stages of the method of a configuration."""
-    stages = get_method(config.method).stages
+    stages = get_method(config.method, config.plugin).stages
     return (StageInfo("train"),) if stages is None else stages(config)
 
 

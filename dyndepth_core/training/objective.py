@@ -49,4 +49,4 @@ def _initial(
         network = config.network.model_copy(update={"pretrained": False})
         config = config.model_copy(update={"network": network})
     torch.manual_seed(config.train.seed)
-    return get_method(config.method).objective_class(config, source.names, focal)
+    return get_method(config.method, config.plugin).objective_class(config, source.names, focal)

@@ -2,10 +2,11 @@
 
 import moving_box
 import torch
+import torch.nn.functional as F
 from scenes import camera
 
-from dyndepth_core.geometry.camera import resize_K
-from dyndepth_core.methods.dynamic_depth.domd import domd, occlusion_aware_min, valid_features
+from dyndepth_core.methods.dynamic_depth.domd import domd, occlusion_aware_min
+from dyndepth_core.networks.cost_volume import depth_planes, plane_sweep
 
 MOVE = moving_box.MOVE
 
@@ -75,12 +76,6 @@ def test_a_box_that_comes_nearer_has_no_holes():
     assert box.all() and seen.sum() > 2 * tgt[2].sum()
 
 
-def test_features_are_valid_where_all_of_their_pixels_are():
-    valid = torch.ones(1, 1, 8, 12, dtype=torch.bool)
-    valid[0, 0, 3, 4] = False
-    assert valid_features(valid, 4)[0, 0].tolist() == [[True, False, True], [True] * 3]
-
-
 def test_the_least_error_of_those_that_are_known():
     errors = torch.tensor([[1.0, 2, 3, 4], [2.0, 1, 1, 1]]).view(1, 2, 1, 4)
     valid = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]]).bool().view(1, 2, 1, 4)
@@ -89,3 +84,42 @@ def test_the_least_error_of_those_that_are_known():
     assert known.flatten().tolist() == [True, True, True, False]
     least.sum().backward()
     assert errors.grad is not None and errors.grad.isfinite().all()
+
+
+# -- the cost volume on the box --------------------------------------------------------------------
+
+
+def patches(image):
+    """Features (B, 75, H, W): a pixel alone looks like too many others."""
+    return F.unfold(image, 5, padding=2).unflatten(2, image.shape[-2:]).float()
+
+
+def matched(tgt, src, T, valid=None):
+    """Depth of the plane that matches best, at the pixels well inside the box."""
+    planes = depth_planes(torch.tensor([2.0]), torch.tensor([40.0]), 64, inverse=True)
+    volume = plane_sweep(
+        patches(tgt[0]), patches(src)[:, None], T[:, None], camera(), planes,
+        valid_src=None if valid is None else valid[:, None],
+    )  # fmt: skip
+    inner = F.max_pool2d((~tgt[2]).float(), 7, 1, 3) == 0
+    return volume.best_depth()[inner & volume.seen.all(1, keepdim=True)], volume
+
+
+def test_the_argmin_on_a_moving_box_is_wrong_without_disentanglement_and_right_with_it():
+    for source in (-1, 1):
+        tgt, src, T, _ = both(source=source)
+        found, valid = domd(tgt[0], tgt[2], src[0], src[2], tgt[1], T, camera())
+        plain, _ = matched(tgt, src[0], T)
+        apart, _ = matched(tgt, found, T, valid)
+        assert len(plain) > 100 and len(apart) > 100
+        error = [(d / moving_box.BOX - 1).abs().median() for d in (plain, apart)]
+        assert error[0] > 0.5 and error[1] < 0.1
+
+
+def test_nothing_is_matched_with_a_hole():
+    """Planes whose pixels fall into it are not seen, so that they are not the best by chance."""
+    tgt, src, T, _ = both()
+    found, valid = domd(tgt[0], tgt[2], src[0], src[2], tgt[1], T, camera())
+    _, volume = matched(tgt, found, T, valid)
+    _, careless = matched(tgt, found, T)
+    assert (volume.seen <= careless.seen).all() and (volume.seen < careless.seen).any()

@@ -58,7 +58,7 @@ def method(monkeypatch):
 
     info = get_method("monodepth")
     fields = {**info.__dict__, "stages": lambda config: tuple(stages(config))}
-    monkeypatch.setattr(jobs, "get_method", lambda name: type(info)(**fields))
+    monkeypatch.setattr(jobs, "get_method", lambda *name: type(info)(**fields))
     return seen
 
 

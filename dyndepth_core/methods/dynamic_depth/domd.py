@@ -42,13 +42,6 @@ def domd(
     return torch.where(shown, moved, I_s), shown | ~S_s
 
 
-def valid_features(valid: Tensor, factor: int) -> Tensor:
-    """Where features at 1 / factor of the resolution see nothing invalid, (B, 1, h, w) bool, from
-    valid (B, 1, H, W).
-    """
-    return ~(F.max_pool2d((~valid).float(), factor, factor) > 0)
-
-
 def occlusion_aware_min(errors: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Per pixel the least of the errors (B, S, H, W) that are valid, (B, S, H, W) bool, and where
     there is any, (B, 1, H, W) bool; 0 where there is none.
