@@ -15,10 +15,11 @@ TURN = 0.2  # share of the training after which lambda has fallen from 3 to -3
 class LossBalance(nn.Module):
     """Weight of a second loss beside a first one, whose weight is 1.
 
-    After the first period w_1 l_1 = w_2 l_2; after each further one w_i <- w_i clip(1 + lambda ((L /
-    L') (l_i' / l_i) - 1), 1/2, 2), L = w_1 l_1 + w_2 l_2, ' the period before, lambda from 3
-    (what falls fast may go on) to -3 (what lags counts more). Only w_2 / w_1 matters: the products
-    themselves drift to nothing. The state is part of a checkpoint.
+    After the first period w_1 l_1 = w_2 l_2; after each further one
+    w_i <- w_i clip(1 + lambda ((L / L') (l_i' / l_i) - 1), 1/2, 2), L = w_1 l_1 + w_2 l_2,
+    ' the period before, lambda from 3 (what falls fast may go on) to -3 (what lags counts more).
+    Only w_2 / w_1 is kept: the products themselves drift to nothing. The state is part of a
+    checkpoint.
     """
 
     def __init__(self) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from ..inference.model_file import write_atomically
 from ..inference.predictor import Predictor
 from ..training.run import MODEL, train_run
 from ..training.settings import RUNTIME_FIELDS
+from ..training.stages import hash_file
 
 RESULT = "result.json"
 BASELINES = ("row_prior", "plane")
@@ -78,14 +80,24 @@ class RowResult:
         return cls(**content)
 
 
-def row_key(config: Config | None, data: Path) -> str:
-    """What a row follows from: its settings and the images it sees."""
-    settings = config.model_dump(mode="json", exclude={"train": RUNTIME_FIELDS}) if config else {}
-    text = json.dumps([settings, manifest_hash(data)], sort_keys=True)
+def row_key(config: Config | None, data: Path, models: Mapping[str, Path] | None = None) -> str:
+    """What a row follows from: its settings, the images it sees, the models of other rows."""
+    settings = settings_of(config) if config else {}
+    made_from = [manifest_hash(data)] + [hash_file(p) for _, p in sorted((models or {}).items())]
+    text = json.dumps([settings, *made_from], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def settings_of(config: Config) -> dict[str, Any]:
+    """What changes a row's weights, without the place of the model that finds what moves."""
+    settings = config.model_dump(mode="json", exclude={"train": RUNTIME_FIELDS})
+    if (masks := settings["objective"].get("masks")) is not None:
+        masks["model"] = masks["model"] is not None
+    return settings
+
+
 def run_row(
+    name: str,
     config: Config,
     data: Path,
     test: Sequence[Recording],
@@ -93,18 +105,20 @@ def run_row(
     seed: int,
     device: str,
     advance: Callable[[], None],
+    models: Mapping[str, Path] | None = None,
 ) -> RowResult:
     """Train `config` on the root `data` (whatever is there of it is gone on with) and score it.
 
-    Leaves folder/run and folder/result.json. Raises KeyboardInterrupt when interrupted; the next
-    call goes on.
+    models: of other rows it is made from; `start`: the one its training begins with. Leaves
+    folder/run and folder/result.json. Raises KeyboardInterrupt when interrupted; the next call
+    goes on.
     """
-    name = config.method if config.plugin is None else f"{config.method}+{config.plugin}"
-    key = row_key(config, data)
+    key = row_key(config, data, models)
     if (stored := RowResult.read(folder / RESULT, key)) is not None:
         return stored
-    run = folder / "run"
-    metrics = train_run(config, [data], run, resume=(run / "config.yaml").is_file())
+    run, start = folder / "run", (models or {}).get("start")
+    resume = (run / "config.yaml").is_file()
+    metrics = train_run(config, [data], run, resume=resume, start=start)
     predictor = Predictor(run / MODEL, device=device)
     result = score(name, seed, ModelArm(predictor), test, advance)
     result.train_seconds, result.steps = metrics["seconds"], metrics["step"]

@@ -71,7 +71,9 @@ def test_a_stripe_that_only_one_image_shows_is_filled_into_the_other():
         picture((1, 16, 6, 10), stripe=stripe),
     )  # fmt: skip
     painted = paint(hints(ids), warped)
-    assert torch.equal(painted[0, 0, :, 6:16, 8:10], torch.full((3, 10, 2), 0.9, dtype=torch.float64))
+    assert torch.equal(
+        painted[0, 0, :, 6:16, 8:10], torch.full((3, 10, 2), 0.9, dtype=torch.float64)
+    )
     assert torch.equal(painted[0, 0], tgt[0])
 
 
