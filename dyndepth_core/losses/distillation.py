@@ -11,8 +11,11 @@ TEACHER, ENSEMBLE, STUDENT = 0, 1, 2
 
 
 def ensemble_depth(teacher: Tensor, student: Tensor) -> Tensor:
-    """D_E = (sg(D_T) + D_S) / 2, (B, 1, H, W): what the ensemble is judged at and pulled to."""
-    return (teacher.detach() + student) / 2
+    """D_E = sqrt(sg(D_T) D_S), (B, 1, H, W), the mean of the logarithms: what the ensemble is judged
+    at and what the student is pulled to. (One reference code judges at the mean disparity and pulls
+    to the mean depth.)
+    """
+    return (teacher.detach() * student).sqrt()
 
 
 @torch.no_grad()
@@ -28,12 +31,13 @@ def best_of(teacher: Tensor, student: Tensor, ensemble: Tensor | None = None) ->
 
 
 def distillation_loss(best: Tensor, teacher: Tensor, student: Tensor, mask: Tensor) -> Tensor:
-    """L_D = mean(M |D* - D_S|), D* the depth of k*: sg(D_T), D_E or D_S itself; 0-dim.
+    """L_D = mean(M |log D* / D_S|), D* the depth of k*: sg(D_T), D_E or D_S itself; 0-dim.
 
-    The gradient to D_S is that of |D_T - D_S| times 1, 1/2 or 0, none goes to D_T. All maps
-    (B, 1, H, W); mask in [0, 1]: where the student's cost volume can be trusted (elsewhere the
-    student is pulled to the teacher anyway).
+    Of logarithms (the paper: of depths), as the unit of a training is arbitrary. The gradient to
+    log D_S is that of |log D_T / D_S| times 1, 1/2 or 0, none goes to D_T. All maps (B, 1, H, W);
+    mask in [0, 1]: where the student's cost volume can be trusted (elsewhere the student is pulled
+    to the teacher anyway).
     """
-    # |D_E - D_S| = |D_T - D_S| / 2
+    # |log D_E / D_S| = |log D_T / D_S| / 2
     share = torch.where(best == TEACHER, 1.0, torch.where(best == ENSEMBLE, 0.5, 0.0))
-    return (mask * share * (teacher.detach() - student).abs()).mean()
+    return (mask * share * (teacher.detach().log() - student.log()).abs()).mean()

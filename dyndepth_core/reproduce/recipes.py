@@ -57,10 +57,12 @@ def recipe(name: str) -> Recipe:
         raise ValueError(f"row {name!r}: a plug-in is a fine-tuning already; leave {FINETUNED} out")
     masked = plugin is not None or method == "dynamic_depth"
     of_masks = [v for v in variants if v in MASKS]
-    if len(of_masks) > 1 or (variants and not masked) or (set(variants) - {*MASKS} and not plugin):
+    misplaced = of_masks and variants[-1] not in MASKS  # truth is read where the name ends so
+    strange = (variants and not masked) or (set(variants) - {*MASKS} and not plugin)
+    if len(of_masks) > 1 or misplaced or strange:
         raise ValueError(
-            f"row {name!r}: of {', '.join(variants)}, choose at most one of {', '.join(MASKS)}, for "
-            "methods that use masks, and the others for a plug-in"
+            f"row {name!r}: {', '.join(variants)} does not fit; give a plug-in any of the variants, "
+            f"another method that uses masks {' or '.join(MASKS)}, one of these two at the end"
         )
     settings = tuple(s for v in variants for s in VARIANTS[v])
     found = Recipe(plain, settings)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from scenes import camera
 
-from dyndepth_core.methods.dynamic_depth.domd import domd, occlusion_aware_min
+from dyndepth_core.methods.dynamic_depth.domd import domd
 from dyndepth_core.networks.cost_volume import depth_planes, plane_sweep
 
 MOVE = moving_box.MOVE
@@ -74,16 +74,6 @@ def test_a_box_that_comes_nearer_has_no_holes():
     rows, cols = seen.nonzero().T
     box = seen[rows.min() : rows.max() + 1, cols.min() : cols.max() + 1]
     assert box.all() and seen.sum() > 2 * tgt[2].sum()
-
-
-def test_the_least_error_of_those_that_are_known():
-    errors = torch.tensor([[1.0, 2, 3, 4], [2.0, 1, 1, 1]]).view(1, 2, 1, 4)
-    valid = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]]).bool().view(1, 2, 1, 4)
-    least, known = occlusion_aware_min(errors.requires_grad_(), valid)
-    assert least.flatten().tolist() == [1, 1, 3, 0]
-    assert known.flatten().tolist() == [True, True, True, False]
-    least.sum().backward()
-    assert errors.grad is not None and errors.grad.isfinite().all()
 
 
 # -- the cost volume on the box --------------------------------------------------------------------

@@ -31,7 +31,7 @@ def test_variants_say_whose_masks_and_which_part():
 
 
 def test_truth_is_read_only_where_the_name_ends_so():
-    rows = ["many_depth+motion_aware", "dynamic_depth", "many_depth+motion_aware_files_published"]
+    rows = ["many_depth+motion_aware", "dynamic_depth", "many_depth+motion_aware_published_files"]
     for name in [*rows, *(n + "_oracle" for n in rows[:2])]:
         truth = any("masks.source=truth" in s for s in recipe(name).settings)
         assert truth is name.endswith("_oracle")
@@ -48,9 +48,10 @@ def test_rows_come_after_those_they_are_made_from():
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("monodepth_oracle", "methods that use masks"),
-        ("many_depth_temporal", "for a plug-in"),
-        ("dynamic_depth_files_oracle", "at most one"),
+        ("monodepth_oracle", "another method that uses masks"),
+        ("many_depth_temporal", "give a plug-in any"),
+        ("dynamic_depth_files_oracle", "one of these two at the end"),
+        ("many_depth+motion_aware_oracle_temporal", "one of these two at the end"),
         ("many_depth+motion_aware_finetuned", "leave _finetuned out"),
         ("many_deph", "did you mean many_depth"),
         ("motion_aware", "cannot be trained alone"),

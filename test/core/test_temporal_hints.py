@@ -194,7 +194,7 @@ def test_the_gradient_lands_on_the_pixel_itself_or_half_a_step_away(scene):
 
 
 def test_a_parked_car_gets_no_hint_that_hides_a_wrong_depth(scene):
-    """A standing box whose depth is wrong seems to move; across the camera's way it moves indeed."""
+    """A standing box whose depth is wrong seems to move; across the camera's way it does move."""
     T, K = scene[3:1:-1]
     parked = scene_of(0 * moving_box.MOVE)
     for there, factor, stands in ((parked, 2.0, True), (parked, 0.6, True), (scene, 1.0, False)):

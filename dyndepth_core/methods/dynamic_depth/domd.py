@@ -20,9 +20,9 @@ FINER = 3  # points per pixel and axis, so that an object that comes nearer has 
 def domd(
     I_t: Tensor, S_t: Tensor, I_s: Tensor, S_s: Tensor, D_T: Tensor, T_s: Tensor, K: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """I^d_s (B, 3, H, W) and valid_s (B, 1, H, W) bool, where it shows the static scene.
+    """I^d_s (B, C, H, W) and valid_s (B, 1, H, W) bool, where it shows the static scene.
 
-    I_t, I_s (B, 3, H, W): tgt and source; S_t, S_s (B, 1, H, W) bool: their objects; D_T
+    I_t, I_s (B, C, H, W): tgt and source, any channels; S_t, S_s (B, 1, H, W) bool: their objects; D_T
     (B, 1, H, W): prior depth of tgt; T_s = T_src_tgt (B, 4, 4); K (B, 3, 3). The objects of the
     source are taken out: what they hid is unknown, valid_s = 0. Those of tgt are put where
     they would be seen had they not moved, valid_s = 1: the depth of all of tgt is splatted into the
@@ -40,12 +40,3 @@ def domd(
     back = correspond(torch.where(shown, z, 1.0), invert_T(T_s).to(D_T.dtype), K.to(D_T.dtype))
     moved = look_up(I_t, back.pixels.to(I_t.dtype))
     return torch.where(shown, moved, I_s), shown | ~S_s
-
-
-def occlusion_aware_min(errors: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Per pixel the least of the errors (B, S, H, W) that are valid, (B, S, H, W) bool, and where
-    there is any, (B, 1, H, W) bool; 0 where there is none.
-    """
-    least = errors.masked_fill(~valid, torch.inf).min(1, keepdim=True).values
-    known = valid.any(1, keepdim=True)
-    return torch.where(known, least, 0.0), known
