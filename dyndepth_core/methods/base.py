@@ -102,6 +102,16 @@ class InferenceGraph(nn.Module):
     """
 
     architecture: dict[str, Any]
+    previous_for_depth = False  # depth, not only motion, is better with the previous image
+    max_gap_s = 2.0  # an image that is older than this tells nothing about the present one
+
+    def deployed(self) -> InferenceGraph:
+        """The graph without what only further training needs; itself where there is nothing."""
+        return self
+
+    def arms(self) -> dict[str, InferenceGraph]:
+        """Parts of the graph that an evaluation holds beside it: {name: graph}, weights shared."""
+        return {}
 
     def depth_only(self) -> InferenceGraph:
         """The graph without what only motion needs; itself where there is nothing to leave out."""
