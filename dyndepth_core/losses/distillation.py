@@ -11,9 +11,9 @@ TEACHER, ENSEMBLE, STUDENT = 0, 1, 2
 
 
 def ensemble_depth(teacher: Tensor, student: Tensor) -> Tensor:
-    """D_E = sqrt(sg(D_T) D_S), (B, 1, H, W), the mean of the logarithms: what the ensemble is judged
-    at and what the student is pulled to. (One reference code judges at the mean disparity and pulls
-    to the mean depth.)
+    """D_E = sqrt(sg(D_T) D_S), (B, 1, H, W), the mean of the logarithms: what the ensemble is
+    judged at and what the student is pulled to. (As released it is judged at the mean disparity and
+    pulls to the mean depth.)
     """
     return (teacher.detach() * student).sqrt()
 

@@ -1,5 +1,5 @@
-"""DynamicDepth (Feng et al., ECCV 2022): many_depth whose cost volume and loss see moving objects as
-if they stood; written from the paper's mathematics.
+"""DynamicDepth (Feng et al., ECCV 2022): many_depth whose cost volume and loss see moving objects
+as if they stood; written from the paper's mathematics.
 """
 
 from dyndepth_core.methods.base import MethodInfo

@@ -22,7 +22,7 @@ def domd(
 ) -> tuple[Tensor, Tensor]:
     """I^d_s (B, C, H, W) and valid_s (B, 1, H, W) bool, where it shows the static scene.
 
-    I_t, I_s (B, C, H, W): tgt and source, any channels; S_t, S_s (B, 1, H, W) bool: their objects; D_T
+    I_t, I_s (B, C, H, W): tgt and source; S_t, S_s (B, 1, H, W) bool: their objects; D_T
     (B, 1, H, W): prior depth of tgt; T_s = T_src_tgt (B, 4, 4); K (B, 3, 3). The objects of the
     source are taken out: what they hid is unknown, valid_s = 0. Those of tgt are put where
     they would be seen had they not moved, valid_s = 1: the depth of all of tgt is splatted into the

@@ -10,7 +10,8 @@ from dyndepth_core.data.sample import Sample
 from dyndepth_core.methods.dynamic_depth.domd import domd
 from dyndepth_core.methods.many_depth.config import ManyDepthConfig
 from dyndepth_core.methods.many_depth.graph import ManyDepthGraph
-from dyndepth_core.methods.many_depth.objective import TABLE, ManyDepthObjective, Sources
+from dyndepth_core.methods.many_depth.objective import TABLE, ManyDepthObjective
+from dyndepth_core.methods.many_depth.predictions import Sources
 from dyndepth_core.methods.masks import MaskConfig
 
 

@@ -151,7 +151,8 @@ class ManyDepthObjective(MonodepthObjective):
             where = slice(self.lookup, self.lookup + 1)
             still = static.view(-1, 1, 1, 1)
             before = torch.where(still, sample.tgt_net, sources.net[:, self.lookup])
-            valid = None if sources.valid is None else sources.valid[:, where] | still[:, None]
+            valid = sources.net_valid
+            valid = None if valid is None else valid[:, where] | still[:, None]
             volume = self.student.match(
                 early[1], self.student.early(before)[1][:, None], T[:, where], K,
                 found.depth_scale, moves[:, where] & ~empty[:, None], valid,

@@ -16,11 +16,8 @@ from dyndepth_core.losses.balance import LossBalance
 from dyndepth_core.losses.distillation import best_of, distillation_loss, ensemble_depth
 from dyndepth_core.losses.photometric import photometric_error
 from dyndepth_core.methods.base import LossTerms, MethodInfo
-from dyndepth_core.methods.many_depth.objective import (
-    ManyDepthObjective,
-    ManyPredictions,
-    Role,
-)
+from dyndepth_core.methods.many_depth.objective import ManyDepthObjective
+from dyndepth_core.methods.many_depth.predictions import ManyPredictions, Role
 from dyndepth_core.methods.masks import MaskConfig, masked_stages
 from dyndepth_core.methods.motion_aware.config import MotionAwareConfig
 from dyndepth_core.methods.motion_aware.temporal import (
@@ -62,7 +59,6 @@ class MotionAware:
         self, sample: Sample, predictions: ManyPredictions, progress: float = 1.0
     ) -> LossTerms:
         """Those of the method, with the hints."""
-        predictions.sample = sample
         found = super().losses(sample, predictions, progress)
         if DISTILLATION not in found.terms:
             return found
@@ -171,6 +167,4 @@ def apply(info: MethodInfo) -> MethodInfo:
     name = f"{info.config_class.__name__}MotionAware"
     config = create_model(name, __base__=info.config_class, **fields)
     objective = type(name, (MotionAware, info.objective_class), {})
-    return replace(
-        info, config_class=config, objective_class=objective, stages=masked_stages
-    )
+    return replace(info, config_class=config, objective_class=objective, stages=masked_stages)
