@@ -82,7 +82,7 @@ def reproduce(
             config = row_config(method, budget, seed, minutes)
             folder = folders[method, seed] = row_folder(out, config, method, seed)
             count = _Count(f"scoring {method}, seed {seed}", tests[seed], advance)
-            results.append(run_row(config, data, tests[seed], folder, seed, device, count))
+            results += run_row(config, data, tests[seed], folder, seed, device, count)
         count = _Count(f"scoring baselines, seed {seed}", tests[seed], advance, 2)
         training = open_recordings(data, "train")
         folder = out / "rows" / "baselines" / f"seed_{seed}"
