@@ -103,7 +103,7 @@ class InferenceGraph(nn.Module):
 
     architecture: dict[str, Any]
     previous_for_depth = False  # depth, not only motion, is better with the previous image
-    max_gap_s = 2.0  # an image that is older than this tells nothing about the present one
+    max_gap_s: float | None = None  # seconds; an older image tells nothing; None: the usual
 
     def deployed(self) -> InferenceGraph:
         """The graph without what only further training needs; itself where there is nothing."""

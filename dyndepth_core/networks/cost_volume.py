@@ -14,6 +14,7 @@ from dyndepth_core.geometry.camera import inverse_K, pixel_grid
 from dyndepth_core.geometry.warp import MIN_Z
 
 BORDER = 2  # pixels at the border of both feature maps that match nothing
+SLACK = 5e-4  # pixels, so that float error does not drop the border where nothing moves
 # Warped features at a time; more planes wait for the next round. A CPU keeps them in its cache.
 ELEMENTS = {False: 1 << 20, True: 1 << 26}
 
@@ -118,8 +119,8 @@ def _compare(
     where = depths[:, :, None, None] * far[:, None] + shift[:, None]  # (N, p, 3, h w)
     z = where[:, :, 2]
     u, v = (where[:, :, :2] / z[:, :, None].clamp(min=MIN_Z)).unbind(2)
-    seen = (z > MIN_Z) & (u >= BORDER) & (u <= width - 1 - BORDER)
-    seen = seen & (v >= BORDER) & (v <= height - 1 - BORDER)
+    low, high = BORDER - SLACK, BORDER + 1 - SLACK
+    seen = (z > MIN_Z) & (u >= low) & (u <= width - high) & (v >= low) & (v <= height - high)
     # A sum of four weighted rows of a table: several times faster on a CPU than grid_sample, whose
     # channels lie far apart in memory.
     u, v = (torch.where(seen, x, BORDER) for x in (u, v))

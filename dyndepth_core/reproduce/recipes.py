@@ -19,7 +19,10 @@ MASKS = ("_files", "_oracle")
 FINETUNED = "_finetuned"
 MINER = "residual_motion"  # its model finds what moves, unless a variant says whose masks to take
 # of a training that goes on from a model: nothing has to be found from nothing
-FINETUNE = ("objective.pose_first=0", "objective.pyramid=1", "train.lr=5e-5", "train.warmup=0.05")
+FINETUNE = (
+    "objective.pose_first=0", "objective.pyramid=1", "objective.freeze_teacher=1", "train.lr=5e-5",
+    "train.warmup=0.05",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

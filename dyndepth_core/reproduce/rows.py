@@ -21,8 +21,9 @@ from ..evaluation.motion import MotionErrors
 from ..evaluation.protocols import get_protocol
 from ..evaluation.runner import Arm, BaselineArm, Evaluation, ModelArm, evaluate
 from ..evaluation.temporal import temporal_change
-from ..inference.model_file import write_atomically
+from ..inference.model_file import load_model, write_atomically
 from ..inference.predictor import Predictor
+from ..methods.base import InferenceGraph
 from ..training.run import MODEL, train_run
 from ..training.settings import RUNTIME_FIELDS
 from ..training.stages import hash_file
@@ -106,26 +107,50 @@ def run_row(
     device: str,
     advance: Callable[[], None],
     models: Mapping[str, Path] | None = None,
-) -> RowResult:
-    """Train `config` on the root `data` (whatever is there of it is gone on with) and score it.
+) -> list[RowResult]:
+    """Train `config` on the root `data` (whatever is there of it is gone on with) and score it, and
+    after it the arms of its graph (InferenceGraph.arms), as NAME_ARM, which cost no training.
 
     models: of other rows it is made from; `start`: the one its training begins with. Leaves
-    folder/run and folder/result.json. Raises KeyboardInterrupt when interrupted; the next call
-    goes on.
+    folder/run, folder/result.json and folder/ARM/result.json. Raises KeyboardInterrupt when
+    interrupted; the next call goes on.
     """
-    key = row_key(config, data, models)
-    if (stored := RowResult.read(folder / RESULT, key)) is not None:
-        return stored
-    run, start = folder / "run", (models or {}).get("start")
-    resume = (run / "config.yaml").is_file()
-    metrics = train_run(config, [data], run, resume=resume, start=start)
-    predictor = Predictor(run / MODEL, device=device)
-    result = score(name, seed, ModelArm(predictor), test, advance)
-    result.train_seconds, result.steps = metrics["seconds"], metrics["step"]
-    result.parameters = _parameters(run / MODEL)
-    result.warnings = [w["message"] for w in metrics["warnings"]]
-    result.write(folder / RESULT, key)
-    return result
+    key, run = row_key(config, data, models), folder / "run"
+    result = RowResult.read(folder / RESULT, key)
+    if result is None:
+        start, resume = (models or {}).get("start"), (run / "config.yaml").is_file()
+        metrics = train_run(config, [data], run, resume=resume, start=start)
+        result = score(name, seed, ModelArm(Predictor(run / MODEL, device=device)), test, advance)
+        result.train_seconds, result.steps = metrics["seconds"], metrics["step"]
+        result.parameters = _parameters(load_model(run / MODEL)[0])
+        result.warnings = [w["message"] for w in metrics["warnings"]]
+        result.write(folder / RESULT, key)
+    return [result, *_arms(name, seed, key, folder, test, device, advance)]
+
+
+def _arms(
+    name: str,
+    seed: int,
+    key: str,
+    folder: Path,
+    test: Sequence[Recording],
+    device: str,
+    advance: Callable[[], None],
+) -> list[RowResult]:
+    """The rows beside that of a trained model, scored where they are not stored."""
+    if not (folder / "run" / MODEL).is_file():
+        return []
+    graph, meta = load_model(folder / "run" / MODEL)
+    results = []
+    for arm, part in graph.arms().items():
+        result = RowResult.read(folder / arm / RESULT, key)
+        if result is None:
+            predictor = Predictor.from_graph(part, meta, device=device)
+            result = score(f"{name}_{arm}", seed, ModelArm(predictor), test, advance)
+            result.parameters = _parameters(part)
+            result.write(folder / arm / RESULT, key)
+        results.append(result)
+    return results
 
 
 def run_baselines(
@@ -198,12 +223,10 @@ class _Watched:
         return self.arm.moving()
 
 
-def _parameters(model: Path) -> int:
-    from safetensors import safe_open
-
-    with safe_open(model, "pt") as file:
-        slices = (file.get_slice(k) for k in file.keys())  # noqa: SIM118
-        return sum(int(np.prod(s.get_shape())) for s in slices if s.get_dtype().startswith("F"))
+def _parameters(graph: InferenceGraph) -> int:
+    """Numbers in what runs on the vehicle, but for those that only count."""
+    tensors = graph.deployed().state_dict().values()
+    return sum(t.numel() for t in tensors if t.is_floating_point())
 
 
 def flatten(results: Sequence[RowResult]) -> dict[str, list[RowResult]]:

@@ -103,8 +103,9 @@ def reproduce(
             config = row_config(name, budget, seed, minutes, steps, models.get("miner"))
             folder = folders[name, seed] = row_folder(out, config, name, seed)
             count = _Count(f"scoring {name}, seed {seed}", tests[seed], advance)
-            row = run_row(name, config, data, tests[seed], folder, seed, device, count, models)
-            results.append(row)
+            results += run_row(
+                name, config, data, tests[seed], folder, seed, device, count, models
+            )  # fmt: skip
         count = _Count(f"scoring baselines, seed {seed}", tests[seed], advance, 2)
         training = open_recordings(data, "train")
         folder = out / "rows" / "baselines" / f"seed_{seed}"

@@ -20,7 +20,11 @@ from dyndepth_core.methods.depth_pose import copy_weights
 from dyndepth_core.methods.many_depth.config import ManyDepthConfig
 from dyndepth_core.methods.many_depth.graph import ManyDepthGraph, make_student
 from dyndepth_core.methods.many_depth.predictions import (
-    ManyPredictions, Role, Sources, StudentPredictions, refined_motions,
+    ManyPredictions,
+    Role,
+    Sources,
+    StudentPredictions,
+    refined_motions,
 )  # fmt: skip
 from dyndepth_core.methods.monodepth.objective import MonodepthObjective
 from dyndepth_core.methods.views import Reprojection, View
@@ -60,15 +64,13 @@ class ManyDepthObjective(MonodepthObjective):
         super().__init__(config, videos, canonical_focal)
         self.lookup = config.data.source_offsets.index(max(past))
         self.partial_gradients = True  # the student waits, the teacher is frozen
-        self.register_buffer("begun", torch.tensor(float(self.config.student_from == 0)))
+        self.register_buffer("begun", torch.zeros(()))
         self.register_buffer("range_steps", torch.zeros(()))
 
     def make_networks(self, scales: tuple[int, ...], intrinsics: bool) -> None:
         """See DepthPoseObjective."""
         super().make_networks(scales, intrinsics)
         self.student = make_student(self.network, scales)
-        if self.network.pretrained:
-            self.student.encoder.load_imagenet(self.network.weights)
 
     def architecture(self) -> dict[str, Any]:
         """See DepthPoseObjective."""
