@@ -64,8 +64,9 @@ def recipe(name: str) -> Recipe:
     strange = (variants and not masked) or (set(variants) - {*MASKS} and not plugin)
     if len(of_masks) > 1 or misplaced or strange:
         raise ValueError(
-            f"row {name!r}: {', '.join(variants)} does not fit; give a plug-in any of the variants, "
-            f"another method that uses masks {' or '.join(MASKS)}, one of these two at the end"
+            f"row {name!r}: {', '.join(variants)} does not fit; give a plug-in any of the "
+            f"variants, another method that uses masks {' or '.join(MASKS)}, one of these two at "
+            "the end"
         )
     settings = tuple(s for v in variants for s in VARIANTS[v])
     found = Recipe(plain, settings)

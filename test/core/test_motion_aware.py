@@ -22,7 +22,8 @@ from dyndepth_core.training.run import train_run
 SETTINGS = (
     *TINY, "network.planes=8", "network.pose_align=false", "objective.student_from=0",
     "objective.pose_first=0", "objective.pyramid=1", "objective.freeze_teacher=1",
-    "network.min_depth=2", "network.max_depth=20", "data.zoom_share=0", "data.jitter=0", "data.flip=0",
+    "network.min_depth=2", "network.max_depth=20", "data.zoom_share=0", "data.jitter=0",
+    "data.flip=0",
 )  # fmt: skip
 
 
@@ -194,6 +195,32 @@ def test_masks_are_mined_in_the_run_and_deleting_every_truth_file_changes_no_wei
     assert metrics["frames"] == 9 and metrics["stages"]["train"]["step"] == 2
     assert (meta.method, graph.architecture["method"]) == ("dynamic_depth", "dynamic_depth")
     assert not any("balance" in name for name in graph.state_dict())
+
+
+def test_mining_that_was_killed_goes_on_and_ends_alike(root, tmp_path, monkeypatch):
+    from dyndepth_core.methods import masks
+
+    whole = tmp_path / "whole"
+    trained(root, whole, "many_depth+motion_aware")
+    mined, mine = [], masks.mine
+
+    def killed(graph, threshold, source, video, K):
+        if len(mined) == 2:
+            raise KeyboardInterrupt
+        mined.append(video)
+        return mine(graph, threshold, source, video, K)
+
+    monkeypatch.setattr(masks, "mine", killed)
+    config = load(overrides=[*SETTINGS, "train.steps=4"], method="many_depth+motion_aware")
+    with pytest.raises(KeyboardInterrupt):
+        train_run(config, [root], tmp_path / "part")
+    mined = []
+    train_run(config, [root], tmp_path / "part", resume=True)
+    assert mined == [2]
+    models = [
+        load_model(p / "model.safetensors")[0].state_dict() for p in (whole, tmp_path / "part")
+    ]
+    assert same_weights(*models)
 
 
 def test_masks_of_files_and_truth_are_read_only_where_they_are_asked_for(root, tmp_path):

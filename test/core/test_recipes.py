@@ -1,8 +1,14 @@
 """What the names of rows mean, and which rows others are made from."""
 
-import pytest
+import hashlib
+from dataclasses import replace
 
+import pytest
+from test_reproduce import TINY
+
+from dyndepth_core.inference.model_file import read_meta
 from dyndepth_core.reproduce.recipes import FINETUNE, in_order, recipe
+from dyndepth_core.reproduce.run import reproduce
 
 
 def test_a_plain_method_begins_with_nothing():
@@ -60,3 +66,22 @@ def test_rows_come_after_those_they_are_made_from():
 def test_other_names_are_refused(name, says):
     with pytest.raises(ValueError, match=says):
         recipe(name)
+
+
+@pytest.mark.timeout(600)
+def test_a_plug_in_row_goes_on_from_one_model_beside_the_same_without_it(tmp_path):
+    budget = replace(TINY, minutes=0.02, finetune_steps=2, clips={"train": 2, "val": 1, "test": 1})
+    table = reproduce(["many_depth+motion_aware"], budget, [5], tmp_path, workers=1)
+    rows = table["methods"]
+    assert {"many_depth", "residual_motion", "many_depth_finetuned", "many_depth+motion_aware"} <= {
+        *rows
+    }
+    models = {p.parents[2].name: p for p in tmp_path.glob("rows/*/seed_5_*/run/model.safetensors")}
+    start = hashlib.sha256(models["many_depth"].read_bytes()).hexdigest()
+    for name in ("many_depth_finetuned", "many_depth+motion_aware"):
+        meta = read_meta(models[name])
+        assert getattr(meta.provenance, "from") == start and rows[name]["steps"] == 2
+        assert meta.method == "many_depth"
+    masks = read_meta(models["many_depth+motion_aware"]).provenance.config["objective"]["masks"]
+    assert masks["source"] == "mined" and masks["model"] == str(models["residual_motion"])
+    assert any(p["first"] == "many_depth+motion_aware" for p in table["paired"])

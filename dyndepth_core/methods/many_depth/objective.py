@@ -151,9 +151,8 @@ class ManyDepthObjective(MonodepthObjective):
         with torch.no_grad():
             sources = self.sources(sample, depth, T, K)
             where = slice(self.lookup, self.lookup + 1)
-            still = static.view(-1, 1, 1, 1)
+            still, valid = static.view(-1, 1, 1, 1), sources.net_valid
             before = torch.where(still, sample.tgt_net, sources.net[:, self.lookup])
-            valid = sources.net_valid
             valid = None if valid is None else valid[:, where] | still[:, None]
             volume = self.student.match(
                 early[1], self.student.early(before)[1][:, None], T[:, where], K,
