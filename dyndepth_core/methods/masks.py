@@ -194,4 +194,5 @@ def _given_model(path: Path) -> tuple[InferenceGraph, float]:
 
 
 def _some(source: SampleSource) -> Iterator[Sample]:
-    return (source.batch(k) for k in range(THRESHOLD_BATCHES))
+    count = min(THRESHOLD_BATCHES, -(-len(source) // source.batch_size))
+    return (source.batch(k) for k in range(count))

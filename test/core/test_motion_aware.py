@@ -2,6 +2,8 @@
 masks only in training, the model one of the method.
 """
 
+import shutil
+
 import moving_box
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.data.writer import RecordingWriter
 from dyndepth_core.inference.model_file import load_model
 from dyndepth_core.instances.sources import AtNetworkSize, RecordedInstances
-from dyndepth_core.methods import get_method
+from dyndepth_core.methods import get_method, masks
 from dyndepth_core.training.run import train_run
 
 SETTINGS = (
@@ -180,15 +182,21 @@ def trained(root, out, method="dynamic_depth+motion_aware", *settings):
     return metrics, *load_model(out / "model.safetensors")
 
 
-def test_masks_are_mined_in_the_run_and_deleting_every_truth_file_changes_no_weight(root, tmp_path):
-    import shutil
+@pytest.fixture(scope="module")
+def whole(root, tmp_path_factory):
+    """Metrics, graph and meta of a run that mines its masks."""
+    return trained(root, tmp_path_factory.mktemp("mined") / "run")
 
+
+def test_masks_are_mined_in_the_run_and_deleting_every_truth_file_changes_no_weight(
+    root, whole, tmp_path
+):
     bare = tmp_path / "bare"
     shutil.copytree(root, bare)
     for folder in ("depth", "instances", "dynamic"):
         for name in ("a", "b", "c", "d"):
             shutil.rmtree(bare / name / folder)
-    metrics, graph, meta = trained(root, tmp_path / "full")
+    metrics, graph, meta = whole
     _, other, _ = trained(bare, tmp_path / "less")
     assert same_weights(graph.state_dict(), other.state_dict())
     assert list(metrics["stages"]) == ["motion", "mine", "train"]
@@ -197,11 +205,7 @@ def test_masks_are_mined_in_the_run_and_deleting_every_truth_file_changes_no_wei
     assert not any("balance" in name for name in graph.state_dict())
 
 
-def test_mining_that_was_killed_goes_on_and_ends_alike(root, tmp_path, monkeypatch):
-    from dyndepth_core.methods import masks
-
-    whole = tmp_path / "whole"
-    trained(root, whole, "many_depth+motion_aware")
+def test_mining_that_was_killed_goes_on_and_ends_alike(root, whole, tmp_path, monkeypatch):
     mined, mine = [], masks.mine
 
     def killed(graph, threshold, source, video, K):
@@ -211,16 +215,14 @@ def test_mining_that_was_killed_goes_on_and_ends_alike(root, tmp_path, monkeypat
         return mine(graph, threshold, source, video, K)
 
     monkeypatch.setattr(masks, "mine", killed)
-    config = load(overrides=[*SETTINGS, "train.steps=4"], method="many_depth+motion_aware")
+    config = load(overrides=[*SETTINGS, "train.steps=4"], method="dynamic_depth+motion_aware")
     with pytest.raises(KeyboardInterrupt):
         train_run(config, [root], tmp_path / "part")
     mined = []
     train_run(config, [root], tmp_path / "part", resume=True)
     assert mined == [2]
-    models = [
-        load_model(p / "model.safetensors")[0].state_dict() for p in (whole, tmp_path / "part")
-    ]
-    assert same_weights(*models)
+    graph, _ = load_model(tmp_path / "part" / "model.safetensors")
+    assert same_weights(graph.state_dict(), whole[1].state_dict())
 
 
 def test_masks_of_files_and_truth_are_read_only_where_they_are_asked_for(root, tmp_path):
