@@ -112,7 +112,7 @@ class ManyDepthObjective(MonodepthObjective):
             disps = self.disps(sample.tgt_net, progress)
             found = ManyPredictions(disps, *self.motions(sample), sample)
         depth = self.depth(found.disps[min(disps)].detach(), found.depth_scale)
-        if self.training and learns:
+        if self.training and (learns or self.range_steps * self.config.range_rate < 1):
             self._adapt_range(depth / found.depth_scale.view(-1, 1, 1, 1))
         if self.training and not self.begun and progress >= self.config.student_from:
             self._begin()
