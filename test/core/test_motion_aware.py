@@ -50,10 +50,10 @@ def root(tmp_path_factory):
     return root
 
 
-def samples(root, config, masks=True):
+def samples(root, config, masked=True):
     recordings = [Recording(root / name) for name in ("a", "b")]
     source = SampleSource(recordings, config.data, 2, seed=0)
-    if masks:
+    if masked:
         found = [AtNetworkSize(RecordedInstances(r), source, v) for v, r in enumerate(recordings)]
         source = source.with_instances([f.ids for f in found])
     return source.batch(0)
@@ -88,9 +88,9 @@ def scored(objective, sample):
 @pytest.mark.parametrize("method", ["many_depth", "dynamic_depth"])
 def test_without_instances_every_bit_is_that_of_the_method(root, method):
     (base, config), (hinted, _) = make(method), make(f"{method}+motion_aware")
-    for masks in (False, True):
-        sample = samples(root, config, masks)
-        if masks:
+    for masked in (False, True):
+        sample = samples(root, config, masked)
+        if masked:
             sample.instances.zero_()
         (a, grad_a), (b, grad_b) = scored(base, sample), scored(hinted, sample)
         assert torch.equal(a.total, b.total) and a.terms.keys() == b.terms.keys()

@@ -22,13 +22,17 @@ Role = Literal["teacher", "student"]
 class Sources:
     """What volume and student's loss see of the other images: images (B, S, 3, H, W) for the loss,
     net the same for the networks, valid (B, S, 1, H, W) bool, pixels of them that show the static
-    scene, net_valid the same of net; None: all.
+    scene; None: all. net_valid: the same of net; None: as valid.
     """
 
     images: Tensor
     net: Tensor
     valid: Tensor | None = None
     net_valid: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.net_valid is None:
+            self.net_valid = self.valid
 
 
 @dataclass
