@@ -19,6 +19,7 @@ from dyndepth_core.data.writer import RecordingWriter
 from dyndepth_core.inference.model_file import load_model
 from dyndepth_core.instances.sources import AtNetworkSize, RecordedInstances
 from dyndepth_core.methods import get_method, masks
+from dyndepth_core.training.objective import make_objective
 from dyndepth_core.training.run import train_run
 
 SETTINGS = (
@@ -184,8 +185,9 @@ def trained(root, out, method="dynamic_depth+motion_aware", *settings):
 
 @pytest.fixture(scope="module")
 def whole(root, tmp_path_factory):
-    """Metrics, graph and meta of a run that mines its masks."""
-    return trained(root, tmp_path_factory.mktemp("mined") / "run")
+    """Metrics, graph, meta and folder of a run that mines its masks."""
+    out = tmp_path_factory.mktemp("mined") / "run"
+    return *trained(root, out), out
 
 
 def test_masks_are_mined_in_the_run_and_deleting_every_truth_file_changes_no_weight(
@@ -196,7 +198,7 @@ def test_masks_are_mined_in_the_run_and_deleting_every_truth_file_changes_no_wei
     for folder in ("depth", "instances", "dynamic"):
         for name in ("a", "b", "c", "d"):
             shutil.rmtree(bare / name / folder)
-    metrics, graph, meta = whole
+    metrics, graph, meta, _ = whole
     _, other, _ = trained(bare, tmp_path / "less")
     assert same_weights(graph.state_dict(), other.state_dict())
     assert list(metrics["stages"]) == ["motion", "mine", "train"]
@@ -223,6 +225,15 @@ def test_mining_that_was_killed_goes_on_and_ends_alike(root, whole, tmp_path, mo
     assert mined == [2]
     graph, _ = load_model(tmp_path / "part" / "model.safetensors")
     assert same_weights(graph.state_dict(), whole[1].state_dict())
+
+
+def test_a_model_of_one_method_is_a_start_for_the_other(root, whole):
+    config = load(overrides=SETTINGS, method="many_depth+motion_aware")
+    source = SampleSource([Recording(root / "a")], config.data, 2, seed=0)
+    objective = make_objective(config, source, whole[3] / "model.safetensors")
+    found = objective.inference_graph()
+    assert same_weights(found.state_dict(), whole[1].state_dict()) and objective.begun
+    assert found.architecture["method"] == "many_depth"
 
 
 def test_masks_of_files_and_truth_are_read_only_where_they_are_asked_for(root, tmp_path):
