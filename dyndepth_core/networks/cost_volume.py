@@ -41,6 +41,16 @@ class CostVolume:
         worst = self.cost.amax(1, keepdim=True)
         return torch.where(self.seen, self.cost, worst)
 
+    def guide(self) -> Tensor:
+        """(B, 1, h, w) in [0, 1]: inverse depth of the plane of the least cost in a window of 3x3
+        pixels, 0 at the farthest plane, 1 at the nearest; 0 where nothing was seen.
+        """
+        best = F.avg_pool2d(self.filled(), 3, 1, 1, count_include_pad=False).argmin(1)
+        inverse = 1 / self.planes
+        inverse = (inverse - inverse[:, -1:]) / (inverse[:, :1] - inverse[:, -1:])
+        found = inverse.gather(1, best.flatten(1)).view_as(best)[:, None]
+        return found * self.seen.any(1, keepdim=True)
+
     def best_depth(self) -> Tensor:
         """(B, 1, h, w): depth of the plane of the least cost among those seen; the nearest where
         there is none.

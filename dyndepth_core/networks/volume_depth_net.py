@@ -18,11 +18,12 @@ class VolumeDepthNet(nn.Module):
     """Image and cost volume -> {scale: disp (B, 1, h, w) in (0, 1)}; without a volume a network of
     one image.
 
-    F = early features at 1/4; C = cost volume where every pixel's comparison is complete enough
-    (`least_seen`), else 0, V = whether it is; late features and decoder see act(F + fuse(F, C, V)),
-    fuse: 3x3 convolution to `hidden` channels, ReLU, 1x1 that starts at 0, act: ReLU where F is
-    behind one. Watson et al.: act(conv3x3(F, C)). As a sum it starts as the network of one image
-    that the pretrained weights are, and a volume that says nothing leaves one.
+    F = early features at 1/4; C = cost volume and G = its best plane (`CostVolume.guide`) where
+    enough of the planes were seen (`least_seen`), else 0, V = whether they were; late features and
+    decoder see act(F + fuse(F, C, G, V)), fuse: 3x3 convolution to `hidden` channels, ReLU, 1x1
+    that starts at 0, act: ReLU where F is behind one. Watson et al.: act(conv3x3(F, C)). As a sum
+    it starts as the network of one image that it was before; G spares a short training from
+    learning first to find the least of many costs.
 
     nearest, farthest: depths of the planes at the canonical focal length, as tensors of the model:
     adaptive, see `adapt`. match_channels: features that are compared, 0 = all.
@@ -44,7 +45,7 @@ class VolumeDepthNet(nn.Module):
         self.encoder = Encoder(encoder, width=width)
         self.decoder = DepthDecoder(self.encoder.channels, tuple(decoder_channels), tuple(scales))
         channels = self.encoder.channels[1]
-        self.fuse_in = nn.Conv2d(channels + planes + 1, hidden, 3, padding=1)
+        self.fuse_in = nn.Conv2d(channels + planes + 2, hidden, 3, padding=1)
         self.fuse_out = nn.Conv2d(hidden, channels, 1)
         nn.init.zeros_(self.fuse_out.weight)
         nn.init.zeros_(self.fuse_out.bias)
@@ -91,10 +92,11 @@ class VolumeDepthNet(nn.Module):
         features = early[1]
         if volume is None:
             batch, _, height, width = features.shape
-            seen = features.new_zeros((batch, self.planes + 1, height, width))
+            seen = features.new_zeros((batch, self.planes + 2, height, width))
         else:
             confident = self.confident(volume).to(features.dtype)
-            seen = torch.cat((volume.filled().to(features.dtype) * confident, confident), 1)
+            seen = torch.cat((volume.filled(), volume.guide()), 1).to(features.dtype) * confident
+            seen = torch.cat((seen, confident), 1)
         change = self.fuse_out(F.relu(self.fuse_in(torch.cat((features, seen), 1))))
         fused = features + change
         if self.encoder.name == "resnet18":

@@ -88,6 +88,21 @@ def test_confidence_is_the_share_of_planes_that_are_seen():
     assert (volume.filled()[..., 0] == 0).all()
 
 
+def test_the_guide_is_the_inverse_depth_of_a_window():
+    """One pixel that says otherwise has no say against its neighbours."""
+    planes = torch.tensor([[1.0, 2.0, 4.0]])
+    cost = torch.ones(1, 3, 5, 6)
+    cost[:, 1] = 0.5
+    cost[0, :, 2, 3] = torch.tensor([0.9, 1.0, 1.0])
+    seen = torch.ones_like(cost, dtype=torch.bool)
+    volume = CostVolume(cost, seen, planes)
+    torch.testing.assert_close(volume.guide(), torch.full((1, 1, 5, 6), 1 / 3))
+    assert volume.best_depth()[0, 0, 2, 3] == 1 and volume.best_depth()[0, 0, 0, 0] == 2
+    assert (CostVolume(cost, ~seen, planes).guide() == 0).all()
+    far = CostVolume(cost[:, [2, 0, 1]], seen, planes)
+    assert (far.guide() == 0).all()
+
+
 def test_near_planes_leave_the_image_and_take_the_confidence_along():
     near = swept(6.0, motion((1.0, 0.0, 0.0)))
     still = swept(6.0, motion((0.0, 0.0, 0.0)))

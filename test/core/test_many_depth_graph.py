@@ -64,6 +64,7 @@ def test_the_graph_is_the_objective(recording):
     torch.testing.assert_close(T[:, :3, 3], 3 * expected.T_src_tgt[:, 0, :3, 3])
     torch.testing.assert_close(state[0], own)
     assert residual is None and not graph.training
+    assert graph.max_gap_s == 0.5  # five times as old as the image before in training at 10 Hz
 
 
 def test_each_image_goes_through_each_network_once(recording):

@@ -24,7 +24,7 @@ MIN_PARALLAX = 0.5  # pixels; with less the volume tells nothing: the camera sta
 class ManyDepthArchitecture(DepthPoseArchitecture):
     """What rebuilds a ManyDepthGraph; see ManyDepthNetworkConfig. teacher: the file also holds the
     single-image teacher, which only training and evaluation look at; volume: depth looks at the
-    previous image.
+    previous image, unless it is older than max_gap_s.
     """
 
     pose_encoder: Literal["efficientnet_lite0", "resnet18"]
@@ -33,6 +33,7 @@ class ManyDepthArchitecture(DepthPoseArchitecture):
     match_channels: int = Field(0, ge=0, le=512)
     fuse_channels: int = Field(64, ge=1, le=1024)
     least_seen: float = Field(1.0, gt=0, le=1)
+    max_gap_s: float = Field(0.5, gt=0, le=1e4)
     teacher: bool = True
     volume: bool = True
 
@@ -51,13 +52,13 @@ class ManyDepthGraph(InferenceGraph):
 
     method = "many_depth"
     architecture_class = ManyDepthArchitecture
-    max_gap_s = 0.5  # longer ones are not met in training, and little of the image is left
 
     def __init__(self, **architecture: Any) -> None:
         super().__init__()
         a = self.architecture_class(**architecture)
         self.architecture = {"method": self.method, **a.model_dump(mode="json")}
         self.canonical_focal, self.previous_for_depth = a.canonical_focal, a.volume
+        self.max_gap_s = a.max_gap_s
         self.student = make_student(a, (0,))
         self.pose_net = PoseNet(a.pose_encoder, a.width, a.pose_downscale)
         self.depth_net = (

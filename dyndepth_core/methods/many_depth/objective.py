@@ -29,6 +29,7 @@ from dyndepth_core.methods.many_depth.predictions import (
 from dyndepth_core.methods.monodepth.objective import MonodepthObjective
 from dyndepth_core.methods.views import Reprojection, View
 
+GAPS = 5.0  # times as old as in training an image before may be
 TABLE = 4096  # random numbers that samples share by their index, and depths that tell a range
 
 
@@ -42,10 +43,9 @@ class ManyDepthObjective(MonodepthObjective):
     `agreement` of the teacher's depth. No gradient to the teacher or the motions; the volume is a
     constant to the networks, as published.
 
-    Ours beside the paper: the student begins as a copy of its teacher (`student_from`); its motions
-    are refined to the optical flow as on the vehicle; the distance from the teacher is that of
-    logarithms, as the unit of a training is arbitrary; the range follows quantiles; what was not
-    seen is a mask and not a zero.
+    Ours beside the paper: the student begins as a copy of its teacher (`student_from`) with motions
+    refined to the optical flow, as on the vehicle; its distance is that of logarithms, as the unit
+    of a training is arbitrary; the range follows quantiles; what was not seen is a mask.
 
     A plug-in overrides `candidates` and `extra_losses`, a method with other images `sources`.
     """
@@ -63,6 +63,7 @@ class ManyDepthObjective(MonodepthObjective):
             )
         super().__init__(config, videos, canonical_focal)
         self.lookup = config.data.source_offsets.index(max(past))
+        self.stride_s = -max(past) / config.data.target_rate_hz
         self.partial_gradients = True  # the student waits, the teacher is frozen
         self.register_buffer("begun", torch.zeros(()))
         self.register_buffer("range_steps", torch.zeros(()))
@@ -76,7 +77,7 @@ class ManyDepthObjective(MonodepthObjective):
         """See DepthPoseObjective."""
         names = ("planes", "inverse_planes", "match_channels", "fuse_channels", "least_seen")
         own = {name: getattr(self.network, name) for name in names}
-        return {**super().architecture(), **own}
+        return {**super().architecture(), **own, "max_gap_s": GAPS * self.stride_s}
 
     def adopt(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """A file without its teacher: the student's part that sees one image stands in. A student
@@ -180,8 +181,7 @@ class ManyDepthObjective(MonodepthObjective):
     @torch.no_grad()
     def _begin(self) -> None:
         for part in ("encoder", "decoder"):
-            state = getattr(self.depth_net, part).state_dict()
-            getattr(self.student, part).load_state_dict(state)
+            copy_weights(getattr(self.depth_net, part), getattr(self.student, part))
         self.begun.fill_(1)
 
     # -- losses ------------------------------------------------------------------------------------
@@ -198,8 +198,8 @@ class ManyDepthObjective(MonodepthObjective):
     def extra_losses(
         self, predictions: ManyPredictions, mask: Tensor, view: View
     ) -> dict[str, Tensor]:
-        """Further terms once the student learns: mask (B, 1, H, W) in {0, 1}, M of the class; view:
-        the sample as the student's loss sees it. To be overridden.
+        """Further terms once the student learns: mask (B, 1, H, W) is M of the class, view the
+        sample as the student's loss sees it. To be overridden.
         """
         return {}
 
