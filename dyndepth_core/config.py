@@ -15,12 +15,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, create_model
 
 from .data.settings import DataConfig
+from .methods.base import PLUGINS
 from .networks.depth_net import NetworkConfig
 from .training.settings import TrainConfig
 
 GRAMMAR = "METHOD or METHOD+PLUGIN"
-PLUGINS = ("motion_aware",)  # names of the grammar; a plug-in may be named before it is installed
-
 
 _SHORT = reprlib.Repr()  # a value may be a YAML bomb; a path should stay readable
 _SHORT.maxstring = _SHORT.maxother = 200
@@ -69,11 +68,11 @@ def parse_method(text: str) -> tuple[str, str | None]:
 
 
 @functools.lru_cache
-def config_class(method: str) -> type[Config]:
-    """The Config whose objective section is the method's own class."""
+def config_class(method: str, plugin: str | None = None) -> type[Config]:
+    """The Config whose objective section is the method's own class, with the plug-in's fields."""
     from .methods import get_method
 
-    info = get_method(method)
+    info = get_method(method, plugin)
     sections = {
         "objective": info.config_class,
         "data": info.data_class,
@@ -112,11 +111,8 @@ def load(
 def from_dict(tree: Mapping[str, Any], source: str = "") -> Config:
     """Check a nested mapping and build the Config of its method; ValueError as `load`."""
     method = str(tree.get("method", Config.model_fields["method"].default))
-    if tree.get("plugin"):
-        raise ValueError(
-            f"plugin: {tree['plugin']} is not part of this version; train {method} alone"
-        )
-    cls = config_class(parse_method(method)[0])
+    plugin = tree.get("plugin")
+    cls = config_class(*parse_method(f"{method}+{plugin}" if plugin else method))
     try:
         return cls.model_validate(tree)
     except ValidationError as error:

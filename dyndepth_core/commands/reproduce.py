@@ -15,7 +15,10 @@ from dyndepth_core.commands.output import check_json, write_json
 def command(
     methods: Annotated[
         str,
-        typer.Option(help="Methods, e.g. monodepth,sc_depth; or METHOD+PLUGIN."),
+        typer.Option(
+            help="Rows, e.g. monodepth,many_depth+motion_aware: METHOD[+PLUGIN][_VARIANT ...], "
+            "variants _files and _oracle (whose masks), _temporal, _distillation, _published."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of worlds, rows, results and plots.")],
     budget: Annotated[
@@ -30,6 +33,10 @@ def command(
     minutes: Annotated[
         float | None, typer.Option(help="Training minutes per row instead of the budget's.")
     ] = None,
+    finetune_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps of rows that go on from the model of another row."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N, for scoring.")] = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Rendering processes.")] = 2,
     json_file: Annotated[
@@ -40,7 +47,9 @@ def command(
 
     Every method, baselines that never look at the image beside them, paired intervals over clips.
     Rows are stored: give the same command again to go on, or more methods to add rows; one row
-    alone is --methods METHOD --seed S. Tune on seeds 0 to 19, report on 20 to 29, once.
+    alone is --methods METHOD --seed S. A plug-in and dynamic_depth go on from the model of another
+    row of the same seed; that row, the one that finds what moves and the same training without the
+    plug-in are run as well. Tune on seeds 0 to 19, report on 20 to 29, once.
     """
     check_json(json_file)
     from rich.console import Console
@@ -73,8 +82,9 @@ def command(
             progress.update(tasks[what], completed=done)
 
         table = reproduce(
-            names, plan, seeds, out, minutes=minutes, device=device, workers=workers,
-            command=line, say=lambda text: console.print(f"[bold]{text}[/bold]"), advance=advance,
+            names, plan, seeds, out, minutes=minutes, steps=finetune_steps, device=device,
+            workers=workers, command=line, advance=advance,
+            say=lambda text: console.print(f"[bold]{text}[/bold]"),
         )  # fmt: skip
     write_json(json_file, table)
     _show(console, table, out)

@@ -4,9 +4,12 @@ calibration and, where it is asked for, odometry.
 
 from __future__ import annotations
 
+import copy
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,10 +19,18 @@ from dyndepth_core.data.recording import DamagedImage, Recording
 from dyndepth_core.data.rectify import lens_of
 from dyndepth_core.data.settings import DataConfig
 from dyndepth_core.data.targets import find_targets
-from dyndepth_core.data.transforms import ColourJitter, flip_horizontal, plan_fit, zoom_crop
+from dyndepth_core.data.transforms import (
+    ColourJitter,
+    flip_horizontal,
+    largest,
+    plan_fit,
+    zoom_crop,
+)
 from dyndepth_core.data.travel import travel_table
 
 log = logging.getLogger(__name__)
+IdsOf = Callable[[int], np.ndarray | None]  # frame -> ids (H, W) at network size, None: unknown
+MAX_INSTANCES = 16  # per image, the largest ones
 MAX_DAMAGED = 20  # targets in a row that cannot be read before a training gives up
 
 
@@ -40,6 +51,8 @@ class Sample:
     flipped: Tensor  # (B,) bool, mirrored left to right (K already is, where it is known)
     index: Tensor  # (B,) index of the target in the source's list
     travel: Tensor | None = None  # (B, S) metres between the cameras, NaN unknown; None: not asked
+    # (B, 1 + S, H, W) ids of the objects in tgt and src, 0 = nobody's, per image; None: not asked
+    instances: Tensor | None = None
 
     def _map(self, function) -> Sample:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -113,6 +126,7 @@ class SampleSource:
                     "--intrinsics video"
                 )
         self._travel = travel_table(recordings, self._targets, config, train) if odometry else None
+        self._ids_of: Sequence[IdsOf] | None = None
         self._damaged: set[str] = set()
         self._cache: dict[tuple[int, int], np.ndarray] = {}
         self._room = config.cache_mb * 1_000_000 // (config.size[0] * config.size[1] * 3)
@@ -120,6 +134,27 @@ class SampleSource:
     def __len__(self) -> int:
         """Number of target frames."""
         return len(self._targets)
+
+    def with_instances(self, ids_of: Sequence[IdsOf]) -> SampleSource:
+        """The same samples with objects, those of each recording: frame -> ids at network size."""
+        found = copy.copy(self)
+        found._ids_of = ids_of
+        return found
+
+    def labels(self, video: int, image: np.ndarray) -> np.ndarray:
+        """A label image (H, W), uint16, of stored size at network size, 0 where the network sees
+        padding; ValueError where the stored images are distorted.
+        """
+        fit = self._fits[video]
+        if self._lenses[video] is not None or image.shape != fit.in_size:
+            raise ValueError(
+                f"{self.recordings[video].path}: label images of {image.shape} for straight images "
+                f"of {fit.in_size}: make them of the same size, and rectify a recording with lens "
+                "distortion together with its labels first"
+            )
+        found = np.zeros(fit.out_size, np.uint16)
+        found[fit.valid] = fit.image(image, cv2.INTER_NEAREST_EXACT)[fit.valid]
+        return found
 
     def frame(self, video: int, i: int) -> np.ndarray:
         """Frame i of a recording at network size, uint8 RGB; cached while there is room."""
@@ -217,6 +252,7 @@ class SampleSource:
             dt=torch.tensor([r[3] for r in rows], dtype=torch.float32), video=videos,
             flipped=torch.tensor([r[5] for r in rows]), index=index,
             travel=None if self._travel is None else torch.from_numpy(self._travel[index.numpy()]),
+            instances=torch.from_numpy(np.stack([r[7] for r in rows])) if self._ids_of else None,
         )  # fmt: skip
 
     def _readable(self, target: int, step: int, slot: int) -> tuple:
@@ -237,6 +273,7 @@ class SampleSource:
         video, tgt, sources = self._targets[target]
         recording = self.recordings[video]
         images = [self.frame(video, i) for i in (tgt, *sources)]
+        ids = [self._ids(video, i) for i in (tgt, *sources)] if self._ids_of else []
         K = self.K(video)
         dt = [(recording.stamps_ns[s] - recording.stamps_ns[tgt]) / 1e9 for s in sources]
         coloured, flipped = images, False
@@ -244,12 +281,20 @@ class SampleSource:
             rng, config = np.random.default_rng((self.seed, 1, step, slot)), self.config
             # Per-video intrinsics have no zoom: the learned K belongs to the whole image.
             if rng.random() < config.zoom_share and config.intrinsics != "video":
-                images, K = zoom_crop(images, K, rng.uniform(1, config.zoom), *rng.random(2))
+                window = rng.uniform(1, config.zoom), *rng.random(2)
+                ids, _ = zoom_crop(ids, K, *window, cv2.INTER_NEAREST_EXACT) if ids else (ids, K)
+                images, K = zoom_crop(images, K, *window)
             flipped = bool(rng.random() < config.flip)
             if flipped:
+                ids = [np.ascontiguousarray(x[:, ::-1]) for x in ids]
                 images, K = flip_horizontal(images, K)
             coloured = images
             if rng.random() < config.jitter:
                 jitter = ColourJitter.draw(rng, grey_share=config.grey)
                 coloured = [jitter(image) for image in images]
-        return np.stack(images), np.stack(coloured), K, dt, video, flipped, target
+        named = np.stack([largest(x, MAX_INSTANCES) for x in ids]) if ids else None
+        return np.stack(images), np.stack(coloured), K, dt, video, flipped, target, named
+
+    def _ids(self, video: int, i: int) -> np.ndarray:
+        found = self._ids_of[video](i)
+        return np.zeros(self.config.size, np.uint16) if found is None else found.astype(np.uint16)

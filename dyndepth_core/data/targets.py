@@ -18,10 +18,7 @@ def find_targets(
     stamps = recording.stamps_ns.astype(np.float64) / 1e9
     if len(stamps) < 2:
         return []
-    period = float(np.median(np.diff(stamps)))
-    if period <= 0:
-        raise ValueError(f"{recording.path}: stamps do not increase; fix stamp_ns in frames.csv")
-    stride = max(1, round(1 / target_rate_hz / period))
+    stride, period = frame_stride(recording, target_rate_hz)
     found = []
     for i in np.flatnonzero(recording.keep):
         sources = tuple(int(i + o * stride) for o in source_offsets)
@@ -34,3 +31,11 @@ def find_targets(
         if all(0.5 < g < 2 for g in gaps):
             found.append((int(i), sources))
     return found
+
+
+def frame_stride(recording: Recording, target_rate_hz: float) -> tuple[int, float]:
+    """Frames from one to the next at about target_rate_hz, and seconds from frame to frame."""
+    period = float(np.median(np.diff(recording.stamps_ns.astype(np.float64) / 1e9)))
+    if period <= 0:
+        raise ValueError(f"{recording.path}: stamps do not increase; fix stamp_ns in frames.csv")
+    return max(1, round(1 / target_rate_hz / period)), period

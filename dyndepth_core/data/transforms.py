@@ -127,7 +127,12 @@ def plan_fit(
 
 
 def zoom_crop(
-    images: list[np.ndarray], K: np.ndarray, zoom: float, shift_x: float, shift_y: float
+    images: list[np.ndarray],
+    K: np.ndarray,
+    zoom: float,
+    shift_x: float,
+    shift_y: float,
+    interpolation: int = cv2.INTER_LINEAR,
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Zoom into equally sized images by `zoom` >= 1 and resize back; shifts in [0, 1] place the
     window. K follows.
@@ -136,7 +141,7 @@ def zoom_crop(
     height, width = min(rows, round(rows / zoom)), min(cols, round(cols / zoom))
     top, left = round(shift_y * (rows - height)), round(shift_x * (cols - width))
     fit = Fit((rows, cols), (rows, cols), (top, left, height, width), (rows, cols), (0, 0))
-    return [fit.image(image, cv2.INTER_LINEAR) for image in images], fit.K(K)
+    return [fit.image(image, interpolation) for image in images], fit.K(K)
 
 
 def image_tensor(image: np.ndarray) -> Tensor:
@@ -152,6 +157,19 @@ def image_tensor(image: np.ndarray) -> Tensor:
 def flip_horizontal(images: list[np.ndarray], K: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """Mirror images left to right; K follows."""
     return [np.ascontiguousarray(image[:, ::-1]) for image in images], flip_K(K, images[0].shape[1])
+
+
+def largest(ids: np.ndarray, count: int) -> np.ndarray:
+    """The `count` objects of the most pixels of ids (H, W), 0 = nobody's, renamed to 1, 2, ... in
+    the order of their ids; uint8.
+    """
+    names, place, pixels = np.unique(ids, return_inverse=True, return_counts=True)
+    pixels[names == 0] = 0
+    kept = np.sort(np.argsort(-pixels, kind="stable")[:count])
+    kept = kept[pixels[kept] > 0]
+    renamed = np.zeros(len(names), np.uint8)
+    renamed[kept] = np.arange(1, len(kept) + 1)
+    return renamed[place].reshape(ids.shape)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from dyndepth_core.geometry.warp import correspond, identity_pixels
+from dyndepth_core.geometry.camera import backproject, project
+from dyndepth_core.geometry.se3 import make_T, transform
+from dyndepth_core.geometry.warp import MIN_Z, correspond, identity_pixels
 
 
 def rigid_flow(depth: Tensor, T_src_tgt: Tensor, K: Tensor) -> Tensor:
@@ -29,3 +32,15 @@ def residual_velocity(residual: Tensor, T_src_tgt: Tensor, dt: Tensor) -> Tensor
     # element by element: under autocast a matrix product would round to half precision
     turned = (T_src_tgt[:, :3, :3, None, None] * residual[:, :, None]).sum(1)
     return turned / dt.view(-1, 1, 1, 1)
+
+
+def mean_parallax(depth: Tensor, T_src_tgt: Tensor, K: Tensor) -> Tensor:
+    """(B,) pixels by which the translation of T_src_tgt (B, 4, 4) moves the image of depth
+    (B, 1, H, W), mean over the pixels: near 0 when the camera stands or only turns.
+    """
+    T = T_src_tgt.float()
+    turned = make_T(T[:, :3, :3], torch.zeros_like(T[:, :3, 3]))
+    points = backproject(depth.float(), K.float())
+    (moved, z), (still, _) = (project(transform(M, points), K.float(), MIN_Z) for M in (T, turned))
+    shift = (moved - still).norm(dim=1, keepdim=True)
+    return torch.where(z > MIN_Z, shift, 0.0).mean((1, 2, 3))

@@ -105,15 +105,19 @@ def rotate(
 
 
 def forward_splat(
-    values: Tensor, found: Correspondence, fill: float = float("nan")
+    values: Tensor,
+    found: Correspondence,
+    fill: float = float("nan"),
+    size: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Push values (B, C, H, W) of tgt to the nearest src pixel; the nearest surface wins
     (z-buffer).
 
-    Returns the splatted values and z (B, 1, H, W) in src; pixels nothing falls on hold `fill` and z
-    = +inf. Not differentiable in the positions.
+    Returns the splatted values and z (B, 1, h, w) in src, of `size` (h, w), by default that of tgt;
+    pixels nothing falls on hold `fill` and z = +inf. Not differentiable in the positions.
     """
-    batch, channels, height, width = values.shape
+    batch, channels = values.shape[:2]
+    height, width = values.shape[-2:] if size is None else size
     target = found.pixels.detach().round().long()
     u, v = target[:, 0], target[:, 1]
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (found.z_src[:, 0] > MIN_Z)

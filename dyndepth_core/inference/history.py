@@ -10,7 +10,7 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-MAX_GAP_S = 2.0  # older images tell nothing about the present one
+MAX_GAP_S = 2.0  # older images tell nothing about the present one, unless a model says less
 
 
 class Camera(NamedTuple):
@@ -27,10 +27,11 @@ class Camera(NamedTuple):
 
 class History:
     """The previous network-size image (1, 3, h, w), the state of the graph, and when and by which
-    camera they were made.
+    camera they were made. max_gap_s: across a longer gap nothing is remembered.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_gap_s: float = MAX_GAP_S) -> None:
+        self.max_gap_s = max_gap_s
         self._last_reason = ""
         self.clear()
 
@@ -45,7 +46,7 @@ class History:
         """Clear the history where the next frame does not follow it; returns why, empty if it does.
 
         It does not after another image size, another K, a stamp that did not advance or jumped
-        ahead by more than MAX_GAP_S.
+        ahead by more than max_gap_s.
         """
         reason = self._break(camera, stamp_ns)
         if reason:
@@ -76,7 +77,7 @@ class History:
             return "the stamp did not advance"
         if step < 0:
             return f"the stamp jumped back by {-step:.3f} s"
-        return f"the stamp jumped ahead by {step:.3f} s" if step > MAX_GAP_S else ""
+        return f"the stamp jumped ahead by {step:.3f} s" if step > self.max_gap_s else ""
 
 
 def check_image(image: np.ndarray) -> None:

@@ -21,7 +21,7 @@ from dyndepth_core.instances.motion import Motion
 from .cloud import CloudWriter
 from .device import autocast_dtype, is_out_of_memory, resolve_device
 from .fold import fold_graph
-from .history import Camera, History, check_image
+from .history import MAX_GAP_S, Camera, History, check_image
 from .model_file import find_model, load_model
 from .model_meta import ModelMeta
 from .motion import MotionReader
@@ -131,7 +131,9 @@ class Predictor:
         self._cloud_writer: CloudWriter | None = None
         self._staging = Staging(self.device)
         self._latest: Prediction | None = None
-        self._history, self._motion = History(), MotionReader(meta)
+        self._uses_previous = getattr(graph, "previous_for_depth", False)
+        gap = getattr(graph, "max_gap_s", None)
+        self._history, self._motion = History(gap or MAX_GAP_S), MotionReader(meta)
         self.has_ego_motion: bool | None = None
         self.has_object_motion: bool | None = None
         self._on_device(lambda: self._graph.to(self.device))
@@ -162,8 +164,9 @@ class Predictor:
 
         K: (3, 3) pixels of that image; None = it is taken to have the model's canonical focal
         length, so that depth is right only up to the ratio of the focal lengths. stamp_ns: a jump
-        back, a gap over 2 s, another size or another K forgets the history. output_size: depth at
-        the model's size, or resampled to the input's. cloud: on a GPU also compute the cloud there,
+        back, a gap over 2 s (or what the model says), another size or another K forgets the
+        history; depth is then that of a single image, as on the first frame. output_size: at the
+        model's size, or resampled to the input's. cloud: on a GPU also compute the cloud there,
         for `write_cloud`. motion: also estimate ego-motion and velocities, where the model can (it
         costs another network). Raises ValueError for an image or K that cannot be used; the history
         then stays as it was.
@@ -242,7 +245,7 @@ class Predictor:
             tensor = image_tensor(fitted)
         else:  # (1, 3, h, w) by strides alone: images lie in memory as channels_last wants them
             tensor = pixels.permute(2, 0, 1)[None].to(torch.float32).mul_(1 / 255)
-        previous = history.image if motion else None
+        previous = history.image if motion or self._uses_previous else None
         autocast = self._autocast
         with torch.autocast(self.device.type, dtype=autocast, enabled=autocast is not None):
             depth, residual, T, state = self._graph(tensor, previous, plan.K_network, history.state)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
 
 from dyndepth_core.data.recording import Recording
+from dyndepth_core.data.sample import SampleSource
+from dyndepth_core.data.truth import read_truth_png
 from dyndepth_core.instances.motion import Motion
 
 
@@ -73,3 +77,63 @@ class MovedInstances:
         if packed is None:
             return None
         return cv2.imdecode(packed, cv2.IMREAD_UNCHANGED).astype(np.int32)
+
+
+class MaskFiles:
+    """Masks of any other program: folder/RECORDING/NAME.png, NAME that of the image file."""
+
+    def __init__(self, folder: Path, recording: Recording) -> None:
+        self.folder, self.recording = folder / recording.name, recording
+
+    def ids(self, i: int) -> np.ndarray | None:
+        """See InstanceSource."""
+        path = self.folder / f"{self.recording.image_path(i).stem}.png"
+        return read_truth_png(path).astype(np.int32) if path.exists() else None
+
+
+class StoredInstances:
+    """What `store` has written of a recording; ValueError when the file is damaged."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                self._ids, self._known = file["ids"], file["known"]
+        except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path}: damaged instance masks; delete the run's folder") from error
+
+    def ids(self, i: int) -> np.ndarray | None:
+        """See InstanceSource."""
+        return self._ids[i].astype(np.int32) if self._known[i] else None
+
+
+def store(path: Path, ids: list[np.ndarray | None], size: tuple[int, int]) -> None:
+    """Write the ids (H, W) of the frames of a recording, compressed; whole or not at all."""
+    found = np.zeros((len(ids), *size), np.uint8 if _most(ids) < 256 else np.uint16)
+    for frame, of_frame in zip(found, ids, strict=True):
+        if of_frame is not None:
+            frame[:] = of_frame
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez_compressed(file, ids=found, known=np.array([x is not None for x in ids]))
+    part.replace(path)
+
+
+def _most(ids: list[np.ndarray | None]) -> int:
+    return max((int(x.max()) for x in ids if x is not None), default=0)
+
+
+class AtNetworkSize:
+    """Ids of stored size as training samples want them, at network size; kept once read."""
+
+    def __init__(self, source: InstanceSource, samples: SampleSource, video: int) -> None:
+        self.source, self.samples, self.video = source, samples, video
+        self._known: dict[int, np.ndarray | None] = {}
+
+    def ids(self, i: int) -> np.ndarray | None:
+        """See InstanceSource."""
+        if i not in self._known:
+            ids = self.source.ids(i)
+            self._known[i] = (
+                None if ids is None else self.samples.labels(self.video, ids.astype(np.uint16))
+            )
+        return self._known[i]

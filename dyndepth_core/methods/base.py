@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from dyndepth_core.data.sample import Sample
 from dyndepth_core.data.settings import DataConfig
 from dyndepth_core.networks.depth_net import NetworkConfig
 
+PLUGINS = ("motion_aware",)  # packages beside those of the methods that export PLUGIN
 SPEED_THRESHOLD = "moving_speed"  # units of depth per second; what is faster is dynamic
 
 
@@ -100,6 +102,16 @@ class InferenceGraph(nn.Module):
     """
 
     architecture: dict[str, Any]
+    previous_for_depth = False  # depth, not only motion, is better with the previous image
+    max_gap_s: float | None = None  # seconds; an older image tells nothing; None: the usual
+
+    def deployed(self) -> InferenceGraph:
+        """The graph without what only further training needs; itself where there is nothing."""
+        return self
+
+    def arms(self) -> dict[str, InferenceGraph]:
+        """Parts of the graph that an evaluation holds beside it: {name: graph}, weights shared."""
+        return {}
 
     def depth_only(self) -> InferenceGraph:
         """The graph without what only motion needs; itself where there is nothing to leave out."""
@@ -125,23 +137,41 @@ class MethodInfo:
     config_class: type[BaseModel]
     objective_class: type[Objective]
     graph_class: type[InferenceGraph]
-    stages: tuple[str, ...] = ("train",)
     # with the method's own defaults and fields
     data_class: type[DataConfig] = DataConfig
     network_class: type[NetworkConfig] = NetworkConfig
+    # (config) -> the StageInfos of stage.py, the last of which saves the model; None: one training
+    stages: Callable[[Any], Sequence[Any]] | None = None
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """What a plug-in's package exports as PLUGIN: apply(method) -> the method with it. The model
+    that comes out is one of the method; ValueError when it is none that the plug-in fits.
+    """
+
+    name: str
+    apply: Callable[[MethodInfo], MethodInfo]
 
 
 def method_names() -> list[str]:
     """Names of the methods that exist, discovered by folder."""
     package = importlib.import_module("dyndepth_core.methods")
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.ispkg)
+    found = {m.name for m in pkgutil.iter_modules(package.__path__) if m.ispkg}
+    return sorted(found - {*PLUGINS})
 
 
-def get_method(name: str) -> MethodInfo:
-    """Find a method by name; ValueError lists what there is."""
+@functools.cache
+def get_method(name: str, plugin: str | None = None) -> MethodInfo:
+    """Find a method by name, with a plug-in if one is named; ValueError lists what there is."""
     if name not in method_names():
         raise ValueError(f"method {name!r} is not one of {method_names()}")
-    return importlib.import_module(f"dyndepth_core.methods.{name}").METHOD
+    info = importlib.import_module(f"dyndepth_core.methods.{name}").METHOD
+    if plugin is None:
+        return info
+    if plugin not in PLUGINS:
+        raise ValueError(f"plug-in {plugin!r} is not one of {list(PLUGINS)}")
+    return importlib.import_module(f"dyndepth_core.methods.{plugin}").PLUGIN.apply(info)
 
 
 def build_graph(architecture: dict[str, Any]) -> InferenceGraph:

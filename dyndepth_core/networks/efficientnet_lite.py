@@ -21,6 +21,7 @@ STAGES = (
     (1, 320, 3, 1, 6),
 )
 FEATURE_BLOCKS = (0, 2, 4, 10, 15)  # the last block at 1/2, 1/4, 1/8, 1/16 and 1/32
+LATE = FEATURE_BLOCKS[1] + 1  # the first block after that at 1/4
 # Blocks end without an activation, so their outputs are 3 to 9 times larger than what a decoder's
 # fresh layers work with: the skips drowned the coarse path and the disp head saturated. Spread over
 # street images with ImageNet weights.
@@ -101,12 +102,25 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, C_in, H, W), H and W multiples of 32 -> five feature maps, finest first."""
-        x = F.relu6(self._bn0(self._conv_stem(x)))
+        return self._run(self._stem(x), 0, len(self._blocks))
+
+    def early(self, x: Tensor) -> list[Tensor]:
+        """The feature maps at 1/2 and 1/4."""
+        return self._run(self._stem(x), 0, LATE)
+
+    def late(self, x: Tensor) -> list[Tensor]:
+        """Those at 1/8, 1/16, 1/32, from that at 1/4."""
+        return self._run(x * FEATURE_STD[1], LATE, len(self._blocks))
+
+    def _stem(self, x: Tensor) -> Tensor:
+        return F.relu6(self._bn0(self._conv_stem(x)))
+
+    def _run(self, x: Tensor, first: int, end: int) -> list[Tensor]:
         features = []
-        for i, block in enumerate(self._blocks):
-            x = block(x)
+        for i in range(first, end):
+            x = self._blocks[i](x)
             if i in FEATURE_BLOCKS:
-                features.append(x * (1 / FEATURE_STD[len(features)]))
+                features.append(x * (1 / FEATURE_STD[FEATURE_BLOCKS.index(i)]))
         return features
 
     @staticmethod

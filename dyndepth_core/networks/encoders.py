@@ -41,7 +41,18 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """images (B, 3 * frames, H, W) in [0, 1], H and W multiples of 32."""
-        return self.backbone((images - self.mean) * self.inv_std)
+        return self.backbone(self._normalised(images))
+
+    def early(self, images: Tensor) -> list[Tensor]:
+        """The feature maps at 1/2 and 1/4 alone."""
+        return self.backbone.early(self._normalised(images))
+
+    def late(self, features: Tensor) -> list[Tensor]:
+        """Those at 1/8, 1/16, 1/32, from that at 1/4 or what takes its place."""
+        return self.backbone.late(features)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return (images - self.mean) * self.inv_std
 
     def load_imagenet(self, path: str | Path | None = None) -> None:
         """Load ImageNet weights; in an encoder of several frames each filter of the stem looks at

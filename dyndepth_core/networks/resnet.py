@@ -63,9 +63,18 @@ class ResNet18(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, C_in, H, W), H and W multiples of 32 -> five feature maps, finest first."""
-        features = [F.relu(self.bn1(self.conv1(x)))]
-        x = self.maxpool(features[0])
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+        features = self.early(x)
+        return features + self.late(features[-1])
+
+    def early(self, x: Tensor) -> list[Tensor]:
+        """The feature maps at 1/2 and 1/4."""
+        first = F.relu(self.bn1(self.conv1(x)))
+        return [first, self.layer1(self.maxpool(first))]
+
+    def late(self, x: Tensor) -> list[Tensor]:
+        """Those at 1/8, 1/16, 1/32, from that at 1/4."""
+        features = []
+        for layer in (self.layer2, self.layer3, self.layer4):
             x = layer(x)
             features.append(x)
         return features

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Budget:
     """size: (H, W) pixels; minutes: wall clock of training per row; clips: of the training,
     validation and test split; frames: per clip, at 10 Hz; settings: of the config tree, the same
-    for every method.
+    for every method; finetune_steps: of a training that goes on from another row's model.
     """
 
     name: str
@@ -18,14 +18,25 @@ class Budget:
     clips: dict[str, int]
     frames: int
     settings: tuple[str, ...]
+    finetune_steps: int = 1000
 
     def overrides(self, seed: int, minutes: float | None = None) -> list[str]:
         """Overrides of the config tree for one row."""
+        spent = self.minutes if minutes is None else minutes
+        return self._common(seed, "null", f"{spent:g}")
+
+    def finetuning(self, seed: int, steps: int | None = None) -> list[str]:
+        """The same for a row that goes on from the model of another: steps, not minutes, so that
+        what costs time gets no less training.
+        """
+        return self._common(seed, str(self.finetune_steps if steps is None else steps), "null")
+
+    def _common(self, seed: int, steps: str, minutes: str) -> list[str]:
         height, width = self.size
         return [
             f"data.size={height},{width}",
-            "train.steps=null",
-            f"train.minutes={self.minutes if minutes is None else minutes:g}",
+            f"train.steps={steps}",
+            f"train.minutes={minutes}",
             f"train.seed={seed}",
             *self.settings,
         ]
@@ -53,7 +64,9 @@ _TINY = (
 BUDGETS = {
     b.name: b
     for b in (
-        Budget("smoke", (64, 224), 1.5, {"train": 8, "val": 1, "test": 4}, 10, (*_SHORT, *_TINY)),
+        Budget(
+            "smoke", (64, 224), 1.5, {"train": 8, "val": 1, "test": 4}, 10, (*_SHORT, *_TINY), 60
+        ),
         Budget(
             "quick",
             (96, 320),
@@ -69,6 +82,7 @@ BUDGETS = {
             {"train": 400, "val": 20, "test": 60},
             40,
             ("train.batch_size=12", "train.workers=8", "train.optimizer=adam", "train.lr=2e-4"),
+            10_000,
         ),
     )
 }

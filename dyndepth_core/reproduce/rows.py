@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..config import Config
+from ..data.chain import hash_file
 from ..data.recording import Recording
 from ..data.writer import manifest_hash
 from ..evaluation.baselines import fit_baselines
@@ -20,8 +22,9 @@ from ..evaluation.motion import MotionErrors
 from ..evaluation.protocols import get_protocol
 from ..evaluation.runner import Arm, BaselineArm, Evaluation, ModelArm, evaluate
 from ..evaluation.temporal import temporal_change
-from ..inference.model_file import write_atomically
+from ..inference.model_file import load_model, write_atomically
 from ..inference.predictor import Predictor
+from ..methods.base import InferenceGraph
 from ..training.run import MODEL, train_run
 from ..training.settings import RUNTIME_FIELDS
 
@@ -78,14 +81,24 @@ class RowResult:
         return cls(**content)
 
 
-def row_key(config: Config | None, data: Path) -> str:
-    """What a row follows from: its settings and the images it sees."""
-    settings = config.model_dump(mode="json", exclude={"train": RUNTIME_FIELDS}) if config else {}
-    text = json.dumps([settings, manifest_hash(data)], sort_keys=True)
+def row_key(config: Config | None, data: Path, models: Mapping[str, Path] | None = None) -> str:
+    """What a row follows from: its settings, the images it sees, the models of other rows."""
+    settings = settings_of(config) if config else {}
+    made_from = [manifest_hash(data)] + [hash_file(p) for _, p in sorted((models or {}).items())]
+    text = json.dumps([settings, *made_from], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def settings_of(config: Config) -> dict[str, Any]:
+    """What changes a row's weights, without the place of the model that finds what moves."""
+    settings = config.model_dump(mode="json", exclude={"train": RUNTIME_FIELDS})
+    if (masks := settings["objective"].get("masks")) is not None:
+        masks["model"] = masks["model"] is not None
+    return settings
+
+
 def run_row(
+    name: str,
     config: Config,
     data: Path,
     test: Sequence[Recording],
@@ -93,25 +106,51 @@ def run_row(
     seed: int,
     device: str,
     advance: Callable[[], None],
-) -> RowResult:
-    """Train `config` on the root `data` (whatever is there of it is gone on with) and score it.
+    models: Mapping[str, Path] | None = None,
+) -> list[RowResult]:
+    """Train `config` on the root `data` (whatever is there of it is gone on with) and score it, and
+    after it the arms of its graph (InferenceGraph.arms), as NAME_ARM, which cost no training.
 
-    Leaves folder/run and folder/result.json. Raises KeyboardInterrupt when interrupted; the next
-    call goes on.
+    models: of other rows it is made from; `start`: the one its training begins with. Leaves
+    folder/run, folder/result.json and folder/ARM/result.json. Raises KeyboardInterrupt when
+    interrupted; the next call goes on.
     """
-    name = config.method if config.plugin is None else f"{config.method}+{config.plugin}"
-    key = row_key(config, data)
-    if (stored := RowResult.read(folder / RESULT, key)) is not None:
-        return stored
-    run = folder / "run"
-    metrics = train_run(config, [data], run, resume=(run / "config.yaml").is_file())
-    predictor = Predictor(run / MODEL, device=device)
-    result = score(name, seed, ModelArm(predictor), test, advance)
-    result.train_seconds, result.steps = metrics["seconds"], metrics["step"]
-    result.parameters = _parameters(run / MODEL)
-    result.warnings = [w["message"] for w in metrics["warnings"]]
-    result.write(folder / RESULT, key)
-    return result
+    key, run = row_key(config, data, models), folder / "run"
+    result = RowResult.read(folder / RESULT, key)
+    if result is None:
+        start, resume = (models or {}).get("start"), (run / "config.yaml").is_file()
+        metrics = train_run(config, [data], run, resume=resume, start=start)
+        result = score(name, seed, ModelArm(Predictor(run / MODEL, device=device)), test, advance)
+        result.train_seconds, result.steps = metrics["seconds"], metrics["step"]
+        result.parameters = _parameters(load_model(run / MODEL)[0])
+        result.warnings = [w["message"] for w in metrics["warnings"]]
+        result.write(folder / RESULT, key)
+    return [result, *_arms(name, seed, key, folder, test, device, advance)]
+
+
+def _arms(
+    name: str,
+    seed: int,
+    key: str,
+    folder: Path,
+    test: Sequence[Recording],
+    device: str,
+    advance: Callable[[], None],
+) -> list[RowResult]:
+    """The rows beside that of a trained model, scored where they are not stored."""
+    if not (folder / "run" / MODEL).is_file():
+        return []
+    graph, meta = load_model(folder / "run" / MODEL)
+    results = []
+    for arm, part in graph.arms().items():
+        result = RowResult.read(folder / arm / RESULT, key)
+        if result is None:
+            predictor = Predictor.from_graph(part, meta, device=device)
+            result = score(f"{name}_{arm}", seed, ModelArm(predictor), test, advance)
+            result.parameters = _parameters(part)
+            result.write(folder / arm / RESULT, key)
+        results.append(result)
+    return results
 
 
 def run_baselines(
@@ -184,12 +223,10 @@ class _Watched:
         return self.arm.moving()
 
 
-def _parameters(model: Path) -> int:
-    from safetensors import safe_open
-
-    with safe_open(model, "pt") as file:
-        slices = (file.get_slice(k) for k in file.keys())  # noqa: SIM118
-        return sum(int(np.prod(s.get_shape())) for s in slices if s.get_dtype().startswith("F"))
+def _parameters(graph: InferenceGraph) -> int:
+    """Numbers in what runs on the vehicle, but for those that only count."""
+    tensors = graph.deployed().state_dict().values()
+    return sum(t.numel() for t in tensors if t.is_floating_point())
 
 
 def flatten(results: Sequence[RowResult]) -> dict[str, list[RowResult]]:

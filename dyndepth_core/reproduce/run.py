@@ -23,23 +23,37 @@ from ..inference.predictor import Predictor
 from ..methods import get_method
 from ..training.run import MODEL
 from .budgets import Budget
-from .rows import RowResult, flatten, run_baselines, run_row
+from .recipes import in_order, recipe
+from .rows import RowResult, flatten, run_baselines, run_row, settings_of
 from .table import make_table, markdown
 
 SAY = Callable[[str], None]
 
 
 def check_methods(methods: Sequence[str]) -> None:
-    """ValueError when a method or plug-in does not exist or is named twice."""
+    """ValueError when a row is no METHOD[+PLUGIN][_VARIANT] or is named twice."""
     for name in methods:
-        get_method(parse_method(name)[0])
+        get_method(*parse_method(recipe(name).method))
     if len(set(methods)) != len(methods) or not methods:
         raise ValueError(f"--methods {','.join(methods)}: name each method once, at least one")
 
 
-def row_config(method: str, budget: Budget, seed: int, minutes: float | None) -> Config:
-    """The configuration of a row: the budget's, the same for every method."""
-    return load(overrides=budget.overrides(seed, minutes), method=method)
+def row_config(
+    name: str,
+    budget: Budget,
+    seed: int,
+    minutes: float | None,
+    steps: int | None = None,
+    miner: Path | None = None,
+) -> Config:
+    """The configuration of a row: the budget's, the same for every method; minutes, steps: instead
+    of the budget's, for rows that begin with nothing, and with the model of another; miner: model
+    file that finds what moves.
+    """
+    how = recipe(name)
+    spent = budget.finetuning(seed, steps) if how.start else budget.overrides(seed, minutes)
+    masks = [f"objective.masks.model={miner}"] if miner else []
+    return load(overrides=[*spent, *how.settings, *masks], method=how.method)
 
 
 def reproduce(
@@ -49,14 +63,15 @@ def reproduce(
     out: Path,
     *,
     minutes: float | None = None,
+    steps: int | None = None,
     device: str = "auto",
     workers: int = 2,
     command: str = "",
     say: SAY = lambda text: None,
     advance: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> dict[str, Any]:
-    """Render the worlds, run every row that is not stored yet, write results.json, results.md and
-    plots into `out`.
+    """Render the worlds, run every row that is not stored yet, and those it needs (recipes.py),
+    write results.json, results.md and plots into `out`.
 
     Returns the content of results.json. Raises ValueError on bad names, KeyboardInterrupt when
     interrupted; the next call with the same folder goes on.
@@ -77,12 +92,20 @@ def reproduce(
 
         render_dataset(data, seed, budget.clips, budget.frames, budget.size, workers, rendered)
         tests[seed] = open_recordings(data, "test")
-        for method in methods:
-            say(f"{method}, seed {seed}")
-            config = row_config(method, budget, seed, minutes)
-            folder = folders[method, seed] = row_folder(out, config, method, seed)
-            count = _Count(f"scoring {method}, seed {seed}", tests[seed], advance)
-            results.append(run_row(config, data, tests[seed], folder, seed, device, count))
+        for name in in_order(methods):
+            say(f"{name}, seed {seed}")
+            how = recipe(name)
+            models = {
+                role: folders[row, seed] / "run" / MODEL
+                for role, row in (("start", how.start), ("miner", how.miner))
+                if row is not None
+            }
+            config = row_config(name, budget, seed, minutes, steps, models.get("miner"))
+            folder = folders[name, seed] = row_folder(out, config, name, seed)
+            count = _Count(f"scoring {name}, seed {seed}", tests[seed], advance)
+            results += run_row(
+                name, config, data, tests[seed], folder, seed, device, count, models
+            )  # fmt: skip
         count = _Count(f"scoring baselines, seed {seed}", tests[seed], advance, 2)
         training = open_recordings(data, "train")
         folder = out / "rows" / "baselines" / f"seed_{seed}"
@@ -93,7 +116,7 @@ def reproduce(
         "seed": list(seeds),
         "budget": budget.name,
         "device": _device(device),
-        "says": _says(budget, minutes),
+        "says": _says(budget, minutes, steps),
         "command": command,
     }
     table = as_json(make_table(results, about))
@@ -105,7 +128,7 @@ def reproduce(
 
 def row_folder(out: Path, config: Config, method: str, seed: int) -> Path:
     """Folder of a row; another configuration has another one, so that nothing trained is lost."""
-    settings = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    settings = json.dumps(settings_of(config), sort_keys=True)
     return (
         out / "rows" / method / f"seed_{seed}_{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
     )
@@ -129,11 +152,13 @@ def _device(device: str) -> str:
     return f"cpu, {torch.get_num_threads()} threads"
 
 
-def _says(budget: Budget, minutes: float | None) -> str:
+def _says(budget: Budget, minutes: float | None, steps: int | None) -> str:
     height, width = budget.size
     spent = budget.minutes if minutes is None else minutes
+    more = budget.finetune_steps if steps is None else steps
     return (
-        f"{spent:g} minutes of training per row, {height}x{width} pixels, "
+        f"{spent:g} minutes of training per row, {more} steps for one that goes on from the model "
+        f"of another, {height}x{width} pixels, "
         f"{budget.clips['train']} training and {budget.clips['test']} test clips of "
         f"{budget.frames} frames per seed."
     )

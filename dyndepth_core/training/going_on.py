@@ -22,7 +22,7 @@ def settings_of(model: str | Path, method: str | None = None) -> dict[str, Any]:
     """
     meta = read_meta(Path(model))
     name, plugin = parse_method(method or meta.method)
-    info, before = get_method(name), meta.provenance.config
+    info, before = get_method(name, plugin), meta.provenance.config
     tree: dict[str, Any] = {
         "method": name,
         "plugin": plugin,

@@ -1,6 +1,10 @@
-"""Batch normalisation over the batch of all data-parallel processes, on the CPU too."""
+"""Data-parallel processes: which is the first, and batch normalisation over the batch of all, on
+the CPU too.
+"""
 
 from __future__ import annotations
+
+import os
 
 import torch
 from torch import Tensor, nn
@@ -35,3 +39,11 @@ def share_batch_norms(module: nn.Module) -> None:
     for part in module.modules():
         if type(part) is nn.BatchNorm2d:
             part.__class__ = GlobalBatchNorm2d  # it has the same state
+
+
+def is_first_process() -> bool:
+    """False in the processes that Lightning (or a cluster) starts beside the first one."""
+    return all(
+        os.environ.get(name, "0") == "0"
+        for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "RANK")
+    )

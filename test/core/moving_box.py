@@ -1,4 +1,6 @@
-"""An analytic scene for tests: a wall, a box before it that moves, and a camera that moves too."""
+"""An analytic scene for tests: a wall, a box before it that moves, a camera that moves; frames -1,
+0 and 1.
+"""
 
 import torch
 from scenes import _paint, camera, pose
@@ -8,16 +10,18 @@ from dyndepth_core.geometry.camera import rays
 SIZE = (64, 96)
 WALL, BOX = 10.0, 6.0  # metres along the axis of the first camera
 HALF = (1.3, 0.9)  # of the box, in x and y
-T_WORLD_CAM = (pose(), pose(x=0.15, z=0.2, yaw=0.01))
-# of the box between the two images: across, which is what so small a box shows
+T_WORLD_CAM = {
+    -1: pose(x=-0.15, z=-0.2, yaw=-0.01), 0: pose(), 1: pose(x=0.15, z=0.2, yaw=0.01)
+}  # fmt: skip
+# of the box from one image to the next: across, which is what so small a box shows
 MOVE = torch.tensor([0.3, -0.1, 0.0], dtype=torch.float64)
 
 
-def view(frame: int):
+def view(frame: int, move=MOVE):
     """Image (1, 3, H, W), depth (1, 1, H, W) and where the box is (1, 1, H, W), float64."""
     T = T_WORLD_CAM[frame][0]
     world = T[:3, :3] @ rays(camera(), *SIZE)[0].flatten(1)
-    shift = frame * MOVE
+    shift = frame * move
     layers = []
     for surface, z in ((0, WALL), (2, BOX + shift[2])):
         depth = (z - T[2, 3]) / world[2]

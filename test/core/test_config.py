@@ -108,7 +108,7 @@ def test_the_grammar_of_methods(monkeypatch):
             parse_method(text)
         with pytest.raises(ValueError):
             load(method=text)
-    with pytest.raises(ValueError, match="not part of this version; train monodepth alone"):
+    with pytest.raises(ValueError, match="monodepth has no teacher and student"):
         load(method="monodepth+motion_aware")
 
 

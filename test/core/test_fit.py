@@ -21,7 +21,8 @@ from dyndepth_core.inference.export import export_model
 from dyndepth_core.inference.model_file import load_model, read_meta, save_model
 from dyndepth_core.networks.encoders import Encoder
 from dyndepth_core.training.fit import fit
-from dyndepth_core.training.run import make_objective, train_run
+from dyndepth_core.training.objective import make_objective
+from dyndepth_core.training.run import train_run
 from dyndepth_core.training.schedule import Budget, learning_rate
 
 OPTIONS = ("train.steps=30", "train.validate_every=10", "train.checkpoint_every=10")

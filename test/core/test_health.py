@@ -14,7 +14,8 @@ from dyndepth_core.data.sample import Sample
 from dyndepth_core.data.writer import RecordingWriter
 from dyndepth_core.training.fit import fit
 from dyndepth_core.training.health import Health, NotFiniteError, image_motion, log_spread
-from dyndepth_core.training.run import make_objective, train_run
+from dyndepth_core.training.objective import make_objective
+from dyndepth_core.training.run import train_run
 
 PLAIN = (
     "data.flip=0",

@@ -15,7 +15,8 @@ from dyndepth_core.inference.model_file import load_model, read_meta, save_model
 from dyndepth_core.inference.predictor import Predictor
 from dyndepth_core.losses.metric import log_travel_ratio
 from dyndepth_core.training.model import trained_model
-from dyndepth_core.training.run import make_objective, train_run
+from dyndepth_core.training.objective import make_objective
+from dyndepth_core.training.run import train_run
 from dyndepth_core.training.source import fingerprint
 from dyndepth_core.training.units import TYPICAL_DEPTH, measured_units, start_units
 

@@ -66,6 +66,22 @@ def test_stored_rows_are_not_trained_again_and_one_can_be_run_alone(table, out, 
     assert list(again["methods"]) == ["sc_depth", "row_prior", "plane"]
 
 
+def test_arms_of_a_model_are_rows_that_cost_no_training(table, out, monkeypatch):
+    found = reproduce(["many_depth"], TINY, [5], out, workers=1)
+    arms = ["many_depth", "many_depth_teacher", "many_depth_empty"]
+    assert list(found["methods"])[:3] == arms
+    many, teacher, empty = (found["methods"][name] for name in arms)
+    assert many["train_seconds"] > 1 and "train_seconds" not in teacher and "steps" not in empty
+    assert teacher["parameters"] < many["parameters"] == empty["parameters"]
+    assert all(m["all"]["abs_rel"] > 0 and m["temporal_change"] > 0 for m in (many, teacher, empty))
+    assert {("many_depth_teacher", "many_depth"), ("many_depth_empty", "many_depth")} <= {
+        (p["first"], p["second"]) for p in found["paired"]
+    }
+    assert len(list(out.glob("rows/many_depth/seed_5_*/*/result.json"))) == 2
+    monkeypatch.setattr(rows_module, "score", lambda *a, **k: pytest.fail("scored again"))
+    assert reproduce(["many_depth"], TINY, [5], out, workers=1)["methods"] == found["methods"]
+
+
 def test_another_configuration_has_a_folder_of_its_own(out):
     one, two = (row_folder(out, row_config("sc_depth", TINY, 5, m), "sc_depth", 5) for m in (1, 2))
     assert one != two and one.parent == two.parent == out / "rows" / "sc_depth"
@@ -133,7 +149,7 @@ def test_bad_names_are_named():
     assert parse_seeds("3,1") == [3, 1]
     with pytest.raises(ValueError, match="smoke, quick, full"):
         get_budget("huge")
-    with pytest.raises(ValueError, match="one of monodepth, residual_motion, sc_depth"):
+    with pytest.raises(ValueError, match="many_depth, monodepth, residual_motion, sc_depth"):
         check_methods(["magic"])
     with pytest.raises(ValueError, match="once"):
         check_methods(["monodepth", "monodepth"])

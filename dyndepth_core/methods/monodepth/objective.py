@@ -71,9 +71,16 @@ class MonodepthObjective(DepthPoseObjective):
             return LossTerms(sum(terms.values()), terms, found.maps)
 
     def _losses(
-        self, sample: Sample, predictions: Predictions, noise: bool, coarse: float = 0.0
+        self,
+        sample: Sample,
+        predictions: Predictions,
+        noise: bool,
+        coarse: float = 0.0,
+        view: View | None = None,
     ) -> LossTerms:
-        view = View.of(sample, predictions.K, 0, self.config.ssim_weight, noise)
+        """view: the sample at full resolution, where it is there already."""
+        if view is None:
+            view = View.of(sample, predictions.K, 0, self.config.ssim_weight, noise)
         finest = min(predictions.disps)
         photometric, smoothness, maps = [], [], {}
         for s, disp in sorted(predictions.disps.items()):

@@ -1,0 +1,223 @@
+"""Temporal hints (Dong et al., ICRA 2024): where a moving object belongs between its two sightings.
+
+A and B: the earlier and the later source, warped to tgt by the teacher's depth. An object that
+moves evenly is at the midpoint of where A and B show it; there its pixels can be compared with tgt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dyndepth_core.geometry.camera import inverse_K, pixel_grid
+from dyndepth_core.geometry.warp import sample
+from dyndepth_core.instances.matching import boxes, dice_costs, match, relabel
+
+MASK_NOISE = 1.5  # pixels by which boxes of masks looked up at whole pixels are off
+
+
+@dataclass
+class Matched:
+    """Instances of tgt that A and B show as well, by their id k in tgt (1 to K; 0 = nobody).
+
+    ids (B, 2, H, W): those of A and of B; delta (B, K + 1, 2): pixels (x, y) from A to B; centre
+    (B, K + 1, 2): pixel in the middle between both; depth (B, K + 1): the teacher's, mean over the
+    instance in tgt; known (B, K + 1) bool.
+    """
+
+    ids: Tensor
+    delta: Tensor
+    centre: Tensor
+    depth: Tensor
+    known: Tensor
+
+
+@dataclass
+class Hints:
+    """What is to be changed in A and B, (B, 2, H, W) each: who is painted there, an id, 0 = nobody;
+    fill: bool, what the object leaves behind and the other image shows. shift (B, 2, K + 1, 2):
+    pixels (x, y) by which the object moves; depth (B, K + 1) of the object; found (B,) bool:
+    images with any object.
+    """
+
+    who: Tensor
+    fill: Tensor
+    shift: Tensor
+    depth: Tensor
+    found: Tensor
+
+
+@torch.no_grad()
+def match_instances(ids: Tensor, depth: Tensor, gate: float) -> Matched | None:
+    """Find every instance of tgt in A and B; None where there is none in the whole batch.
+
+    ids (B, 3, H, W): those of tgt, A and B, in the image plane of tgt, 0 = nobody; the names need
+    not agree. depth (B, 1, H, W): the teacher's. Masks are matched by Dice (matching.py), `gate`:
+    from which cost on, in [0, 1], two masks are not the same object.
+    Along each axis the edge of the box that moved farther from A to B counts: the other one may be
+    hidden or outside.
+    """
+    count = int(ids.max())
+    if count == 0:
+        return None
+    tgt = ids[:, 0]
+    partners = [match(dice_costs(tgt, other, count), gate) for other in ids[:, 1:].unbind(1)]
+    known = (partners[0] > 0) & (partners[1] > 0)
+    if not known.any():
+        return None
+    own = torch.arange(count + 1, device=ids.device).expand_as(known) * known
+    renamed = []
+    for other, partner in zip(ids[:, 1:].unbind(1), partners, strict=True):
+        names = torch.zeros_like(own).scatter(1, partner * known, own)
+        names[:, 0] = 0
+        renamed.append(relabel(other, names))
+    box_a, box_b = (boxes(r, count)[0] for r in renamed)
+    edges = (box_b - box_a).unflatten(-1, (2, 2))  # (left, top), (right, bottom)
+    farther = edges.abs().argmax(2, keepdim=True)
+    delta = edges.gather(2, farther)[:, :, 0] * known[..., None]
+    centre = (box_a + box_b).unflatten(-1, (2, 2)).mean(2) / 2
+    total = torch.zeros(known.shape, device=depth.device, dtype=depth.dtype)
+    total = total.scatter_add(1, tgt.long().flatten(1), depth.flatten(1))
+    mean = total / boxes(tgt, count)[1].clamp(min=1)
+    return Matched(torch.stack(renamed, 1), delta, centre, mean, known)
+
+
+@torch.no_grad()
+def could_stand(
+    found: Matched, T_src_tgt: Tensor, K: Tensor, tolerance: float, pixels: float = MASK_NOISE
+) -> Tensor:
+    """Which instances (B, K + 1) may as well stand, bool: a wrong depth moves them as far.
+
+    Under assumed depth d, a standing point of depth d' is seen in warped image s at q_s, p + J_s^-1
+    (pi_s(p, d') - pi_s(p, d)) to first order, J_s = d pi_s / d p. An instance could stand if its
+    delta lies within `pixels` of those q_B - q_A for which d / tolerance <= d' <= d tolerance.
+    T_src_tgt (B, 2, 4, 4) of A and B, K (B, 3, 3).
+    """
+    centre, depth = found.centre[:, None], found.depth[:, None]
+
+    def seen(at: Tensor, z: Tensor) -> Tensor:
+        return _project(at, z, T_src_tgt, K)
+
+    now = seen(centre, depth)
+    step = torch.eye(2, device=centre.device, dtype=centre.dtype)
+    a, b = (seen(centre + step[i], depth) - now for i in range(2))  # the columns of J
+    area = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+    ends = []
+    for factor in (1 / tolerance, tolerance):
+        off = seen(centre, depth * factor) - now
+        x = off[..., 0] * b[..., 1] - off[..., 1] * b[..., 0]
+        y = a[..., 0] * off[..., 1] - a[..., 1] * off[..., 0]
+        at = torch.stack((x, y), -1) / area[..., None]
+        ends.append(at[:, 1] - at[:, 0])
+    line = ends[1] - ends[0]
+    along = ((found.delta - ends[0]) * line).sum(-1) / line.square().sum(-1).clamp(min=1e-12)
+    nearest = ends[0] + along.clamp(0, 1)[..., None] * line
+    return (found.delta - nearest).norm(dim=-1) <= pixels
+
+
+@torch.no_grad()
+def lay_out(found: Matched, keep: Tensor, share: Tensor) -> Hints | None:
+    """Where the instances `keep` (B, K + 1), bool, are painted; None where none is left.
+
+    share (B,): of the time from A to B that has passed at tgt, 1/2 if they are as far apart. A
+    moves on by share delta, B back by (1 - share) delta, in whole pixels. Where several objects
+    would be painted, the one of the least depth is. What an object hides in one image and not in
+    the other is filled from there.
+    """
+    keep = keep & found.known
+    if not keep.any():
+        return None
+    names = torch.arange(keep.shape[1], device=keep.device) * keep
+    ids = torch.stack([relabel(x, names) for x in found.ids.unbind(1)], 1)
+    part = torch.stack((share, share - 1), 1)[..., None, None]
+    shift = part * (found.delta * keep[..., None])[:, None]
+    order = found.depth.masked_fill(~keep, torch.inf).argsort(1)
+    who = torch.stack([_painted(ids[:, s], shift[:, s].round(), order) for s in (0, 1)], 1)
+    fill = torch.stack([(ids[:, s] > 0) & (ids[:, 1 - s] == 0) for s in (0, 1)], 1)
+    return Hints(who, fill, shift, found.depth, keep.any(1))
+
+
+def paint(hints: Hints, warped: Tensor) -> Tensor:
+    """A and B with every object where it belongs, (B, 2, 3, H, W) as warped, by moving pixels: as
+    published.
+
+    The gradient of pixel p goes to the depth of the pixel it was taken from, half a step away.
+    """
+    batch, _, channels, height, width = warped.shape
+    index = torch.arange(height * width, device=warped.device)
+    step = _of_pixel(hints.shift.round(), hints.who).long()  # (B, 2, HW, 2)
+    origin = index - step[..., 1] * width - step[..., 0]
+    origin = torch.where(hints.who.flatten(2) > 0, origin, index)
+    origin = origin[:, :, None].expand(-1, -1, channels, -1)
+    moved = warped.flatten(3).gather(3, origin).view(warped.shape)
+    return _compose(hints, moved, warped)
+
+
+def paint_by_grid(
+    hints: Hints, src: Tensor, pixels: Tensor, warped: Tensor, T_src_tgt: Tensor, K: Tensor
+) -> Tensor:
+    """The same by looking up the sources elsewhere: I_s(pi_s(p, D(p)) + m_k), m_k =
+    pi_s(p - shift_k, d_k) - pi_s(p, d_k) without gradient, d_k the mean depth of the object.
+
+    The gradient of pixel p goes to its own depth. src (B, 2, 3, H, W), pixels (B, 2, 2, H, W) where
+    tgt falls in them, warped (B, 2, 3, H, W) what is there, T_src_tgt (B, 2, 4, 4), K (B, 3, 3).
+    """
+    height, width = src.shape[-2:]
+    with torch.no_grad():
+        at = pixel_grid(height, width, src.device, src.dtype)[:2].flatten(1).mT
+        depth = hints.depth[:, None].expand(-1, 2, -1)[..., None]
+        depth = _of_pixel(depth, hints.who)[..., 0].to(src.dtype)
+        depth = torch.where(hints.who.flatten(2) > 0, depth, 1.0)
+        step = _of_pixel(hints.shift, hints.who).to(src.dtype)
+        ends = (_project(x, depth, T_src_tgt, K) for x in (at - step, at.expand_as(step)))
+        offset = torch.sub(*ends).mT.unflatten(-1, (height, width))
+    moved = sample(src.flatten(0, 1), (pixels + offset).flatten(0, 1)).view(warped.shape)
+    return _compose(hints, moved, warped)
+
+
+def _compose(hints: Hints, moved: Tensor, warped: Tensor) -> Tensor:
+    filled = torch.where(hints.fill[:, :, None], warped.flip(1), warped)
+    return torch.where(hints.who[:, :, None] > 0, moved, filled)
+
+
+def _painted(ids: Tensor, shift: Tensor, order: Tensor) -> Tensor:
+    """Whose pixel falls where, (B, H, W), the first in `order` (B, K + 1), a permutation of ids,
+    wins; ids (B, H, W) move by shift (B, K + 1, 2), whole pixels.
+    """
+    height, width = ids.shape[-2:]
+    v, u = torch.meshgrid(
+        torch.arange(height, device=ids.device), torch.arange(width, device=ids.device),
+        indexing="ij",
+    )  # fmt: skip
+    step = _of_pixel(shift[:, None], ids[:, None])[:, 0].long()
+    x, y = u.flatten() + step[..., 0], v.flatten() + step[..., 1]
+    flat = ids.flatten(1)
+    inside = (flat > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    # a slot behind the image takes what falls outside, so that no index needs filtering
+    place = torch.where(inside, y * width + x, height * width)
+    rank = order.argsort(1).gather(1, flat)
+    last = order.shape[1]
+    first = rank.new_full((len(ids), height * width + 1), last)
+    first = first.scatter_reduce(1, place, rank, "amin")[:, :-1]
+    named = torch.cat((order, torch.zeros_like(order[:, :1])), 1)
+    return named.gather(1, first).view(ids.shape)
+
+
+def _of_pixel(values: Tensor, who: Tensor) -> Tensor:
+    """values (B, S, K + 1, C) of the instance at each pixel of who (B, S, H, W): (B, S, HW, C)."""
+    index = who.flatten(2)[..., None].expand(-1, -1, -1, values.shape[-1])
+    return values.gather(2, index)
+
+
+def _project(at: Tensor, depth: Tensor, T_src_tgt: Tensor, K: Tensor) -> Tensor:
+    """Where pixels `at` (B, 1 or S, N, 2) of tgt at `depth` (B, 1 or S, N) fall in the sources,
+    (B, S, N, 2); T_src_tgt (B, S, 4, 4), K (B, 3, 3).
+    """
+    T, K = T_src_tgt.to(at.dtype), K.to(at.dtype)
+    ray = torch.cat((at, torch.ones_like(at[..., :1])), -1) @ inverse_K(K).mT[:, None]
+    points = depth[..., None].to(at.dtype) * ray
+    points = points @ T[..., :3, :3].mT + T[..., None, :3, 3]
+    image = points @ K.mT[:, None]
+    return image[..., :2] / image[..., 2:].clamp(min=1e-3)

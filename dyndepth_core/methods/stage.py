@@ -1,0 +1,81 @@
+"""The stages of a method: what it says of them, and what a running one gets from the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor
+
+from dyndepth_core.data.sample import SampleSource
+from dyndepth_core.methods.base import Objective
+
+Item = TypeVar("Item")
+
+
+def _nothing(source: SampleSource, held_out: SampleSource | None) -> Mapping[str, Any]:
+    return {}
+
+
+class StageJob(Protocol):
+    """What a running stage can use.
+
+    config: the whole tree; source: the training samples, held_out: those that choose the weights,
+    None where the recordings are too short; folder: the stage's own, where what a killed one had
+    left still lies; earlier: outputs of the stages before, by name; data: what `--data` named;
+    start: the model file of `--from`.
+    """
+
+    config: Any
+    source: SampleSource
+    held_out: SampleSource | None
+    folder: Path
+    earlier: Mapping[str, list[Path]]
+    data: Sequence[Path]
+    start: Path | None
+
+    def objective(self) -> Objective:
+        """The method's own objective: seeded weights or those of `start`, its units and, where
+        they are learned, its cameras as a training begins with them.
+        """
+
+    def fit(
+        self,
+        objective: Objective,
+        source: SampleSource | None = None,
+        held_out: SampleSource | None = None,
+    ) -> Path:
+        """Train for the stage's share of the budget (once per stage), by default on the samples of
+        the run. Returns the checkpoint of the best weights, which the objective then holds; raises
+        KeyboardInterrupt when it was interrupted.
+        """
+
+    def weights(self, path: Path) -> dict[str, Tensor]:
+        """The weights in what `fit` returned, of this stage or an earlier one."""
+
+    def save(self, objective: Objective) -> Path:
+        """Write the model file of the run from an objective that was fitted here."""
+
+    def track(self, items: Sequence[Item], what: str) -> Iterator[Item]:
+        """The items one by one, with progress shown."""
+
+    def report(self, figures: Mapping[str, Any]) -> None:
+        """Add figures (JSON-able) to the metrics of the stage and so of the run."""
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """One stage of a method: run(job) returns the files it made, which the following stages find in
+    `job.earlier`; None: train the method's objective and save its model.
+
+    share: of train.steps and train.minutes that `job.fit` may use; stages without training have 0.
+    reads(source, held_out): what the stage follows from beside images, calibration and settings
+    (JSON-able), for example hashes of files; when that changes, a resumed run refuses to go on.
+    """
+
+    name: str
+    share: float = 1.0
+    run: Callable[[StageJob], Sequence[Path]] | None = None
+    reads: Callable[[SampleSource, SampleSource | None], Mapping[str, Any]] = _nothing

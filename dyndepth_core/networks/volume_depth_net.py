@@ -1,0 +1,112 @@
+"""Depth network that also sees a cost volume of the image before (Watson et al., CVPR 2021)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dyndepth_core.geometry.camera import resize_K
+from dyndepth_core.networks.cost_volume import CostVolume, depth_planes, plane_sweep
+from dyndepth_core.networks.depth_net import DepthDecoder
+from dyndepth_core.networks.encoders import Encoder
+
+EARLY = 4  # the cost volume is made at 1 / EARLY of the resolution
+
+
+class VolumeDepthNet(nn.Module):
+    """Image and cost volume -> {scale: disp (B, 1, h, w) in (0, 1)}; without a volume a network of
+    one image.
+
+    F = early features at 1/4; C = cost volume and G = its best plane (`CostVolume.guide`) where
+    enough of the planes were seen (`least_seen`), else 0, V = whether they were; late features and
+    decoder see act(F + fuse(F, C, G, V)), fuse: 3x3 convolution to `hidden` channels, ReLU, 1x1
+    that starts at 0, act: ReLU where F is behind one. Watson et al.: act(conv3x3(F, C)). As a sum
+    it starts as the network of one image that it was before; G spares a short training from
+    learning first to find the least of many costs.
+
+    nearest, farthest: depths of the planes at the canonical focal length, as tensors of the model:
+    adaptive, see `adapt`. match_channels: features that are compared, 0 = all.
+    """
+
+    def __init__(
+        self,
+        encoder: str,
+        decoder_channels: tuple[int, ...],
+        scales: tuple[int, ...] = (0,),
+        width: float = 1.0,
+        planes: int = 96,
+        inverse: bool = False,
+        hidden: int = 64,
+        match_channels: int = 0,
+        least_seen: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(encoder, width=width)
+        self.decoder = DepthDecoder(self.encoder.channels, tuple(decoder_channels), tuple(scales))
+        channels = self.encoder.channels[1]
+        self.fuse_in = nn.Conv2d(channels + planes + 2, hidden, 3, padding=1)
+        self.fuse_out = nn.Conv2d(hidden, channels, 1)
+        nn.init.zeros_(self.fuse_out.weight)
+        nn.init.zeros_(self.fuse_out.bias)
+        self.planes, self.inverse, self.least_seen = planes, inverse, least_seen
+        self.stride = max(1, channels // match_channels) if match_channels else 1
+        self.register_buffer("nearest", torch.tensor(0.05))
+        self.register_buffer("farthest", torch.tensor(1.0))
+
+    def early(self, image: Tensor) -> list[Tensor]:
+        """Feature maps at 1/2 and 1/4 of images (B, 3, H, W) in [0, 1]."""
+        return self.encoder.early(image)
+
+    @torch.no_grad()
+    def match(
+        self,
+        tgt: Tensor,
+        src: Tensor,
+        T_src_tgt: Tensor,
+        K: Tensor,
+        depth_scale: Tensor,
+        usable: Tensor | None = None,
+        valid_src: Tensor | None = None,
+    ) -> CostVolume:
+        """Volume of features tgt (B, C, h, w) and src (B, S, C, h, w), the second maps of `early`;
+        K (B, 3, 3) in pixels of the images, depth_scale (B,): f / f0, see Predictions. valid_src
+        (B, S, 1, H, W) bool, pixels of the images; the rest: see `plane_sweep`.
+        """
+        canonical = depth_planes(self.nearest, self.farthest, self.planes, self.inverse)
+        K = resize_K(K.float(), 1 / EARLY, 1 / EARLY)
+        if valid_src is not None:  # a feature sees all of its pixels
+            hidden = F.max_pool2d((~valid_src).flatten(0, 1).float(), EARLY)
+            valid_src = (hidden == 0).unflatten(0, valid_src.shape[:2])
+        return plane_sweep(
+            tgt[:, :: self.stride], src[:, :, :: self.stride], T_src_tgt, K,
+            depth_scale.float()[:, None] * canonical, usable, valid_src,
+        )  # fmt: skip
+
+    def confident(self, volume: CostVolume) -> Tensor:
+        """(B, 1, h, w) bool: where the volume is complete enough to be seen at all."""
+        return volume.confident(self.least_seen)
+
+    def forward(self, early: list[Tensor], volume: CostVolume | None = None) -> dict[int, Tensor]:
+        """early: what `early` says of the images; volume: that of `match`; None: none at all."""
+        features = early[1]
+        if volume is None:
+            batch, _, height, width = features.shape
+            seen = features.new_zeros((batch, self.planes + 2, height, width))
+        else:
+            confident = self.confident(volume).to(features.dtype)
+            seen = torch.cat((volume.filled(), volume.guide()), 1).to(features.dtype) * confident
+            seen = torch.cat((seen, confident), 1)
+        change = self.fuse_out(F.relu(self.fuse_in(torch.cat((features, seen), 1))))
+        fused = features + change
+        if self.encoder.name == "resnet18":
+            fused = F.relu(fused)
+        return self.decoder([early[0], fused, *self.encoder.late(fused)])
+
+    @torch.no_grad()
+    def adapt(self, nearest: Tensor, farthest: Tensor, rate: Tensor) -> None:
+        """Move the range of the planes by the share `rate` towards these depths at the canonical
+        focal length, all of them 0-dim.
+        """
+        self.nearest.lerp_(nearest.to(self.nearest.dtype), rate)
+        self.farthest.lerp_(farthest.to(self.farthest.dtype), rate)

@@ -1,0 +1,98 @@
+"""What the name of a row means: method, plug-in, variants, and the rows whose models it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from ..config import parse_method
+
+# what a variant sets; several may follow each other
+VARIANTS = {
+    "_files": ("objective.masks.source=files",),
+    "_oracle": ("objective.masks.source=truth",),
+    "_temporal": ("objective.motion_aware.distillation=false",),
+    "_distillation": ("objective.motion_aware.temporal=false",),
+    "_published": ("objective.motion_aware.gradient=published",),
+}
+MASKS = ("_files", "_oracle")
+FINETUNED = "_finetuned"
+MINER = "residual_motion"  # its model finds what moves, unless a variant says whose masks to take
+# of a training that goes on from a model: nothing has to be found from nothing
+FINETUNE = (
+    "objective.pose_first=0", "objective.pyramid=1", "objective.freeze_teacher=1", "train.lr=5e-5",
+    "train.warmup=0.05",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a row is trained: method, METHOD[+PLUGIN]; settings beyond the budget's; start: row whose
+    model it begins with (then it takes the budget's finetune_steps); miner: row whose model finds
+    what moves; control: row it is to be compared with.
+    """
+
+    method: str
+    settings: tuple[str, ...] = ()
+    start: str | None = None
+    miner: str | None = None
+    control: str | None = None
+
+    @property
+    def needs(self) -> list[str]:
+        """Rows that must be there, those to be trained before this one first."""
+        return [name for name in (self.start, self.miner, self.control) if name is not None]
+
+
+def recipe(name: str) -> Recipe:
+    """Read METHOD[+PLUGIN][_finetuned][_VARIANT ...]; ValueError says what is wrong.
+
+    A plug-in and `_finetuned`, the same training without it, go on from the model of the METHOD
+    row; dynamic_depth from that of many_depth, as published.
+    """
+    plain, variants = name, []
+    while (found := next((v for v in VARIANTS if plain.endswith(v)), None)) is not None:
+        plain, variants = plain.removesuffix(found), [found, *variants]
+    finetuned = plain.endswith(FINETUNED)
+    plain = plain.removesuffix(FINETUNED)
+    method, plugin = parse_method(plain)
+    if finetuned and plugin:
+        raise ValueError(f"row {name!r}: a plug-in is a fine-tuning already; leave {FINETUNED} out")
+    masked = plugin is not None or method == "dynamic_depth"
+    of_masks = [v for v in variants if v in MASKS]
+    misplaced = of_masks and variants[-1] not in MASKS  # truth is read where the name ends so
+    strange = (variants and not masked) or (set(variants) - {*MASKS} and not plugin)
+    if len(of_masks) > 1 or misplaced or strange:
+        raise ValueError(
+            f"row {name!r}: {', '.join(variants)} does not fit; give a plug-in any of the "
+            f"variants, another method that uses masks {' or '.join(MASKS)}, one of these two at "
+            "the end"
+        )
+    settings = tuple(s for v in variants for s in VARIANTS[v])
+    found = Recipe(plain, settings)
+    if masked and not of_masks:
+        found = replace(found, miner=MINER)
+    if plugin or finetuned:
+        suffix = "".join(of_masks) if method == "dynamic_depth" else ""
+        control = f"{method}{FINETUNED}{suffix}" if plugin else None
+        found = replace(found, start=method, control=control)
+    elif method == "dynamic_depth":
+        found = replace(found, start="many_depth", control=f"many_depth{FINETUNED}")
+    if found.start is not None:
+        found = replace(found, settings=(*FINETUNE, *found.settings))
+    return found
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The rows and all that they need, each after those it is made from."""
+    found: list[str] = []
+
+    def add(name: str) -> None:
+        if name not in found:
+            for needed in recipe(name).needs:
+                add(needed)
+            found.append(name)
+
+    for name in names:
+        add(name)
+    return found

@@ -1,0 +1,87 @@
+"""What the names of rows mean, and which rows others are made from."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+from test_reproduce import TINY
+
+from dyndepth_core.inference.model_file import read_meta
+from dyndepth_core.reproduce.recipes import FINETUNE, in_order, recipe
+from dyndepth_core.reproduce.run import reproduce
+
+
+def test_a_plain_method_begins_with_nothing():
+    assert recipe("monodepth").needs == [] and recipe("monodepth").settings == ()
+
+
+def test_a_plug_in_goes_on_from_its_method_and_stands_beside_the_same_without_it():
+    row = recipe("many_depth+motion_aware")
+    assert (row.start, row.miner, row.control) == (
+        "many_depth", "residual_motion", "many_depth_finetuned",
+    )  # fmt: skip
+    control = recipe("many_depth_finetuned")
+    assert (control.method, control.start, control.miner) == ("many_depth", "many_depth", None)
+    assert row.settings == control.settings == FINETUNE
+
+
+def test_variants_say_whose_masks_and_which_part():
+    row = recipe("many_depth+motion_aware_temporal_oracle")
+    assert row.miner is None and row.method == "many_depth+motion_aware"
+    assert "objective.masks.source=truth" in row.settings
+    assert "objective.motion_aware.distillation=false" in row.settings
+    assert row.control == "many_depth_finetuned"
+    files = recipe("dynamic_depth+motion_aware_files")
+    assert files.control == "dynamic_depth_finetuned_files" and files.start == "dynamic_depth"
+    assert "objective.masks.source=files" in recipe(files.control).settings
+
+
+def test_truth_is_read_only_where_the_name_ends_so():
+    rows = ["many_depth+motion_aware", "dynamic_depth", "many_depth+motion_aware_published_files"]
+    for name in [*rows, *(n + "_oracle" for n in rows[:2])]:
+        truth = any("masks.source=truth" in s for s in recipe(name).settings)
+        assert truth is name.endswith("_oracle")
+
+
+def test_rows_come_after_those_they_are_made_from():
+    order = in_order(["dynamic_depth+motion_aware", "monodepth", "many_depth"])
+    assert order == [
+        "many_depth", "residual_motion", "many_depth_finetuned", "dynamic_depth",
+        "dynamic_depth_finetuned", "dynamic_depth+motion_aware", "monodepth",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("monodepth_oracle", "another method that uses masks"),
+        ("many_depth_temporal", "give a plug-in any"),
+        ("dynamic_depth_files_oracle", "one of these two at the end"),
+        ("many_depth+motion_aware_oracle_temporal", "one of these two at the end"),
+        ("many_depth+motion_aware_finetuned", "leave _finetuned out"),
+        ("many_deph", "did you mean many_depth"),
+        ("motion_aware", "cannot be trained alone"),
+    ],
+)
+def test_other_names_are_refused(name, says):
+    with pytest.raises(ValueError, match=says):
+        recipe(name)
+
+
+@pytest.mark.timeout(600)
+def test_a_plug_in_row_goes_on_from_one_model_beside_the_same_without_it(tmp_path):
+    budget = replace(TINY, minutes=0.02, finetune_steps=2, clips={"train": 2, "val": 1, "test": 1})
+    table = reproduce(["many_depth+motion_aware"], budget, [5], tmp_path, workers=1)
+    rows = table["methods"]
+    assert {"many_depth", "residual_motion", "many_depth_finetuned", "many_depth+motion_aware"} <= {
+        *rows
+    }
+    models = {p.parents[2].name: p for p in tmp_path.glob("rows/*/seed_5_*/run/model.safetensors")}
+    start = hashlib.sha256(models["many_depth"].read_bytes()).hexdigest()
+    for name in ("many_depth_finetuned", "many_depth+motion_aware"):
+        meta = read_meta(models[name])
+        assert getattr(meta.provenance, "from") == start and rows[name]["steps"] == 2
+        assert meta.method == "many_depth"
+    masks = read_meta(models["many_depth+motion_aware"]).provenance.config["objective"]["masks"]
+    assert masks["source"] == "mined" and masks["model"] == str(models["residual_motion"])
+    assert any(p["first"] == "many_depth+motion_aware" for p in table["paired"])
