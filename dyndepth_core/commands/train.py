@@ -14,9 +14,9 @@ def command(
     method: Annotated[
         str | None,
         typer.Option(
-            help="METHOD or METHOD+PLUGIN; METHOD is monodepth, sc_depth, residual_motion, many_depth "
-            "or dynamic_depth, PLUGIN motion_aware [default: that of --from or --config, else "
-            "monodepth]"
+            help="METHOD or METHOD+PLUGIN; METHOD is monodepth, sc_depth, residual_motion, "
+            "many_depth or dynamic_depth, PLUGIN motion_aware [default: that of --from or "
+            "--config, else monodepth]"
         ),
     ] = None,
     data: Annotated[
