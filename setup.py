@@ -14,6 +14,7 @@ COMMANDS = (
     "export",
     "predict",
     "info",
+    "inspect",
     "collect",
     "benchmark",
     "reproduce",

@@ -4,9 +4,12 @@ calibration and, where it is asked for, odometry.
 
 from __future__ import annotations
 
+import copy
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -43,7 +46,7 @@ class Sample:
 
     def _map(self, function) -> Sample:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Sample(**{k: None if v is None else function(v) for k, v in values.items()})
+        return type(self)(**{k: None if v is None else function(v) for k, v in values.items()})
 
     def to(self, device: torch.device | str) -> Sample:
         """Move every tensor to the device."""
@@ -121,6 +124,28 @@ class SampleSource:
         """Number of target frames."""
         return len(self._targets)
 
+    @property
+    def targets(self) -> list[tuple[int, int, tuple[int, ...]]]:
+        """Of each target its recording, its frame there and the frames of its sources."""
+        return self._targets
+
+    def plain(self) -> SampleSource:
+        """The same targets without augmentation, sharing the frames read so far."""
+        found = copy.copy(self)
+        found.train = False
+        return found
+
+    def labels(self, video: int, image: np.ndarray) -> np.ndarray:
+        """A label image (H, W) of stored size at network size, each pixel as it was; ValueError
+        where the stored images are distorted.
+        """
+        if self._lenses[video] is not None:
+            raise ValueError(
+                f"{self.recordings[video].path}: label images of a camera with lens distortion "
+                "cannot be used; rectify the recording and its labels first"
+            )
+        return self._fits[video].image(image, cv2.INTER_NEAREST)
+
     def frame(self, video: int, i: int) -> np.ndarray:
         """Frame i of a recording at network size, uint8 RGB; cached while there is room."""
         image = self._cache.get((video, i))
@@ -194,8 +219,13 @@ class SampleSource:
 
         Validation sources (train=False) walk through the targets in order and never augment.
         """
-        drawn = list(enumerate(self._draw(step)))[rank::world]
-        rows = [self._readable(t, step, slot) for slot, t in drawn]
+        return self.take(list(enumerate(self._draw(step)))[rank::world], step)
+
+    def take(self, chosen: Sequence[tuple[int, int]], step: int = 0) -> Sample:
+        """Batch of (slot, target) pairs, targets as `targets` lists them; a training source
+        augments each as a function of (seed, step, slot).
+        """
+        rows = [self._readable(t, step, slot) for slot, t in chosen]
         images, coloured = (
             torch.from_numpy(np.stack([r[k] for r in rows]))
             .permute(0, 1, 4, 2, 3)
