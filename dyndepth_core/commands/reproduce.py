@@ -41,6 +41,10 @@ def command(
     Every method, baselines that never look at the image beside them, paired intervals over clips.
     Rows are stored: give the same command again to go on, or more methods to add rows; one row
     alone is --methods METHOD --seed S. Tune on seeds 0 to 19, report on 20 to 29, once.
+
+    mined_supervision trains three times as long as the others, and residual_motion_long, its
+    control, stands beside it; with _contact, _rounds, _files or _oracle behind its name: scales
+    by where objects stand, two rounds, masks from files, from ground truth.
     """
     check_json(json_file)
     from rich.console import Console

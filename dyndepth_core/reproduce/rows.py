@@ -93,13 +93,14 @@ def run_row(
     seed: int,
     device: str,
     advance: Callable[[], None],
+    name: str,
 ) -> RowResult:
-    """Train `config` on the root `data` (whatever is there of it is gone on with) and score it.
+    """Train `config` on the root `data` (whatever is there of it is gone on with) and score it
+    under `name`.
 
     Leaves folder/run and folder/result.json. Raises KeyboardInterrupt when interrupted; the next
     call goes on.
     """
-    name = config.method if config.plugin is None else f"{config.method}+{config.plugin}"
     key = row_key(config, data)
     if (stored := RowResult.read(folder / RESULT, key)) is not None:
         return stored

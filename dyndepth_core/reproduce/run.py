@@ -23,8 +23,10 @@ from ..inference.predictor import Predictor
 from ..methods import get_method
 from ..training.run import MODEL
 from .budgets import Budget
+from .curve import draw_curves, stage_curve
 from .rows import RowResult, flatten, run_baselines, run_row
 from .table import make_table, markdown
+from .variants import get_variant, with_controls
 
 SAY = Callable[[str], None]
 
@@ -32,14 +34,19 @@ SAY = Callable[[str], None]
 def check_methods(methods: Sequence[str]) -> None:
     """ValueError when a method or plug-in does not exist or is named twice."""
     for name in methods:
-        get_method(parse_method(name)[0])
+        get_method(parse_method(get_variant(name).method)[0])
     if len(set(methods)) != len(methods) or not methods:
         raise ValueError(f"--methods {','.join(methods)}: name each method once, at least one")
 
 
 def row_config(method: str, budget: Budget, seed: int, minutes: float | None) -> Config:
-    """The configuration of a row: the budget's, the same for every method."""
-    return load(overrides=budget.overrides(seed, minutes), method=method)
+    """The configuration of a row: the budget's, the same for every method, but what variants.py
+    says of this one.
+    """
+    variant = get_variant(method)
+    minutes = variant.times * (budget.minutes if minutes is None else minutes)
+    overrides = [*budget.overrides(seed, minutes), *variant.settings]
+    return load(overrides=overrides, method=variant.method)
 
 
 def reproduce(
@@ -62,6 +69,7 @@ def reproduce(
     interrupted; the next call with the same folder goes on.
     """
     check_methods(methods)
+    methods = with_controls(methods)
     results: list[RowResult] = []
     tests: dict[int, list[Recording]] = {}
     folders: dict[tuple[str, int], Path] = {}
@@ -82,7 +90,7 @@ def reproduce(
             config = row_config(method, budget, seed, minutes)
             folder = folders[method, seed] = row_folder(out, config, method, seed)
             count = _Count(f"scoring {method}, seed {seed}", tests[seed], advance)
-            results.append(run_row(config, data, tests[seed], folder, seed, device, count))
+            results.append(run_row(config, data, tests[seed], folder, seed, device, count, method))
         count = _Count(f"scoring baselines, seed {seed}", tests[seed], advance, 2)
         training = open_recordings(data, "train")
         folder = out / "rows" / "baselines" / f"seed_{seed}"
@@ -93,7 +101,7 @@ def reproduce(
         "seed": list(seeds),
         "budget": budget.name,
         "device": _device(device),
-        "says": _says(budget, minutes),
+        "says": _says(budget, minutes, methods),
         "command": command,
     }
     table = as_json(make_table(results, about))
@@ -129,11 +137,13 @@ def _device(device: str) -> str:
     return f"cpu, {torch.get_num_threads()} threads"
 
 
-def _says(budget: Budget, minutes: float | None) -> str:
+def _says(budget: Budget, minutes: float | None, methods: Sequence[str]) -> str:
     height, width = budget.size
     spent = budget.minutes if minutes is None else minutes
+    long = [name for name in methods if get_variant(name).times != 1]
+    more = f" ({', '.join(f'{n}: {get_variant(n).times * spent:g}' for n in long)})" if long else ""
     return (
-        f"{spent:g} minutes of training per row, {height}x{width} pixels, "
+        f"{spent:g} minutes of training per row{more}, {height}x{width} pixels, "
         f"{budget.clips['train']} training and {budget.clips['test']} test clips of "
         f"{budget.frames} frames per seed."
     )
@@ -159,6 +169,13 @@ def _draw(
     tracks = {name: of_clip for name, of_clip in tracks.items() if of_clip}
     if tracks:
         draw_trajectories(tracks, truth, out / "plots" / "trajectories.png")
+    mined = {
+        f"{name}, seed {seed}": stage_curve(folder / "run", folder)
+        for (name, seed), folder in folders.items()
+        if get_variant(name).method == "mined_supervision"
+    }
+    if mined:
+        draw_curves(mined, out / "plots" / "stages.png")
     for row in results:
         if (row.method, row.seed) in folders:
             model = folders[row.method, row.seed] / "run" / MODEL

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from scenes import camera
 from street import view
 
+from dyndepth_core.evaluation import mined
 from dyndepth_core.methods.base import SPEED_THRESHOLD
 from dyndepth_core.methods.mined_supervision import crops, labels, masks, mining
 from dyndepth_core.methods.mined_supervision.objective import MinedSupervisionObjective
@@ -62,7 +63,7 @@ class PerfectScene:
 
     def put_in(self, patch):
         """patch: a pytest.MonkeyPatch."""
-        for module in (masks, crops, labels):
+        for module in (masks, crops, labels, mined):
             patch.setattr(module, "scene_depth", self.depth)
         patch.setattr(masks, "looks", self.looks)
         patch.setattr(mining, "_said", self.said)

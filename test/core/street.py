@@ -46,7 +46,7 @@ def view(boards, T_world_cam, frame=0, K=None, size=SIZE):
         hit = (depth > 0.1) & (depth < nearest) & inside(points)
         nearest = torch.where(hit, depth, nearest)
         # paint is finer where z is small: a board's own z would be about 0
-        far = torch.tensor((0.0, 0.0, 4.0 if name else 0.0), dtype=torch.float64)[:, None]
+        far = torch.tensor((0.0, 0.0, 1.5 if name else 0.0), dtype=torch.float64)[:, None]
         colour = torch.where(hit, _paint(points + far, paint), colour)
         ids = torch.where(hit, name, ids)
 

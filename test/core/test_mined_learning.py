@@ -17,6 +17,7 @@ from dyndepth_core.methods.mined_supervision.alignment import (
 )
 from dyndepth_core.methods.mined_supervision.crops import crop_object, unit_shape
 from dyndepth_core.methods.mined_supervision.follow import SegmentSample
+from dyndepth_core.methods.mined_supervision.masks import looks
 from dyndepth_core.methods.mined_supervision.objects import ObjectObjective, ObjectSample
 from dyndepth_core.methods.mined_supervision.scene import frozen
 from dyndepth_core.methods.mined_supervision.segment import SegmentObjective
@@ -38,7 +39,12 @@ def scene():
 
 
 def learn(objective, batch, steps, lr=3e-3):
-    optimiser = torch.optim.Adam([p for p in objective.parameters() if p.requires_grad], lr)
+    groups = [
+        {"params": [p], "lr": lr * objective.lr_factors.get(name.split(".")[0], 1.0)}
+        for name, p in objective.named_parameters()
+        if p.requires_grad
+    ]
+    optimiser = torch.optim.Adam(groups)
     objective.train()
     for step in range(steps):
         sample = batch(step)
@@ -81,17 +87,17 @@ def off_by_shape(depth, truth, inside):
 
 
 def test_the_object_stage_finds_the_depth_of_a_moving_object_up_to_one_factor():
-    sample, truth, inside = moving_sample(unit=1.7)
+    sample, truth, inside = moving_sample(unit=2.8)
     assert truth[inside].max() / truth[inside].min() > 1.5
     torch.manual_seed(1)
     objective = ObjectObjective(scene())
     before = off_by_shape(objective.predict(sample).depth.detach(), truth, inside)
-    learn(objective, lambda step: sample, 120)
+    learn(objective, lambda step: sample, 60)
     found = objective.predict(sample)
-    assert off_by_shape(found.depth.detach(), truth, inside) < min(0.04, 0.4 * before)
+    assert off_by_shape(found.depth.detach(), truth, inside) < min(0.04, 0.5 * before)
     # the factor is that of the motion it was given
     ratio = float((found.depth / truth)[inside].median())
-    assert ratio == pytest.approx(1.7, rel=0.15)
+    assert ratio == pytest.approx(2.8, rel=0.1)
     assert objective.validation(sample) < 0.7 * ObjectObjective(scene()).eval().validation(sample)
 
 
@@ -152,6 +158,14 @@ def test_scales_are_positive_and_follow_the_unit_of_the_scene():
     assert (one > 0).all() and torch.allclose(ten, 10 * one)
 
 
+def test_a_network_that_has_learned_nothing_finds_nothing():
+    torch.manual_seed(0)
+    objective = SegmentObjective(NETWORK).eval()
+    assert objective.calibrate([squares(0)[0]]) < 0.1
+    with torch.no_grad():
+        assert looks(objective, squares(0)[0].tgt[:1], 10).max() == 0
+
+
 def squares(seed, batch=4):
     """Images of striped squares; half of them are mined, all of them look alike, and round spots
     that never are. Returns the sample and where squares are."""
@@ -187,8 +201,9 @@ def test_what_looks_like_what_moves_is_found_although_it_stands():
     torch.manual_seed(0)
     objective = SegmentObjective(NETWORK)
     learn(objective, lambda step: squares(step)[0], 80, lr=5e-3)
-    threshold = objective.calibrate([squares(1000 + k)[0] for k in range(4)])
-    assert 0.15 < threshold < 0.4  # half of a half
+    sure = objective.calibrate([squares(1000 + k)[0] for k in range(4)])
+    assert 0.3 < sure < 0.8  # half of the squares are mined
+    assert objective.threshold == pytest.approx(0.5 * sure)
     sample, truth = squares(2000)
     with torch.no_grad():
         logit, way = objective.predict(sample)

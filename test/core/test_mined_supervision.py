@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from perfect_scene import PerfectScene
@@ -18,9 +19,11 @@ from street import Board, drive, write_street
 from test_mined_learning import SMALL
 from training_helpers import same_weights
 
+from dyndepth_core.commands.inspect import command
 from dyndepth_core.config import load
 from dyndepth_core.inference.model_file import load_model
 from dyndepth_core.inference.predictor import Predictor
+from dyndepth_core.reproduce.curve import draw_curves, points, stage_curve
 from dyndepth_core.training.checkpoint import Checkpoints
 from dyndepth_core.training.run import train_run
 
@@ -125,6 +128,39 @@ def test_rounds_have_figures_of_their_own(from_files):
     assert list(stages) == [s for s in (*STAGES, *second) if s != "segment"]
     assert stages["final_2"]["step"] == pytest.approx(stages["final"]["step"], abs=1)
     assert from_files[1]["state"] == "done"
+
+
+def test_inspect_shows_every_intermediate_beside_each_other(from_files, perfect, tmp_path):
+    command(
+        from_files[0],
+        out=tmp_path,
+        images=2,
+        round_=1,
+        held_out=False,
+        json_file=tmp_path / "f.json",
+    )
+    found = json.loads((tmp_path / "f.json").read_text())
+    pictures = sorted(tmp_path.glob("target_*.png"))
+    assert len(pictures) == 2
+    image = cv2.imread(str(pictures[0]))
+    assert image.shape == (4 * (2 * SIZE[0] + 18), 4 * SIZE[1], 3)
+    page = (tmp_path / "index.html").read_text()
+    assert all(p.name in page for p in pictures) and all(s in page for s in found["stages"])
+    scales = found["errors"]["scales"]
+    assert scales["contact dynamic"]["median"] < 0.1  # of a perfect scene
+    assert scales["scene static"]["median"] < 0.05
+    assert {"scene_dynamic", "label_dynamic", "final_dynamic"} <= set(found["errors"]["abs_rel"])
+    with pytest.raises(ValueError, match="this run has 2"):
+        command(from_files[0], out=tmp_path, images=1, round_=3, held_out=False, json_file=None)
+
+
+def test_the_curve_over_stages_has_every_round(from_files, perfect, tmp_path):
+    found = stage_curve(from_files[0], tmp_path)
+    assert stage_curve(from_files[0], tmp_path) == found
+    names, values = points(found, "static")
+    assert names == ["scene", "label", "final", "label 2", "final 2"]
+    assert values == pytest.approx([0] * 5, abs=0.02)  # of a perfect scene
+    assert draw_curves({"row": found}, tmp_path / "stages.png").stat().st_size > 1000
 
 
 def killed(out, root, stage, resume):

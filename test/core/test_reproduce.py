@@ -13,7 +13,9 @@ from dyndepth_core.reproduce.budgets import BUDGETS, Budget, get_budget
 from dyndepth_core.reproduce.rows import RowResult
 from dyndepth_core.reproduce.run import check_methods, reproduce, row_config, row_folder
 from dyndepth_core.reproduce.table import make_table, markdown
+from dyndepth_core.reproduce.variants import with_controls
 
+MASKS = ("files", "oracle")
 TINY = Budget(
     "tiny", (64, 96), 0.05, {"train": 2, "val": 1, "test": 2}, 4,
     (
@@ -88,6 +90,21 @@ def test_all_arms_get_the_same_budget():
     assert row_config("monodepth", BUDGETS["smoke"], 1, 0.5).train.minutes == 0.5
 
 
+def test_mined_rows_take_three_times_the_budget_and_bring_their_control():
+    control = "residual_motion_long"
+    found = with_controls(["monodepth", "mined_supervision", "mined_supervision_files"])
+    assert found == ["monodepth", control, "mined_supervision", "mined_supervision_files"]
+    assert with_controls(["mined_supervision", control]) == ["mined_supervision", control]
+    mined, long, files, oracle = (
+        row_config(n, BUDGETS["quick"], 3, None)
+        for n in ("mined_supervision", control, *(f"mined_supervision_{k}" for k in MASKS))
+    )
+    assert mined.train == long.train and mined.train.minutes == 60
+    assert (mined.method, long.method) == ("mined_supervision", "residual_motion")
+    assert [c.objective.masks for c in (mined, files, oracle)] == ["mined", *MASKS]
+    check_methods([control, "mined_supervision_oracle"])
+
+
 def fake(method, seed, errors, ratios):
     """A row of two clips with the given abs_rel and median ratio per image."""
     scores = [
@@ -133,7 +150,7 @@ def test_bad_names_are_named():
     assert parse_seeds("3,1") == [3, 1]
     with pytest.raises(ValueError, match="smoke, quick, full"):
         get_budget("huge")
-    with pytest.raises(ValueError, match="one of monodepth, residual_motion, sc_depth"):
+    with pytest.raises(ValueError, match="monodepth, residual_motion, sc_depth"):
         check_methods(["magic"])
     with pytest.raises(ValueError, match="once"):
         check_methods(["monodepth", "monodepth"])

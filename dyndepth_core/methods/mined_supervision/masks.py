@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dyndepth_core.data.sample import Sample, SampleSource
@@ -104,8 +105,9 @@ def mask_block(
 
 def looks(network: SegmentObjective, image: Tensor, least: int) -> np.ndarray:
     """Ids (h, w) of what looks as if it could move in one image (1, 3, h, w); least pixels each."""
-    logit, way = network.net(image)
-    can_move = (logit[0, 0].sigmoid() > network.threshold).numpy()
+    logit, way = network.see(image)
+    sure = F.avg_pool2d(logit.sigmoid(), 3, 1, 1, count_include_pad=False)  # no single pixels
+    can_move = (sure[0, 0] > network.threshold).numpy()
     ids = vote(can_move, way[0].numpy(), max(1, least // 4))  # at half the size
     size = image.shape[-1], image.shape[-2]
     return cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST)

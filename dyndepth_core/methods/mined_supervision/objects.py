@@ -27,6 +27,7 @@ from dyndepth_core.methods.mined_supervision.scene import scene_of
 from dyndepth_core.methods.stage import StageJob
 
 MIRROR = torch.diag(torch.tensor((-1.0, 1.0, 1.0, 1.0)))
+POSE_LR_FACTOR = 0.1  # what was mined is about right, and shape is learned under it
 SMALL_MOTION = 1e-3  # std of the head: an object begins with the motion that the scene says
 
 
@@ -63,11 +64,13 @@ class ObjectObjective(Objective):
 
     def __init__(self, scene: Objective) -> None:
         super().__init__()
-        self.net = copy.deepcopy(scene).requires_grad_(False)
-        self.net.depth_net.requires_grad_(True)
-        self.net.motion_net.pose.requires_grad_(True)
-        nn.init.normal_(self.net.motion_net.pose.head.weight, std=SMALL_MOTION)
-        nn.init.zeros_(self.net.motion_net.pose.head.bias)
+        net = copy.deepcopy(scene).requires_grad_(False)
+        self.pose = net.motion_net.pose.requires_grad_(True)
+        net.depth_net.requires_grad_(True)
+        self.net = net
+        self.lr_factors = {"pose": POSE_LR_FACTOR}
+        nn.init.normal_(self.pose.head.weight, std=SMALL_MOTION)
+        nn.init.zeros_(self.pose.head.bias)
         self.smoothness: float = scene.config.object_smoothness
 
     def depth(self, image: Tensor, mask: Tensor, scale: Tensor) -> Tensor:
@@ -83,9 +86,7 @@ class ObjectObjective(Objective):
         src = (sample.src_net * sample.src_masks[:, :, None]).flatten(0, 1)
         past = (sample.dt < 0).flatten()
         swap = past.view(-1, 1, 1, 1)
-        delta, _ = self.net.motion_net.pose(
-            torch.where(swap, src, tgt), torch.where(swap, tgt, src)
-        )
+        delta, _ = self.pose(torch.where(swap, src, tgt), torch.where(swap, tgt, src))
         delta = torch.where(past.view(-1, 1, 1), invert_T(delta), delta)
         T = delta.unflatten(0, (batch, sources)) @ sample.T_start
         return ObjectPredictions(depth, T, K)

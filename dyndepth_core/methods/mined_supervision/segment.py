@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dyndepth_core.data.sample import SampleSource
+from dyndepth_core.geometry.camera import pixel_grid
 from dyndepth_core.losses.photometric import masked_mean
 from dyndepth_core.methods.base import LossTerms, Objective
 from dyndepth_core.methods.mined_supervision.cache import Cache
@@ -20,29 +22,31 @@ from dyndepth_core.methods.stage import StageJob
 from dyndepth_core.networks.depth_net import ConvBlock
 from dyndepth_core.networks.encoders import Encoder
 
+log = logging.getLogger(__name__)
 CHANNELS = 32
 RARE = -3.0  # logit of a network that has seen nothing yet
 OFFSET_WEIGHT = 0.5
+LEAST_SURE = 0.1  # of what was mined, on average
 BORDER = 2  # pixels around mined regions that teach nothing: they are the least certain
 
 
-class CentreNet(nn.Module):
-    """Image (B, 3, H, W) -> at half the size a logit (B, 1, h, w), that a pixel is of something
-    that can move, and the way (B, 2, h, w) to the middle of its object, in shares of the width.
+class CentreHead(nn.Module):
+    """Feature maps of an image (finest first, from half the size on) -> at half the size a logit
+    (B, 1, h, w), that a pixel is of something that can move, and the way (B, 2, h, w) to the middle
+    of its object, in shares of the width.
     """
 
-    def __init__(self, encoder: str, width: float) -> None:
+    def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
-        self.encoder = Encoder(encoder, width=width)
-        self.lateral = nn.ModuleList(nn.Conv2d(c, CHANNELS, 1) for c in self.encoder.channels)
-        self.merge = nn.ModuleList(ConvBlock(CHANNELS, CHANNELS) for _ in self.encoder.channels)
+        self.lateral = nn.ModuleList(nn.Conv2d(c, CHANNELS, 1) for c in channels)
+        self.merge = nn.ModuleList(ConvBlock(CHANNELS, CHANNELS) for _ in channels)
         self.head = nn.Conv2d(CHANNELS, 3, 1)
         with torch.no_grad():
             self.head.bias.copy_(torch.tensor((RARE, 0.0, 0.0)))
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         """See the class."""
-        features, x = self.encoder(image), None
+        x = None
         for lateral, merge, f in zip(
             self.lateral[::-1], self.merge[::-1], features[::-1], strict=True
         ):
@@ -58,19 +62,25 @@ class SegmentObjective(Objective):
 
     What stands looks like what moves but is not mined, so the logit's sigmoid is g = P(mined | x);
     with P(mined | can move) = c the same for all, P(can move | x) = g / c, and c is the mean of g
-    over what was mined (Elkan and Noto, KDD 2008). Hence `threshold` = c / 2.
+    over what was mined (Elkan and Noto, KDD 2008). Hence `threshold` = c / 2. Where c is below
+    LEAST_SURE the network has learned nothing, and nothing exceeds the threshold.
     """
 
     def __init__(self, network: Any) -> None:
         super().__init__()
-        self.net = CentreNet(network.encoder, network.width)
+        self.encoder = Encoder(network.encoder, width=network.width)
         if network.pretrained:
-            self.net.encoder.load_imagenet(network.weights)
+            self.encoder.load_imagenet(network.weights)
+        self.head = CentreHead(self.encoder.channels)
         self.register_buffer("threshold", torch.tensor(0.5))
 
     def predict(self, sample: SegmentSample, progress: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Logit and way, see CentreNet."""
-        return self.net(sample.tgt_net)
+        """Logit and way, see CentreHead."""
+        return self.see(sample.tgt_net)
+
+    def see(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of images (B, 3, H, W)."""
+        return self.head(self.encoder(image))
 
     def losses(
         self, sample: SegmentSample, predictions: tuple[Tensor, Tensor], progress: float = 1.0
@@ -98,15 +108,15 @@ class SegmentObjective(Objective):
 
     @torch.no_grad()
     def calibrate(self, samples: Iterable[SegmentSample]) -> float:
-        """Set `threshold` from mined regions; returns it. See the class."""
+        """Set `threshold` from mined regions; returns c, 0 where there are none. See the class."""
         total, count = 0.0, 0
         for sample in samples:
             where = sample.ids[..., ::2, ::2] > 0
             total += float(self.predict(sample)[0].sigmoid()[where].sum())
             count += int(where.sum())
-        if count:
-            self.threshold.fill_(0.5 * total / count)
-        return float(self.threshold)
+        sure = total / max(count, 1)
+        self.threshold.fill_(0.5 * sure if sure >= LEAST_SURE else 1.0)
+        return sure
 
 
 def centre_ways(ids: Tensor) -> Tensor:
@@ -115,12 +125,12 @@ def centre_ways(ids: Tensor) -> Tensor:
     """
     batch, height, width = ids.shape
     most = int(ids.max()) + 1
-    flat = (ids + most * torch.arange(batch).view(-1, 1, 1)).flatten()
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    flat = (ids + most * torch.arange(batch, device=ids.device).view(-1, 1, 1)).flatten()
+    x, y = pixel_grid(height, width, ids.device, torch.float32)[:2]
     count = torch.bincount(flat, minlength=batch * most).clamp(min=1)
     ways = []
     for at in (x, y):
-        at = at.expand(batch, -1, -1).flatten().float()
+        at = at.expand(batch, -1, -1).flatten()
         middle = torch.bincount(flat, at, batch * most) / count
         ways.append(((middle[flat] - at) / width).view(batch, height, width))
     return torch.where(ids[:, None] > 0, torch.stack(ways, 1), 0.0)
@@ -140,7 +150,14 @@ def train_segment(job: StageJob) -> list[Path]:
         plain.add(plain.source.take(list(enumerate(targets[k : k + 8]))))
         for k in range(0, count, 8)
     )
-    job.report({"segment_threshold": objective.calibrate(batches)})
+    sure = objective.calibrate(batches)
+    if sure < LEAST_SURE:
+        log.warning(
+            "what was mined is not told from the rest by its looks (%.2f of it is recognised): "
+            "only what moves counts as an object; train longer",
+            sure,
+        )
+    job.report({"recognised": sure})
     return [job.keep(objective)]
 
 
