@@ -15,6 +15,7 @@ COMMANDS = (
     "predict",
     "info",
     "doctor",
+    "inspect",
     "collect",
     "benchmark",
     "reproduce",

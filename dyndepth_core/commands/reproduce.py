@@ -50,6 +50,10 @@ def command(
     alone is --methods METHOD --seed S. A plug-in and dynamic_depth go on from the model of another
     row of the same seed; that row, the one that finds what moves and the same training without the
     plug-in are run as well. Tune on seeds 0 to 19, report on 20 to 29, once.
+
+    mined_supervision trains three times as long as the others, and residual_motion_long, its
+    control, stands beside it; with _contact, _rounds, _files or _oracle behind its name: scales
+    by where objects stand, two rounds, masks from files, from ground truth.
     """
     check_json(json_file)
     from rich.console import Console

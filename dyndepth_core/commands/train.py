@@ -15,8 +15,8 @@ def command(
         str | None,
         typer.Option(
             help="METHOD or METHOD+PLUGIN; METHOD is monodepth, sc_depth, residual_motion, "
-            "many_depth or dynamic_depth, PLUGIN motion_aware [default: that of --from or "
-            "--config, else monodepth]"
+            "mined_supervision, many_depth or dynamic_depth, PLUGIN motion_aware [default: that "
+            "of --from or --config, else monodepth]"
         ),
     ] = None,
     data: Annotated[

@@ -1,4 +1,4 @@
-"""The batch type and its source: sample i is a pure function of (seed, step), of images, stamps,
+"""Batches of recordings: sample i is a pure function of (seed, step), of images, stamps,
 calibration and, where it is asked for, odometry.
 """
 
@@ -7,14 +7,13 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from dyndepth_core.data.batch import Sample
 from dyndepth_core.data.recording import DamagedImage, Recording
 from dyndepth_core.data.rectify import lens_of
 from dyndepth_core.data.settings import DataConfig
@@ -32,45 +31,6 @@ log = logging.getLogger(__name__)
 IdsOf = Callable[[int], np.ndarray | None]  # frame -> ids (H, W) at network size, None: unknown
 MAX_INSTANCES = 16  # per image, the largest ones
 MAX_DAMAGED = 20  # targets in a row that cannot be read before a training gives up
-
-
-@dataclass
-class Sample:
-    """A batch. Images are float32 RGB in [0, 1]; `*_net` are colour-jittered copies for the
-    networks, never for the loss.
-    """
-
-    tgt: Tensor  # (B, 3, H, W)
-    src: Tensor  # (B, S, 3, H, W)
-    tgt_net: Tensor
-    src_net: Tensor
-    K: Tensor  # (B, 3, 3) pixels; a guess where unknown
-    K_known: Tensor  # (B,) bool
-    dt: Tensor  # (B, S) seconds, t_src - t_tgt
-    video: Tensor  # (B,) index of the recording
-    flipped: Tensor  # (B,) bool, mirrored left to right (K already is, where it is known)
-    index: Tensor  # (B,) index of the target in the source's list
-    travel: Tensor | None = None  # (B, S) metres between the cameras, NaN unknown; None: not asked
-    # (B, 1 + S, H, W) ids of the objects in tgt and src, 0 = nobody's, per image; None: not asked
-    instances: Tensor | None = None
-
-    def _map(self, function) -> Sample:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Sample(**{k: None if v is None else function(v) for k, v in values.items()})
-
-    def to(self, device: torch.device | str) -> Sample:
-        """Move every tensor to the device."""
-        return self._map(lambda t: t.to(device, non_blocking=True))
-
-    def pin_memory(self) -> Sample:
-        """Pin every tensor, for asynchronous copies to a GPU."""
-        return self._map(lambda t: t.pin_memory())
-
-    def channels_last(self) -> Sample:
-        """Lay image batches out channels-last, which the convolutions prefer on CPU and GPU."""
-        return self._map(
-            lambda t: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
-        )
 
 
 class SampleSource:
@@ -141,9 +101,20 @@ class SampleSource:
         found._ids_of = ids_of
         return found
 
+    @property
+    def targets(self) -> list[tuple[int, int, tuple[int, ...]]]:
+        """Of each target its recording, its frame there and the frames of its sources."""
+        return self._targets
+
+    def plain(self) -> SampleSource:
+        """The same targets without augmentation, sharing the frames read so far."""
+        found = copy.copy(self)
+        found.train = False
+        return found
+
     def labels(self, video: int, image: np.ndarray) -> np.ndarray:
-        """A label image (H, W), uint16, of stored size at network size, 0 where the network sees
-        padding; ValueError where the stored images are distorted.
+        """A label image (H, W) of stored size at network size, each pixel as it was, 0 where the
+        network sees padding; ValueError where the stored images are distorted.
         """
         fit = self._fits[video]
         if self._lenses[video] is not None or image.shape != fit.in_size:
@@ -152,7 +123,7 @@ class SampleSource:
                 f"of {fit.in_size}: make them of the same size, and rectify a recording with lens "
                 "distortion together with its labels first"
             )
-        found = np.zeros(fit.out_size, np.uint16)
+        found = np.zeros(fit.out_size, image.dtype)
         found[fit.valid] = fit.image(image, cv2.INTER_NEAREST_EXACT)[fit.valid]
         return found
 
@@ -229,8 +200,13 @@ class SampleSource:
 
         Validation sources (train=False) walk through the targets in order and never augment.
         """
-        drawn = list(enumerate(self._draw(step)))[rank::world]
-        rows = [self._readable(t, step, slot) for slot, t in drawn]
+        return self.take(list(enumerate(self._draw(step)))[rank::world], step)
+
+    def take(self, chosen: Sequence[tuple[int, int]], step: int = 0) -> Sample:
+        """Batch of (slot, target) pairs, targets as `targets` lists them; a training source
+        augments each as a function of (seed, step, slot).
+        """
+        rows = [self._readable(t, step, slot) for slot, t in chosen]
         images, coloured = (
             torch.from_numpy(np.stack([r[k] for r in rows]))
             .permute(0, 1, 4, 2, 3)

@@ -52,8 +52,11 @@ class StageJob(Protocol):
         KeyboardInterrupt when it was interrupted.
         """
 
+    def keep(self, objective: Objective) -> Path:
+        """Write a checkpoint of an objective that was not fitted here; returns its path."""
+
     def weights(self, path: Path) -> dict[str, Tensor]:
-        """The weights in what `fit` returned, of this stage or an earlier one."""
+        """The weights in what `fit` or `keep` returned, of this stage or an earlier one."""
 
     def save(self, objective: Objective) -> Path:
         """Write the model file of the run from an objective that was fitted here."""

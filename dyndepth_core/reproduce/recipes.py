@@ -29,7 +29,7 @@ FINETUNE = (
 class Recipe:
     """How a row is trained: method, METHOD[+PLUGIN]; settings beyond the budget's; start: row whose
     model it begins with (then it takes the budget's finetune_steps); miner: row whose model finds
-    what moves; control: row it is to be compared with.
+    what moves; control: row it is to be compared with; times: the budget of the others.
     """
 
     method: str
@@ -37,6 +37,7 @@ class Recipe:
     start: str | None = None
     miner: str | None = None
     control: str | None = None
+    times: float = 1.0
 
     @property
     def needs(self) -> list[str]:
@@ -44,12 +45,34 @@ class Recipe:
         return [name for name in (self.start, self.miner, self.control) if name is not None]
 
 
+# mined_supervision trains several networks one after the other; its control is the scene's network
+# alone, trained equally long without labels
+LONG = 3.0
+SCENE = "residual_motion_long"
+MINED = {
+    "": (),
+    "_contact": ("objective.alignment=contact",),
+    "_rounds": ("objective.rounds=2",),
+    "_files": ("objective.masks=files",),
+    "_oracle": ("objective.masks=oracle",),
+}
+LONGER = {
+    SCENE: Recipe("residual_motion", times=LONG),
+    **{
+        f"mined_supervision{end}": Recipe("mined_supervision", own, control=SCENE, times=LONG)
+        for end, own in MINED.items()
+    },
+}
+
+
 def recipe(name: str) -> Recipe:
     """Read METHOD[+PLUGIN][_finetuned][_VARIANT ...]; ValueError says what is wrong.
 
     A plug-in and `_finetuned`, the same training without it, go on from the model of the METHOD
-    row; dynamic_depth from that of many_depth, as published.
+    row; dynamic_depth from that of many_depth, as published. LONGER are read whole.
     """
+    if name in LONGER:
+        return LONGER[name]
     plain, variants = name, []
     while (found := next((v for v in VARIANTS if plain.endswith(v)), None)) is not None:
         plain, variants = plain.removesuffix(found), [found, *variants]

@@ -23,6 +23,7 @@ from ..inference.predictor import Predictor
 from ..methods import get_method
 from ..training.run import MODEL
 from .budgets import Budget
+from .curve import draw_curves, stage_curve
 from .recipes import in_order, recipe
 from .rows import RowResult, flatten, run_baselines, run_row, settings_of
 from .table import make_table, markdown
@@ -51,6 +52,7 @@ def row_config(
     file that finds what moves.
     """
     how = recipe(name)
+    minutes = how.times * (budget.minutes if minutes is None else minutes)
     spent = budget.finetuning(seed, steps) if how.start else budget.overrides(seed, minutes)
     masks = [f"objective.masks.model={miner}"] if miner else []
     return load(overrides=[*spent, *how.settings, *masks], method=how.method)
@@ -116,7 +118,7 @@ def reproduce(
         "seed": list(seeds),
         "budget": budget.name,
         "device": _device(device),
-        "says": _says(budget, minutes, steps),
+        "says": _says(budget, minutes, steps, methods),
         "command": command,
     }
     table = as_json(make_table(results, about))
@@ -152,13 +154,15 @@ def _device(device: str) -> str:
     return f"cpu, {torch.get_num_threads()} threads"
 
 
-def _says(budget: Budget, minutes: float | None, steps: int | None) -> str:
+def _says(budget: Budget, minutes: float | None, steps: int | None, methods: Sequence[str]) -> str:
     height, width = budget.size
     spent = budget.minutes if minutes is None else minutes
-    more = budget.finetune_steps if steps is None else steps
+    further = budget.finetune_steps if steps is None else steps
+    long = {n: recipe(n).times * spent for n in in_order(methods) if recipe(n).times != 1}
+    more = f" ({', '.join(f'{name}: {time:g}' for name, time in long.items())})" if long else ""
     return (
-        f"{spent:g} minutes of training per row, {more} steps for one that goes on from the model "
-        f"of another, {height}x{width} pixels, "
+        f"{spent:g} minutes of training per row{more}, {further} steps for one that goes on from "
+        f"the model of another, {height}x{width} pixels, "
         f"{budget.clips['train']} training and {budget.clips['test']} test clips of "
         f"{budget.frames} frames per seed."
     )
@@ -184,6 +188,13 @@ def _draw(
     tracks = {name: of_clip for name, of_clip in tracks.items() if of_clip}
     if tracks:
         draw_trajectories(tracks, truth, out / "plots" / "trajectories.png")
+    mined = {
+        f"{name}, seed {seed}": stage_curve(folder / "run", folder)
+        for (name, seed), folder in folders.items()
+        if recipe(name).method == "mined_supervision"
+    }
+    if mined:
+        draw_curves(mined, out / "plots" / "stages.png")
     for row in results:
         if (row.method, row.seed) in folders:
             model = folders[row.method, row.seed] / "run" / MODEL

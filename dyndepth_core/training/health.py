@@ -107,6 +107,8 @@ class Health:
                 self._raise_warning(step, "all_masked", value=max(self._kept))
 
     def _look_at_motion(self, step: int, sample: Sample) -> None:
+        if not sample.src.shape[1]:  # of single images
+            return
         for b in range(min(2, sample.tgt.shape[0])):
             moved = image_motion(sample.tgt[b], sample.src[b, int(step) % sample.src.shape[1]])
             if moved is not None:

@@ -34,6 +34,7 @@ from .units import start_units
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
+KEPT = "kept.ckpt"
 LINE_EVERY = 30.0  # seconds between log lines where there is no terminal for a bar
 
 
@@ -83,7 +84,7 @@ class Job:
         self.data = [Path(p) for p in given.data]
         self.start = None if given.start is None else Path(given.start)
         self._step: int | None = None  # of the weights that `fit` left in the objective
-        self._began = time.monotonic()
+        self._began, self._figures = time.monotonic(), {}
         place = 1 + [s.name for s in given.stages].index(info.name)
         several = len(given.stages) > 1
         self.label = self.config.method + (
@@ -139,6 +140,12 @@ class Job:
         """See StageJob."""
         return checkpoint.load(path)["model"]
 
+    def keep(self, objective: Objective) -> Path:
+        """See StageJob."""
+        path = self.folder / KEPT
+        checkpoint.save(path, {"model": objective.state_dict()})
+        return path
+
     def save(self, objective: Objective) -> Path:
         """See StageJob."""
         path = self.context.run / MODEL
@@ -176,7 +183,8 @@ class Job:
         found = {"seconds": round(time.monotonic() - self._began, 3), "warnings": []}
         if self._step is not None:  # the training has written its own
             found = json.loads(path.read_text())
-        write_json(path, {**found, **figures})
+        self._figures.update(figures)
+        write_json(path, {**found, **self._figures})
 
     def _cameras(self) -> list:
         """Those of the tracks, looked for once per run."""

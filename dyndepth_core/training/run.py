@@ -8,18 +8,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import Config, dump
+from ..config import Config, dump, load
 from ..data.chain import hash_file
 from ..data.sample import SampleSource
 from ..methods.metric import MetricScale, metric_source
 from .checkpoint import write_atomic, write_json
-from .folder import CONFIG, METRICS, MODEL, REQUEST, as_begun, check_folder
-from .job import Given, runner, stages_of
+from .folder import (
+    CONFIG,
+    METRICS,
+    MODEL,
+    REQUEST,
+    as_begun,
+    check_folder,
+    resumed_request,
+)
+from .job import Given, Job, runner, stages_of
 from .model import git_revision
 from .parallel import is_first_process
 from .settings import RUNTIME_FIELDS
 from .source import fingerprint, split_recordings
-from .stages import Stage, StageContext, run_stages
+from .stages import Stage, StageContext, read_record, run_stages
 
 log = logging.getLogger(__name__)
 
@@ -73,42 +81,69 @@ def _begin(config: Config, data: Sequence[str | Path], out: Path, start: str | P
 def _stages(config: Config, data: Sequence[str | Path], start: str | Path | None) -> list[Stage]:
     """The stages of the method, all of the same inputs and one budget."""
     settings = config.train
-    infos = stages_of(config)
-    if len(infos) > 1 and settings.devices * settings.nodes > 1:
+    given = _given(config, data, start)
+    if len(given.stages) > 1 and settings.devices * settings.nodes > 1:
         raise ValueError(
-            f"train.devices, train.nodes: {config.method} trains in {len(infos)} stages, which "
-            "share one device; set both to 1"
+            f"train.devices, train.nodes: {config.method} trains in {len(given.stages)} stages, "
+            "which share one device; set both to 1"
         )
-    train, val = split_recordings(data, config.data)
-    # before anything is written: these refuse what cannot be trained on
-    metric = metric_source(config)
-    if metric:
+    # before anything is written: this refuses what cannot be trained on
+    if metric_source(config):
         MetricScale(config)
-    odometry = metric == "odometry"
+    source, held_out = given.source, given.held_out
+    for text in source.lost():
+        log.warning("%s; choose another data.size to have it", text)
+    if held_out is None:
+        log.warning(
+            "the recordings are too short to hold any frame out: no validation, "
+            "the last weights are taken"
+        )
+    odometry = metric_source(config) == "odometry"
+    inputs = {
+        "config": config.model_dump(mode="json", exclude={"train": RUNTIME_FIELDS}),
+        "train": fingerprint(source.recordings, odometry),
+        "validation": fingerprint(held_out.recordings if held_out else [], odometry),
+        "from": hash_file(Path(start)) if start else None,
+    }
+    return [
+        Stage(info.name, inputs | info.reads(source, held_out), runner(info, given))
+        for info in given.stages
+    ]
+
+
+def _given(config: Config, data: Sequence[str | Path], start: str | Path | None) -> Given:
+    settings, odometry = config.train, metric_source(config) == "odometry"
+    train, val = split_recordings(data, config.data)
     source, held_out = (
         SampleSource(part, config.data, settings.batch_size, settings.seed, part is train, odometry)
         if part or part is train
         else None
         for part in (train, val)
     )
-    for text in source.lost():
-        log.warning("%s; choose another data.size to have it", text)
-    if not val:
-        log.warning(
-            "the recordings are too short to hold any frame out: no validation, "
-            "the last weights are taken"
-        )
-    inputs = {
-        "config": config.model_dump(mode="json", exclude={"train": RUNTIME_FIELDS}),
-        "train": fingerprint(train, odometry),
-        "validation": fingerprint(val, odometry),
-        "from": hash_file(Path(start)) if start else None,
-    }
-    given = Given(config, source, held_out, data, start, infos)
-    return [
-        Stage(info.name, inputs | info.reads(source, held_out), runner(info, given))
-        for info in infos
-    ]
+    return Given(config, source, held_out, data, start, stages_of(config))
+
+
+def finished_job(out: str | Path) -> Job:
+    """The last stage of a finished run, to look at what the stages made; ValueError when it is not
+    finished or its files are lost.
+    """
+    out = Path(out)
+    data, start = resumed_request(out)
+    config = load(out / CONFIG)
+    given = _given(config, data, start)
+    earlier = {}
+    for info in given.stages:
+        record = read_record(out, info.name) or {}
+        files = [out / name for name in record.get("outputs", ())]
+        if record.get("state") != "done" or not all(f.is_file() for f in files):
+            raise ValueError(
+                f"{out}: stage {info.name} is not finished; "
+                f"dyndepth train --out {out} --resume goes on with it"
+            )
+        earlier[info.name] = files
+    info = given.stages[-1]
+    context = StageContext(out, out / "stages" / info.name, resumed=True, earlier=earlier)
+    return Job(info, given, context)
 
 
 def _write_metrics(config: Config, out: Path, stages: Sequence[str]) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from dyndepth_core.commands.reproduce import parse_seeds
 from dyndepth_core.evaluation.metrics import ImageScore
 from dyndepth_core.reproduce import rows as rows_module
 from dyndepth_core.reproduce.budgets import BUDGETS, Budget, get_budget
+from dyndepth_core.reproduce.recipes import in_order
 from dyndepth_core.reproduce.rows import RowResult
 from dyndepth_core.reproduce.run import check_methods, reproduce, row_config, row_folder
 from dyndepth_core.reproduce.table import make_table, markdown
 
+MASKS = ("files", "oracle")
 TINY = Budget(
     "tiny", (64, 96), 0.05, {"train": 2, "val": 1, "test": 2}, 4,
     (
@@ -104,6 +106,21 @@ def test_all_arms_get_the_same_budget():
     assert row_config("monodepth", BUDGETS["smoke"], 1, 0.5).train.minutes == 0.5
 
 
+def test_mined_rows_take_three_times_the_budget_and_bring_their_control():
+    control = "residual_motion_long"
+    found = in_order(["monodepth", "mined_supervision", "mined_supervision_files"])
+    assert found == ["monodepth", control, "mined_supervision", "mined_supervision_files"]
+    assert in_order(["mined_supervision", control]) == [control, "mined_supervision"]
+    mined, long, files, oracle = (
+        row_config(n, BUDGETS["quick"], 3, None)
+        for n in ("mined_supervision", control, *(f"mined_supervision_{k}" for k in MASKS))
+    )
+    assert mined.train == long.train and mined.train.minutes == 60
+    assert (mined.method, long.method) == ("mined_supervision", "residual_motion")
+    assert [c.objective.masks for c in (mined, files, oracle)] == ["mined", *MASKS]
+    check_methods([control, "mined_supervision_oracle"])
+
+
 def fake(method, seed, errors, ratios):
     """A row of two clips with the given abs_rel and median ratio per image."""
     scores = [
@@ -149,7 +166,9 @@ def test_bad_names_are_named():
     assert parse_seeds("3,1") == [3, 1]
     with pytest.raises(ValueError, match="smoke, quick, full"):
         get_budget("huge")
-    with pytest.raises(ValueError, match="many_depth, monodepth, residual_motion, sc_depth"):
+    with pytest.raises(
+        ValueError, match="many_depth, mined_supervision, monodepth, residual_motion, sc_depth"
+    ):
         check_methods(["magic"])
     with pytest.raises(ValueError, match="once"):
         check_methods(["monodepth", "monodepth"])

@@ -42,10 +42,13 @@ class ResidualMotionGraph(InferenceGraph):
     they are none.
     """
 
+    method = "residual_motion"  # a method with the same graph subclasses it
+    architecture_class = ResidualMotionArchitecture
+
     def __init__(self, **architecture: Any) -> None:
         super().__init__()
-        a = ResidualMotionArchitecture(**architecture)
-        self.architecture = {"method": "residual_motion", **a.model_dump(mode="json")}
+        a = self.architecture_class(**architecture)
+        self.architecture = {"method": self.method, **a.model_dump(mode="json")}
         self.canonical_focal = a.canonical_focal
         self.depth_net = (
             SoftplusDepthNet(a.width)

@@ -1,0 +1,82 @@
+"""Settings of the mined_supervision method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dyndepth_core.methods.residual_motion.config import ResidualMotionConfig
+
+
+class Shares(BaseModel):
+    """Shares of the training's steps and minutes; what is shared by rounds is divided among them.
+
+    They need not add up to 1: only their proportions count.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    scene: float = Field(
+        0.45, ge=0, description="depth and motion of the scene; 0 = as the model of --from is"
+    )
+    segment: float = Field(0.07, gt=0, description="what looks like something that moves")
+    objects: float = Field(0.1, gt=0, description="shape and motion of objects (all rounds)")
+    alignment: float = Field(0.05, gt=0, description="scale of objects (all rounds)")
+    final: float = Field(0.33, gt=0, description="the network with the labels (all rounds)")
+
+    def of(self, stage: str, rounds: int, unused: Sequence[str] = ()) -> float:
+        """Share of a stage in one of its rounds; unused: stages that do not take place."""
+        whole = sum(value for name, value in self if name not in unused)
+        each = 0.0 if stage in unused else getattr(self, stage) / whole
+        return each if stage in ("scene", "segment") else each / rounds
+
+
+class MinedSupervisionConfig(ResidualMotionConfig):
+    """Of the scene and of what is mined from it."""
+
+    masks: Literal["mined", "files", "oracle"] = Field(
+        "mined",
+        description="objects: mined from motion; instances/ of the recordings (any program's "
+        "masks); oracle: also what moves from dynamic/, for comparison only",
+    )
+    rounds: int = Field(1, ge=1, le=10, description="times that labels are made and learned from")
+    shares: Shares = Field(default_factory=Shares)
+    min_area: float = Field(
+        0.005, gt=0, lt=0.5, description="share of the image that an object must fill"
+    )
+    moving_share: float = Field(
+        0.5, gt=0, le=1, description="share of an object's pixels that moves in a dynamic one"
+    )
+    centre: float = Field(
+        0.05, ge=0, lt=1,
+        description="middle share of the columns; what touches them counts as dynamic, because "
+        "straight ahead motion hardly shows; 0 = off",
+    )  # fmt: skip
+    lateral_only: bool = Field(
+        False, description="residuals without their part along the axis, as published"
+    )
+    object_smoothness: float = Field(
+        0.02, ge=0, description="weight of the smoothness of an object's inverse depth"
+    )
+    alignment: Literal["learned", "contact"] = Field(
+        "learned",
+        description="scale of a dynamic object: learned from static ones, or of the road depth "
+        "where it stands",
+    )
+    label: float = Field(0.5, ge=0, description="weight of the labels of what moves")
+    final_lr_factor: float = Field(
+        0.5, gt=0, description="learning rate of the training with labels over that of the rest"
+    )
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Stages that would train something which these settings do not ask for."""
+        known = (self.masks == "mined", "segment"), (self.alignment == "learned", "alignment")
+        return tuple(stage for wanted, stage in known if not wanted)
+
+    @model_validator(mode="after")
+    def _check(self) -> MinedSupervisionConfig:
+        if self.both_ways:
+            raise ValueError("both_ways: labels need the other losses, set it to false")
+        return self

@@ -1,0 +1,58 @@
+"""The scale of an object from where it stands on the road."""
+
+from __future__ import annotations
+
+import numpy as np
+
+REACH = 0.6  # of the object's size: how far from it road still tells the depth under it
+LEAST_ROAD = 24  # pixels of road, fewer tell nothing
+LOWEST = 0.2  # of the object's height: columns that end higher up do not stand on the road
+
+
+def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """First and last row and column of a mask (h, w) that holds something, last ones excluded."""
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
+
+
+def contact_scale(
+    depth: np.ndarray, shape: np.ndarray, mask: np.ndarray, ground: np.ndarray
+) -> float:
+    """Factor on `shape` with which an object stands on the road: the median, over the columns in
+    which it reaches down, of the road's depth at its lower edge over `shape` there. NaN where too
+    little road is seen.
+
+    depth of the scene, shape of the object, its mask and that of the ground, all (h, w). The
+    inverse depth of a plane is affine in the pixel, 1 / Z = a u + b v + c; a, b, c by least squares
+    over the ground around the object (after Hoiem et al. 2008 for objects on a ground plane).
+    """
+    top, bottom, left, right = box_of(mask)
+    reach = int(np.ceil(REACH * max(bottom - top, right - left)))
+    rows = slice(max(0, bottom - reach // 2), min(mask.shape[0], bottom + reach))
+    cols = slice(max(0, left - reach), min(mask.shape[1], right + reach))
+    v, u = np.nonzero(ground[rows, cols] & ~mask[rows, cols])
+    if len(v) < LEAST_ROAD:
+        return float("nan")
+    v, u = v + rows.start, u + cols.start
+    plane = _plane(u, v, 1 / depth[v, u].astype(np.float64))
+    reaches = np.flatnonzero(mask.any(0))
+    lowest = mask.shape[0] - 1 - mask[::-1, reaches].argmax(0)
+    stands = lowest >= bottom - 1 - LOWEST * (bottom - top)
+    reaches, lowest = reaches[stands], lowest[stands]
+    edge = plane[0] * reaches + plane[1] * (lowest + 0.5) + plane[2]
+    seen = (edge > 0) & (lowest < mask.shape[0] - 1)  # cut off by the image it stands lower still
+    if not seen.any():
+        return float("nan")
+    return float(np.median(1 / (edge[seen] * shape[lowest[seen], reaches[seen]])))
+
+
+def _plane(u: np.ndarray, v: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """(a, b, c) of inverse = a u + b v + c; what lies off the first fit counts less in the next."""
+    A = np.stack((u, v, np.ones_like(u)), 1).astype(np.float64)
+    weight = np.ones(len(u))
+    for _ in range(4):
+        root = np.sqrt(weight)
+        found = np.linalg.lstsq(A * root[:, None], inverse * root, rcond=None)[0]
+        off = (A @ found - inverse) / inverse
+        weight = 1 / (1 + (off / 0.05) ** 2) ** 2
+    return found

@@ -1,0 +1,144 @@
+"""Stage 5: depth of what moves, pasted into the depth of the scene (section E20 of MSDR)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dyndepth_core.data.sample import SampleSource
+from dyndepth_core.methods.base import Objective
+from dyndepth_core.methods.mined_supervision.alignment import AlignmentObjective, scales
+from dyndepth_core.methods.mined_supervision.cache import Block, Cache, make_blocks
+from dyndepth_core.methods.mined_supervision.crops import object_shapes
+from dyndepth_core.methods.mined_supervision.objects import ObjectObjective
+from dyndepth_core.methods.mined_supervision.scene import frozen, scene_depth, scene_of, walk
+from dyndepth_core.methods.stage import StageJob
+
+DISAGREEMENT = 0.2  # of the logs of two scales at which an object counts e^-1/2 as much
+ALONE = 0.5  # confidence of a scale that nothing can be compared with
+
+
+def make_labels(job: StageJob, scene_path: Path, objects_path: Path, alignment: str) -> list[Path]:
+    """Per target: label (h, w) fp16, depth of the scene with the dynamic objects at their own;
+    weight (h, w), uint8, 255 times the confidence of an object's label, 0 elsewhere. A label of
+    zeros where nothing dynamic is seen. Table: id, row, dynamic, area, scale by scene, learned,
+    contact, and weight.
+    """
+    scene = scene_of(job, scene_path)
+    objects = ObjectObjective(scene)
+    objects.load_state_dict(job.weights(objects_path))
+    network = None
+    crops = [p for p in job.earlier[alignment] if p.suffix == ".npz"]
+    if job.config.objective.alignment == "learned":
+        network = AlignmentObjective(job.config.network)
+        network.load_state_dict(job.weights(job.earlier[alignment][-1]))
+        network = frozen(network)
+    frozen(objects)
+    parts = {"training": job.source, "held_out": job.held_out}
+    caches = {
+        part: (Cache(job.earlier["masks"], s, part), Cache(crops, s, part))
+        for part, s in parts.items()
+        if s is not None
+    }
+
+    def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
+        masks, table = caches[block.name.rpartition("_")[0].rpartition("_")[0]]
+        of_block = choose_scales(table.block(block.name), network)
+        return label_block(scene, objects, source, block, masks, of_block, job.source.names)
+
+    paths = make_blocks(job, "labelling", work)
+    job.report(_summary(paths))
+    return paths
+
+
+def choose_scales(
+    table: dict[str, np.ndarray], network: AlignmentObjective | None
+) -> dict[str, np.ndarray]:
+    """Columns of the label table: id, row, dynamic, area, scene, learned, contact, chosen (learned
+    where there is a network, else contact; where that says nothing, the other) and weight, see
+    `confidence`.
+    """
+    plain = {k[2:]: v for k, v in table.items() if k.startswith("o_")}
+    contact = plain["contact"]
+    learned = np.full_like(contact, np.nan) if network is None else scales(network, plain)
+    chosen = np.where(np.isfinite(learned), learned, contact)
+    found = {k: plain[k] for k in ("id", "row", "dynamic", "area", "scene", "contact")}
+    weight = confidence(learned, contact)
+    return found | {"learned": learned, "chosen": chosen, "weight": weight}
+
+
+def confidence(learned: np.ndarray, contact: np.ndarray) -> np.ndarray:
+    """exp(-(log(learned / contact) / DISAGREEMENT)^2 / 2), two estimates that know nothing of each
+    other; ALONE where there is one, 0 where there is none.
+    """
+    both = np.isfinite(learned) & np.isfinite(contact)
+    any_ = np.isfinite(learned) | np.isfinite(contact)
+    off = np.log(np.where(both, learned / np.where(both, contact, 1.0), 1.0)) / DISAGREEMENT
+    agreed = np.exp(-0.5 * off**2)
+    return np.where(both, agreed, np.where(any_, ALONE, 0.0)).astype(np.float32)
+
+
+def paste(
+    scene: np.ndarray, depths: Sequence[np.ndarray], masks: Sequence[np.ndarray],
+    weights: Sequence[float],
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Label and weight (h, w): the scene's depth, in the masks that of the objects, the nearest
+    where they overlap; weights of the objects there.
+    """
+    label, weight = scene.copy(), np.zeros(scene.shape, np.float32)
+    nearest = np.full(scene.shape, np.inf, np.float32)
+    for depth, mask, confidence_ in zip(depths, masks, weights, strict=True):
+        wins = mask & (depth < nearest) & (depth > 0)
+        nearest[wins] = label[wins] = depth[wins]
+        weight[wins] = confidence_
+    return label, weight
+
+
+@torch.no_grad()
+def label_block(
+    scene: Objective, objects: ObjectObjective, source: SampleSource, block: Block, masks: Cache,
+    table: dict[str, np.ndarray], names: list[str],
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """The arrays of `make_labels` of one block."""
+    height, width = source.config.size
+    labels = np.zeros((len(block.targets), height, width), np.float16)
+    weights = np.zeros((len(block.targets), height, width), np.uint8)
+    usable = table["dynamic"] & (table["weight"] > 0)
+    rows = [row for row in range(len(block.targets)) if (usable & (table["row"] == row)).any()]
+    done = 0
+    for sample in walk(source, [block.targets[r] for r in rows], names):
+        depth, _ = scene_depth(scene, sample)
+        _, scale = scene.cameras_and_scales(sample, None)
+        for i, image in enumerate(sample.tgt_net):
+            row = rows[done]
+            done += 1
+            own = np.flatnonzero(usable & (table["row"] == row))
+            ids = masks.of(block.targets[row], "ids")[0]
+            inside = ids[None] == table["id"][own][:, None, None]
+            stack = torch.from_numpy(inside)
+            shapes = object_shapes(objects, image[None], stack, scale[i : i + 1]).numpy()
+            depths = shapes * table["chosen"][own][:, None, None]
+            label, weight = paste(depth[i, 0].numpy(), depths, inside, table["weight"][own])
+            labels[row], weights[row] = label, np.rint(255 * weight)
+    return {"label": labels, "weight": weights} | {f"o_{k}": v for k, v in table.items()}
+
+
+def _summary(paths: list[Path]) -> dict[str, float | int | None]:
+    """Objects with a label, their mean confidence, and how learned scales and contact differ."""
+    columns: dict[str, list[np.ndarray]] = {}
+    for path in paths:
+        with np.load(path) as data:
+            for key in ("o_dynamic", "o_weight", "o_learned", "o_contact"):
+                columns.setdefault(key, []).append(data[key])
+    dynamic, weight, learned, contact = (np.concatenate(c) for c in columns.values())
+    used = dynamic & (weight > 0)
+    off = np.abs(np.log(learned / contact))[dynamic]
+    off = off[np.isfinite(off)]
+    return {
+        "labelled_objects": int(used.sum()),
+        "confidence": float(weight[used].mean()) if used.any() else 0.0,
+        "learned_against_contact": float(np.median(off)) if off.size else None,
+    }

@@ -1,0 +1,132 @@
+"""The network that is handed out: residual_motion, and where there are labels, what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dyndepth_core.data.sample import Sample, SampleSource
+from dyndepth_core.losses.consistency import depth_inconsistency
+from dyndepth_core.methods.base import LossTerms
+from dyndepth_core.methods.mined_supervision.cache import Cache
+from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig
+from dyndepth_core.methods.mined_supervision.follow import LabelledSample, MapSource
+from dyndepth_core.methods.mined_supervision.graph import MinedSupervisionGraph
+from dyndepth_core.methods.residual_motion.objective import (
+    ResidualMotionObjective,
+    ResidualPredictions,
+)
+
+RESUMES = 0.5  # of the scene's training: where that with labels takes its schedules up
+
+
+class MinedSupervisionObjective(ResidualMotionObjective):
+    """L = that of residual_motion + label L_dyn on samples with labels (section 7 of MSDR).
+
+    L_dyn = sum w |D - s l| / (D + s l) / sum w over what moves (label_loss): relative, as the unit
+    of the scene is arbitrary. The depth of residual_motion learns nothing where something moves;
+    there the labels teach it.
+    """
+
+    graph_class = MinedSupervisionGraph
+    config: MinedSupervisionConfig
+
+    def __init__(self, config: Any, videos: list[str], canonical_focal: float) -> None:
+        n = config.network
+        if config.data.intrinsics == "pair":
+            raise ValueError(
+                "data.intrinsics=pair: mined_supervision needs one camera per video; use given or "
+                "video"
+            )
+        if n.motion_net != "pose" or n.depth_head != "disp":
+            raise ValueError(
+                "mined_supervision copies the depth and pose networks of the other methods: set "
+                "network.motion_net=pose and network.depth_head=disp"
+            )
+        super().__init__(config, videos, canonical_focal)
+        self.begins = 0.0  # progress of the schedules with which a training begins
+
+    def architecture(self) -> dict[str, Any]:
+        """See DepthPoseObjective."""
+        return {**super().architecture(), "lateral_only": self.config.lateral_only}
+
+    def predict(self, sample: Sample, progress: float = 1.0) -> ResidualPredictions:
+        """See ResidualMotionObjective."""
+        p = super().predict(sample, self._progress(progress))
+        if self.config.lateral_only:
+            p.residual = p.residual * p.residual.new_tensor((1.0, 1.0, 0.0)).view(1, 3, 1, 1)
+        return p
+
+    def losses(
+        self, sample: Sample, predictions: ResidualPredictions, progress: float = 1.0
+    ) -> LossTerms:
+        """See the class."""
+        found = super().losses(sample, predictions, self._progress(progress))
+        if not isinstance(sample, LabelledSample):
+            return found
+        term = self.config.label * self._label(sample, predictions)
+        terms = {**found.terms, "label": term}
+        return LossTerms(found.total + term, terms, {**found.maps, "weight": sample.weight})
+
+    @torch.no_grad()
+    def validation(self, sample: Sample) -> Tensor:
+        """That of residual_motion, and with labels what they say."""
+        score = super().validation(sample)
+        if not isinstance(sample, LabelledSample):
+            return score
+        return score + self.config.label * self._label(sample, self.predict(sample))
+
+    def slow_down(self, factor: float) -> None:
+        """Go on from a trained scene: its networks learn `factor` times as fast."""
+        names = [name for name, _ in self.named_children()]
+        self.lr_factors = {n: factor * self.lr_factors.get(n, 1.0) for n in names}
+        self.begins = RESUMES
+
+    def _progress(self, progress: float) -> float:
+        return self.begins + (1 - self.begins) * progress
+
+    def _label(self, sample: LabelledSample, p: ResidualPredictions) -> Tensor:
+        batch, sources = sample.dt.shape
+        with torch.autocast(sample.tgt.device.type, enabled=False):
+            depth = p.depth[: batch * sources : sources].float()
+            return label_loss(depth, sample.label, sample.weight)
+
+
+def label_loss(depth: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    """sum w V |D - s l| / (D + s l) / sum w V over the batch; depth, label, weight (B, 1, H, W), an
+    image without a label holds zeros.
+
+    s is a robust factor per image, without gradient (section 7 of MSDR): s1 = median D / l, V =
+    [min D <= s1 l <= 90th percentile of D], s = median of D / l over V.
+    """
+    with torch.no_grad():
+        known = label > 0
+        safe = torch.where(known, label, 1.0)
+        ratio = torch.where(known, depth / safe, torch.nan).flatten(1)
+        first = ratio.nanmedian(1).values.nan_to_num(1.0).view(-1, 1, 1, 1)
+        flat = depth.flatten(1)
+        low = flat.min(1).values.view(-1, 1, 1, 1)
+        high = flat.quantile(0.9, dim=1).view(-1, 1, 1, 1)
+        valid = known & (first * safe >= low) & (first * safe <= high)
+        ratio = torch.where(valid.flatten(1), ratio, torch.nan)
+        scale = ratio.nanmedian(1).values.nan_to_num(1.0).view(-1, 1, 1, 1)
+        wanted, share = scale * safe, weight * valid
+    error = depth_inconsistency(depth, wanted)
+    return (share * error).sum() / share.sum().clamp(min=1.0)
+
+
+def labelled(source: SampleSource | None, paths: Iterable, part: str) -> MapSource | None:
+    """Samples of a source with what the labels stage made; None without a source."""
+    if source is None:
+        return None
+    cache = Cache(list(paths), source, part)
+
+    def maps(target: int) -> dict[str, np.ndarray]:
+        label, weight = cache.of(target, "label", "weight")
+        return {"label": label.astype(np.float32), "weight": weight.astype(np.float32) / 255}
+
+    return MapSource(source, LabelledSample, maps)

@@ -1,0 +1,175 @@
+"""Stage 2b: a network that knows by its looks what can move, learned from what does move."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dyndepth_core.data.sample import SampleSource
+from dyndepth_core.geometry.camera import pixel_grid
+from dyndepth_core.losses.photometric import masked_mean
+from dyndepth_core.methods.base import LossTerms, Objective
+from dyndepth_core.methods.mined_supervision.cache import Cache
+from dyndepth_core.methods.mined_supervision.follow import MapSource, SegmentSample
+from dyndepth_core.methods.stage import StageJob
+from dyndepth_core.networks.depth_net import ConvBlock
+from dyndepth_core.networks.encoders import Encoder
+
+log = logging.getLogger(__name__)
+CHANNELS = 32
+RARE = -3.0  # logit of a network that has seen nothing yet
+OFFSET_WEIGHT = 0.5
+LEAST_SURE = 0.1  # of what was mined, on average
+BORDER = 2  # pixels around mined regions that teach nothing: they are the least certain
+
+
+class CentreHead(nn.Module):
+    """Feature maps of an image (finest first, from half the size on) -> at half the size a logit
+    (B, 1, h, w), that a pixel is of something that can move, and the way (B, 2, h, w) to the middle
+    of its object, in shares of the width.
+    """
+
+    def __init__(self, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(c, CHANNELS, 1) for c in channels)
+        self.merge = nn.ModuleList(ConvBlock(CHANNELS, CHANNELS) for _ in channels)
+        self.head = nn.Conv2d(CHANNELS, 3, 1)
+        with torch.no_grad():
+            self.head.bias.copy_(torch.tensor((RARE, 0.0, 0.0)))
+
+    def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        x = None
+        for lateral, merge, f in zip(
+            self.lateral[::-1], self.merge[::-1], features[::-1], strict=True
+        ):
+            y = lateral(f)
+            x = merge(y if x is None else y + F.interpolate(x, y.shape[-2:], mode="nearest"))
+        found = self.head(x).float()
+        return found[:, :1], found[:, 1:]
+
+
+class SegmentObjective(Objective):
+    """L = BCE(logit, mined) + 0.5 |way - way to the middle of the mined region| there, over the
+    image's width times 10.
+
+    What stands looks like what moves but is not mined, so the logit's sigmoid is g = P(mined | x);
+    with P(mined | can move) = c the same for all, P(can move | x) = g / c, and c is the mean of g
+    over what was mined (Elkan and Noto, KDD 2008). Hence `threshold` = c / 2. Where c is below
+    LEAST_SURE the network has learned nothing, and nothing exceeds the threshold.
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.encoder = Encoder(network.encoder, width=network.width)
+        if network.pretrained:
+            self.encoder.load_imagenet(network.weights)
+        self.head = CentreHead(self.encoder.channels)
+        self.register_buffer("threshold", torch.tensor(0.5))
+
+    def predict(self, sample: SegmentSample, progress: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Logit and way, see CentreHead."""
+        return self.see(sample.tgt_net)
+
+    def see(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of images (B, 3, H, W)."""
+        return self.head(self.encoder(image))
+
+    def losses(
+        self, sample: SegmentSample, predictions: tuple[Tensor, Tensor], progress: float = 1.0
+    ) -> LossTerms:
+        """See the class."""
+        logit, way = predictions
+        ids = sample.ids[..., ::2, ::2]
+        mined = (ids > 0).float()
+        near = F.max_pool2d(mined, 2 * BORDER + 1, 1, BORDER)
+        sure = 1 - (near - mined)
+        wanted = centre_ways(ids[:, 0].long())
+        errors = F.binary_cross_entropy_with_logits(logit, mined, reduction="none")
+        off = F.smooth_l1_loss(10 * way, 10 * wanted, reduction="none").sum(1, keepdim=True)
+        terms = {
+            "moves": masked_mean(errors, sure),
+            "middle": OFFSET_WEIGHT * masked_mean(off, mined),
+        }
+        maps = {"can_move": logit.detach().sigmoid(), "mined": mined}
+        return LossTerms(sum(terms.values()), terms, maps)
+
+    @torch.no_grad()
+    def validation(self, sample: SegmentSample) -> Tensor:
+        """The loss on images that were not trained on."""
+        return self.losses(sample, self.predict(sample)).total
+
+    @torch.no_grad()
+    def calibrate(self, samples: Iterable[SegmentSample]) -> float:
+        """Set `threshold` from mined regions; returns c, 0 where there are none. See the class."""
+        total, count = 0.0, 0
+        for sample in samples:
+            where = sample.ids[..., ::2, ::2] > 0
+            total += float(self.predict(sample)[0].sigmoid()[where].sum())
+            count += int(where.sum())
+        sure = total / max(count, 1)
+        self.threshold.fill_(0.5 * sure if sure >= LEAST_SURE else 1.0)
+        return sure
+
+
+def centre_ways(ids: Tensor) -> Tensor:
+    """From every pixel the way (B, 2, h, w) to the middle of the pixels with its id, in shares of
+    the width; 0 where ids (B, h, w), int64, are 0.
+    """
+    batch, height, width = ids.shape
+    most = int(ids.max()) + 1
+    flat = (ids + most * torch.arange(batch, device=ids.device).view(-1, 1, 1)).flatten()
+    x, y = pixel_grid(height, width, ids.device, torch.float32)[:2]
+    count = torch.bincount(flat, minlength=batch * most).clamp(min=1)
+    ways = []
+    for at in (x, y):
+        at = at.expand(batch, -1, -1).flatten()
+        middle = torch.bincount(flat, at, batch * most) / count
+        ways.append(((middle[flat] - at) / width).view(batch, height, width))
+    return torch.where(ids[:, None] > 0, torch.stack(ways, 1), 0.0)
+
+
+def train_segment(job: StageJob) -> list[Path]:
+    """Train on what was mined; the checkpoint also holds the threshold."""
+    objective = SegmentObjective(job.config.network)
+    sources = [mined_source(job, "training"), mined_source(job, "held_out")]
+    job.fit(objective, *sources)
+    objective.eval()
+    judged = sources[1] or sources[0]
+    plain = MapSource(judged.source.plain(), SegmentSample, judged.maps)
+    count = min(len(plain), 256)
+    targets = [k * len(plain) // count for k in range(count)]
+    batches = (
+        plain.add(plain.source.take(list(enumerate(targets[k : k + 8]))))
+        for k in range(0, count, 8)
+    )
+    sure = objective.calibrate(batches)
+    if sure < LEAST_SURE:
+        log.warning(
+            "what was mined is not told from the rest by its looks (%.2f of it is recognised): "
+            "only what moves counts as an object; train longer",
+            sure,
+        )
+    job.report({"recognised": sure})
+    return [job.keep(objective)]
+
+
+def mined_source(job: StageJob, part: str) -> MapSource | None:
+    """Samples with the mined ids; None where nothing is held out."""
+    source: SampleSource | None = job.source if part == "training" else job.held_out
+    if source is None:
+        return None
+    cache = Cache(job.earlier["mining"], source, part)
+
+    def maps(target: int) -> dict[str, np.ndarray]:
+        (ids,) = cache.of(target, "ids")
+        return {"ids": ids.astype(np.float32)}
+
+    return MapSource(source, SegmentSample, maps)

@@ -1,0 +1,214 @@
+"""What the stages of mined_supervision learn, on scenes whose truth is known exactly."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scenes import SIZE, camera, pose
+from street import Board, view
+
+from dyndepth_core.config import load
+from dyndepth_core.methods import get_method
+from dyndepth_core.methods.mined_supervision.alignment import (
+    AlignmentObjective,
+    CropSource,
+    judge,
+)
+from dyndepth_core.methods.mined_supervision.crops import crop_object, unit_shape
+from dyndepth_core.methods.mined_supervision.follow import SegmentSample
+from dyndepth_core.methods.mined_supervision.masks import looks
+from dyndepth_core.methods.mined_supervision.objects import ObjectObjective, ObjectSample
+from dyndepth_core.methods.mined_supervision.scene import frozen
+from dyndepth_core.methods.mined_supervision.segment import SegmentObjective
+
+SMALL = (
+    "data.size=64,96", "network.encoder=resnet18", "network.pose_encoder=resnet18",
+    "network.width=0.125", "network.decoder_channels=8,8,8,16,16", "network.pretrained=false",
+    "network.min_depth=1", "network.max_depth=40", "network.pose_align=false",
+)  # fmt: skip
+NETWORK = SimpleNamespace(encoder="resnet18", width=0.125, pretrained=False, weights=None)
+
+
+def scene():
+    """Networks that have learned nothing, frozen."""
+    config = load(overrides=SMALL, method="mined_supervision")
+    torch.manual_seed(0)
+    info = get_method("mined_supervision")
+    return frozen(info.objective_class(config, ["street"], float(camera()[0, 0, 0])))
+
+
+def learn(objective, batch, steps, lr=3e-3):
+    groups = [
+        {"params": [p], "lr": lr * objective.lr_factors.get(name.split(".")[0], 1.0)}
+        for name, p in objective.named_parameters()
+        if p.requires_grad
+    ]
+    optimiser = torch.optim.Adam(groups)
+    objective.train()
+    for step in range(steps):
+        sample = batch(step)
+        terms = objective.losses(sample, objective.predict(sample, 1.0), 1.0)
+        optimiser.zero_grad()
+        terms.total.backward()
+        optimiser.step()
+    return objective.eval()
+
+
+def moving_sample(unit):
+    """A slanted board that drives off sideways and ahead, seen by a driving camera; T_start is its
+    true motion in lengths of 1 / unit metres."""
+    boards = [Board(-0.3, 4.2, width=2.6, height=1.9, slope=0.8, step=(0.12, 0.1))]
+    cameras = [pose(x=0.02 * i, z=0.2 * i) for i in (-1, 0, 1)]
+    images, depths, ids = zip(
+        *(view(boards, T, i) for T, i in zip(cameras, (-1, 0, 1), strict=True)), strict=True
+    )
+    motions = []
+    for i, T in ((-1, cameras[0]), (1, cameras[2])):
+        moved = torch.eye(4, dtype=torch.float64)
+        moved[:3, 3] = i * torch.tensor((0.12, 0.0, 0.1), dtype=torch.float64)
+        found = torch.linalg.inv(T[0]) @ moved @ cameras[1][0]
+        found[:3, 3] *= unit
+        motions.append(found)
+    src = torch.stack((images[0], images[2]), 1).float()
+    masks = [torch.from_numpy((x == 1).astype(np.float32))[None, None] for x in ids]
+    sample = ObjectSample(
+        images[1].float(), src, images[1].float(), src, camera().float(), torch.tensor([True]),
+        torch.tensor([[-0.1, 0.1]]), torch.tensor([0]), torch.tensor([False]), torch.tensor([0]),
+        mask=masks[1], src_masks=torch.cat((masks[0], masks[2]), 1),
+        T_start=torch.stack(motions)[None].float(),
+    )  # fmt: skip
+    return sample, depths[1].float(), masks[1] > 0
+
+
+def off_by_shape(depth, truth, inside):
+    ratio = depth[inside] / truth[inside]
+    return float((ratio / ratio.median() - 1).abs().mean())
+
+
+def test_the_object_stage_finds_the_depth_of_a_moving_object_up_to_one_factor():
+    sample, truth, inside = moving_sample(unit=2.8)
+    assert truth[inside].max() / truth[inside].min() > 1.5
+    torch.manual_seed(1)
+    objective = ObjectObjective(scene())
+    before = off_by_shape(objective.predict(sample).depth.detach(), truth, inside)
+    learn(objective, lambda step: sample, 60)
+    found = objective.predict(sample)
+    assert off_by_shape(found.depth.detach(), truth, inside) < min(0.04, 0.5 * before)
+    # the factor is that of the motion it was given
+    ratio = float((found.depth / truth)[inside].median())
+    assert ratio == pytest.approx(2.8, rel=0.1)
+    assert objective.validation(sample) < 0.7 * ObjectObjective(scene()).eval().validation(sample)
+
+
+def crops(count, seed):
+    """A table of crops of boards that stand anywhere on the road, with the true scene depth."""
+    rng, table = np.random.default_rng(seed), []
+    for _ in range(count):
+        x, z = rng.uniform(-2.5, 2.5), rng.uniform(3.5, 12)
+        board = Board(x, z, rng.uniform(1.2, 2.4), rng.uniform(1.0, 1.8), paint=rng.integers(3, 9))
+        image, depth, ids = view([board], pose(pitch=rng.uniform(-0.03, 0.03)))
+        mask = torch.from_numpy((ids == 1).astype(np.float32))
+        if mask.sum() < 30:
+            continue
+        unit = rng.uniform(0.1, 10)  # of the scene: scales are ratios
+        depth = depth[0, 0].float() * unit
+        grow = 1 + 0.1 * torch.linspace(-1, 1, SIZE[1])[None]  # of the object stage: not exact
+        rows = torch.arange(SIZE[0])[:, None].expand(SIZE)
+        ground = (mask == 0) & (rows > 40)
+        shape = unit_shape(depth * grow, mask)
+        table.append(crop_object(image[0].float(), depth, shape, mask, ground))
+    numbers = ("reference", "scene", "contact")
+    return {
+        "x": np.stack([c.x.numpy() for c in table]).astype(np.float16),
+        "dynamic": np.zeros(len(table), bool),
+        **{k: np.array([getattr(c, k) for c in table], np.float32) for k in numbers},
+    }
+
+
+def test_scales_learned_from_standing_objects_fit_others_within_a_tenth():
+    training, others = crops(160, 0), crops(40, 1)
+    source = SimpleNamespace(config=None, seed=0, train=True, batch_size=2, names=["street"])
+    torch.manual_seed(0)
+    objective = AlignmentObjective(NETWORK)
+    draws = CropSource(source, training)
+    before = judge(objective.eval(), others)
+    learn(objective, draws.batch, 150, lr=2e-3)
+    after = judge(objective, others)
+    assert before["learned_off_static"] > 0.15
+    assert after["learned_off_static"] < 0.1
+    assert after["contact_off_static"] < 0.1
+
+
+def test_only_standing_objects_beside_road_teach_scales():
+    table = crops(6, 2)
+    table["dynamic"][0], table["reference"][1] = True, np.nan
+    source = SimpleNamespace(config=None, seed=0, train=False, batch_size=2, names=["street"])
+    assert len(CropSource(source, table)) == len(table["x"]) - 2
+
+
+def test_scales_are_positive_and_follow_the_unit_of_the_scene():
+    table = crops(4, 3)
+    torch.manual_seed(0)
+    objective = AlignmentObjective(NETWORK).eval()
+    torch.nn.init.normal_(objective.net.head[-1].weight, std=3.0)
+    x, reference = torch.from_numpy(table["x"]).float(), torch.from_numpy(table["reference"])
+    with torch.no_grad():
+        one, ten = objective.scale(x, reference), objective.scale(x, 10 * reference)
+    assert (one > 0).all() and torch.allclose(ten, 10 * one)
+
+
+def test_a_network_that_has_learned_nothing_finds_nothing():
+    torch.manual_seed(0)
+    objective = SegmentObjective(NETWORK).eval()
+    assert objective.calibrate([squares(0)[0]]) < 0.1
+    with torch.no_grad():
+        assert looks(objective, squares(0)[0].tgt[:1], 10).max() == 0
+
+
+def squares(seed, batch=4):
+    """Images of striped squares; half of them are mined, all of them look alike, and round spots
+    that never are. Returns the sample and where squares are."""
+    rng = np.random.default_rng(seed)
+    height, width = SIZE
+    images = rng.uniform(0.4, 0.6, (batch, 3, height, width)).astype(np.float32)
+    ids, squares_ = np.zeros((2, batch, height, width), np.float32)
+    for b in range(batch):
+        for k in range(4):
+            size = int(rng.integers(12, 18))
+            top, left = 4 + (k % 2) * 30, 4 + (k // 2) * 46
+            top, left = top + int(rng.integers(0, 8)), left + int(rng.integers(0, 20))
+            place = slice(top, top + size), slice(left, left + size)
+            if k == 3:  # a spot
+                images[(b, slice(None), *place)] = 0.1
+                continue
+            stripes = (np.arange(size) % 4 < 2).astype(np.float32)
+            images[(b, slice(None), *place)] = stripes[None, :, None]
+            squares_[(b, *place)] = k + 1
+            if rng.random() < 0.5:
+                ids[(b, *place)] = k + 1
+    image = torch.from_numpy(images)
+    none = image[:, None, :][:, :0]
+    sample = SegmentSample(
+        image, none, image, none, camera(batch=batch), torch.ones(batch, dtype=torch.bool),
+        torch.zeros(batch, 0), *(torch.zeros(batch, dtype=torch.long) for _ in range(3)),
+        ids=torch.from_numpy(ids)[:, None],
+    )  # fmt: skip
+    return sample, squares_
+
+
+def test_what_looks_like_what_moves_is_found_although_it_stands():
+    torch.manual_seed(0)
+    objective = SegmentObjective(NETWORK)
+    learn(objective, lambda step: squares(step)[0], 80, lr=5e-3)
+    sure = objective.calibrate([squares(1000 + k)[0] for k in range(4)])
+    assert 0.3 < sure < 0.8  # half of the squares are mined
+    assert objective.threshold == pytest.approx(0.5 * sure)
+    sample, truth = squares(2000)
+    with torch.no_grad():
+        logit, way = objective.predict(sample)
+    found = (logit.sigmoid() > objective.threshold)[:, 0].numpy()
+    standing = (truth > 0) & (sample.ids[:, 0].numpy() == 0)
+    assert standing.any()
+    assert found[standing[:, ::2, ::2]].mean() > 0.8
+    assert found[truth[:, ::2, ::2] == 0].mean() < 0.1

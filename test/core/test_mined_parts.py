@@ -1,0 +1,240 @@
+"""The pieces of mined_supervision that learn nothing, against known answers."""
+
+import numpy as np
+import pytest
+import torch
+from scenes import camera, pose
+from street import ROAD, SIZE, Board, view
+
+from dyndepth_core.data.transforms import flip_horizontal, zoom_crop
+from dyndepth_core.geometry.camera import flip_K
+from dyndepth_core.methods.mined_supervision.clusters import vote
+from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig, Shares
+from dyndepth_core.methods.mined_supervision.contact import contact_scale
+from dyndepth_core.methods.mined_supervision.follow import draw, follow
+from dyndepth_core.methods.mined_supervision.ground import ground_mask
+from dyndepth_core.methods.mined_supervision.labels import confidence, paste
+from dyndepth_core.methods.mined_supervision.masks import (
+    add_mined,
+    gated,
+    label_objects,
+    object_motion,
+    splat_ids,
+)
+from dyndepth_core.methods.mined_supervision.objective import label_loss
+from dyndepth_core.methods.mined_supervision.segment import centre_ways
+
+CONFIG = MinedSupervisionConfig()
+BOARDS = [Board(-1.8, 5.0), Board(1.2, 8.0, width=2.0)]
+
+
+def boxes(*spans, size=(40, 100)):
+    """Ids (h, w) of rectangles (top, bottom, left, right)."""
+    ids = np.zeros(size, np.uint8)
+    for name, (top, bottom, left, right) in enumerate(spans, 1):
+        ids[top:bottom, left:right] = name
+    return ids
+
+
+def test_an_object_moves_if_half_of_it_does_or_if_it_stands_in_the_middle():
+    ids = boxes((5, 15, 2, 22), (5, 15, 30, 40), (20, 30, 44, 49), (20, 30, 60, 80))
+    moving = np.zeros(ids.shape, bool)
+    moving[5:15, 2:12] = True  # exactly half of the first
+    moving[20:30, 60:69] = True  # less than half of the last
+    table = label_objects(ids, moving, CONFIG)
+    assert table["ratio"].tolist() == pytest.approx([0.5, 0, 0, 0.45])
+    # the third one reaches column 48, of the middle twentieth
+    assert table["centre"].tolist() == [False, False, True, False]
+    assert table["dynamic"].tolist() == [True, False, True, False]
+    assert table["area"].tolist() == pytest.approx([0.05, 0.025, 0.0125, 0.05])
+
+
+@pytest.mark.parametrize("width", [64, 96, 320, 512])
+def test_the_middle_columns_are_never_none(width):
+    ids = np.zeros((10, width), np.uint8)
+    ids[2:6, width // 2] = 1
+    assert label_objects(ids, np.zeros(ids.shape, bool), CONFIG)["dynamic"].tolist() == [True]
+    off = CONFIG.model_copy(update={"centre": 0.0})
+    assert label_objects(ids, np.zeros(ids.shape, bool), off)["dynamic"].tolist() == [False]
+
+
+def test_objects_are_gated_by_their_area_and_keep_their_largest_part():
+    ids = boxes((0, 10, 0, 10), (0, 4, 20, 24), (0, 40, 30, 90))
+    ids[20:22, 0:2] = 1
+    found = gated(ids, 0.005)  # at least 20 pixels, at most 2000
+    assert found.max() == 1 and (found > 0).sum() == 100
+    assert found[20, 0] == 0
+
+
+def test_what_moves_and_looks_like_nothing_known_is_one_more_object():
+    ids, mined = boxes((0, 10, 0, 10)), boxes((0, 10, 2, 12), (20, 30, 50, 60))
+    found = add_mined(ids, mined)
+    assert found.max() == 2 and (found[20:30, 50:60] == 2).all()
+    assert (found[:, :12] == ids[:, :12]).all()
+
+
+def test_every_pixel_votes_for_the_middle_of_its_object():
+    ids = torch.from_numpy(boxes((10, 20, 10, 20), (10, 20, 24, 40)).astype(np.int64))
+    ways = centre_ways(ids[None])[0]
+    assert ways[:, 10, 10].tolist() == pytest.approx([0.045, 0.045])
+    assert ways[:, 0, 0].tolist() == [0, 0]
+    found = vote(ids.numpy() > 0, ways.numpy(), 20)
+    assert found.max() == 2
+    for name in (1, 2):  # the same objects, under names of their own
+        assert len(np.unique(found[ids == name])) == 1
+    noise = np.zeros(ids.shape, bool)
+    noise[::7, ::9] = True
+    assert vote(noise, 0 * ways.numpy(), 20).max() == 0
+
+
+@pytest.mark.parametrize("pitch", [0.0, 0.06])
+def test_the_ground_is_found_and_boards_are_not(pitch):
+    _, depth, ids = view(BOARDS, pose(pitch=pitch))
+    truth = _road(depth, pose(pitch=pitch)) & (ids == 0)
+    found = ground_mask(depth.float(), camera().float())[0, 0].numpy()
+    assert (found & ~truth).sum() <= 0.02 * truth.sum()
+    # what reaches over an edge has no normal of the ground
+    assert (found & truth).sum() > 0.7 * truth.sum()
+    assert found[ids > 0].mean() < 0.03  # the last row of a board lies on the road
+
+
+def _road(depth, T):
+    from dyndepth_core.geometry.camera import backproject
+    from dyndepth_core.geometry.se3 import transform
+
+    world = transform(T, backproject(depth, camera()))
+    return (world[0, 1] > ROAD - 1e-6).numpy()
+
+
+@pytest.mark.parametrize("pitch", [0.0, 0.06])
+def test_contact_gives_the_scale_of_what_stands_on_a_plane(pitch):
+    _, depth, ids = view(BOARDS, pose(pitch=pitch))
+    depth = depth[0, 0].numpy()
+    ground = _road(torch.tensor(depth)[None, None], pose(pitch=pitch)) & (ids == 0)
+    for name in (1, 2):
+        mask = ids == name
+        shape = np.where(mask, depth / depth[mask].mean(), 0)
+        found = contact_scale(depth, shape, mask, ground)
+        # the edge lies anywhere between two pixels
+        assert found == pytest.approx(depth[mask].mean(), rel=0.03)
+        # without road around it says nothing
+        assert np.isnan(contact_scale(depth, shape, mask, np.zeros_like(ground)))
+
+
+def test_the_scene_may_say_anything_of_the_object_itself():
+    _, depth, ids = view(BOARDS, pose())
+    depth, mask = depth[0, 0].numpy(), ids == 1
+    shape = np.where(mask, 1.0, 0)
+    wrong = np.where(mask, 9 * depth, depth)
+    ground = _road(torch.tensor(depth)[None, None], pose()) & (ids == 0)
+    assert contact_scale(wrong, shape, mask, ground) == contact_scale(depth, shape, mask, ground)
+
+
+def test_the_nearest_object_wins_and_the_rest_is_the_scene():
+    scene = np.full((4, 6), 20.0, np.float32)
+    masks = [np.zeros((4, 6), bool) for _ in range(2)]
+    masks[0][:, :4], masks[1][:, 2:] = True, True
+    depths = [np.where(m, d, 0).astype(np.float32) for m, d in zip(masks, (5.0, 7.0), strict=True)]
+    masks[1][:, 5] = False
+    for order in ((0, 1), (1, 0)):
+        label, weight = paste(
+            scene,
+            [depths[i] for i in order],
+            [masks[i] for i in order],
+            [(0.8, 0.3)[i] for i in order],
+        )
+        assert (label[:, :4] == 5).all() and (label[:, 4] == 7).all() and (label[:, 5] == 20).all()
+        assert weight[0].tolist() == pytest.approx([0.8] * 4 + [0.3, 0.0])
+
+
+def test_confidence_is_the_agreement_of_two_scales():
+    one, nan = np.array([2.0, 2.0, np.nan, np.nan]), np.nan
+    other = np.array([2.0, 2.0 * np.exp(0.2), 3.0, nan])
+    assert confidence(one, other) == pytest.approx([1.0, np.exp(-0.5), 0.5, 0.0])
+
+
+def test_labels_count_up_to_one_factor_per_image_and_only_where_something_moves():
+    torch.manual_seed(0)
+    label = torch.rand(2, 1, 16, 24) * 9 + 1
+    weight = torch.zeros_like(label)
+    weight[:, :, 4:8, 4:8] = 1.0
+    factors = torch.tensor((0.3, 7.0)).view(2, 1, 1, 1)
+    assert label_loss(factors * label, label, weight) == pytest.approx(0.0, abs=1e-6)
+    twice = factors * torch.where(weight > 0, 2 * label, label)
+    assert label_loss(twice, label, weight) == pytest.approx(1 / 3, abs=0.06)
+    empty = label_loss(label, torch.zeros_like(label), torch.zeros_like(label))
+    assert empty == 0
+    depth = (factors * label).requires_grad_()
+    label_loss(depth * (1 + weight), label, weight).backward()
+    assert (depth.grad[weight == 0] == 0).all() and (depth.grad[weight > 0] != 0).any()
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_maps_follow_the_zoom_and_the_mirror_of_their_image(mirror):
+    rng, K = np.random.default_rng(0), camera()[0].numpy()
+    whole = rng.integers(0, 5, SIZE).astype(np.uint8)
+    (seen,), K_seen = zoom_crop([np.kron(whole, np.ones((1, 1), np.uint8))], K, 2.0, 0.5, 1.0)
+    # rows and columns that the zoom shows twice: pick every second pixel
+    if mirror:
+        (seen,), K_seen = flip_horizontal([seen], K_seen)
+
+    class Sample:
+        flipped = torch.tensor([mirror])
+        K = torch.tensor(K_seen)[None].float()
+
+    maps = torch.from_numpy(whole).float()[None, None]
+    found = follow(maps, torch.tensor(K)[None], Sample)[0, 0].numpy()
+    top, left = round(SIZE[0] / 2), round(SIZE[1] / 4)
+    expected = np.kron(whole[top:, left : left + SIZE[1] // 2], np.ones((2, 2)))
+    assert (found == (expected[:, ::-1] if mirror else expected)).all()
+
+
+def test_nothing_is_mixed_where_nothing_is_changed():
+    maps = torch.rand(1, 2, *SIZE)
+
+    class Sample:
+        flipped = torch.tensor([False])
+        K = camera().float()
+
+    assert torch.equal(follow(maps, camera(), Sample), maps)
+    Sample.flipped, Sample.K = torch.tensor([True]), flip_K(camera(), SIZE[1]).float()
+    assert torch.equal(follow(maps, camera(), Sample), maps.flip(3))
+
+
+def test_an_epoch_sees_everything_once():
+    seen = [i for step in range(5) for i in draw(10, step, 2, seed=3, train=True)]
+    assert sorted(seen) == list(range(10)) and seen != list(range(10))
+    assert draw(10, 1, 4, seed=3, train=False) == [4, 5, 6, 7]
+    assert draw(10, 2, 4, seed=3, train=False) == [8, 9]
+
+
+def test_masks_are_carried_to_where_the_sources_show_them():
+    boards = [Board(-1.0, 5.0, step=(0.25, 0.0)), Board(1.4, 7.0)]
+    cameras = pose(), pose(z=0.3)
+    _, depth, ids = view(boards, cameras[0])
+    _, _, later = view(boards, cameras[1], frame=1)
+    T = torch.linalg.inv(cameras[1]) @ cameras[0]
+    residual = torch.zeros(1, 3, *SIZE, dtype=torch.float64)
+    residual[:, 0, torch.from_numpy(ids == 1)] = 0.25
+    given = depth[0].float(), camera()[0].float(), T.float(), residual.float()
+    found = splat_ids(torch.from_numpy(ids), *given)[0]
+    for name in (1, 2):
+        both, either = (
+            f(found == name, later == name).sum() for f in (np.logical_and, np.logical_or)
+        )
+        assert both / either > 0.85
+    moved = object_motion(T.float(), residual.float(), torch.from_numpy(ids), 2)
+    assert moved[0, 0, :3, 3] == pytest.approx([0.25, 0, -0.3], abs=1e-6)
+    assert moved[1, 0, :3, 3] == pytest.approx([0, 0, -0.3], abs=1e-6)
+
+
+def test_shares_are_proportions_and_rounds_divide_them():
+    shares = Shares(scene=2, segment=1, objects=2, alignment=1, final=4)
+    names = ("scene", "segment", "objects", "alignment", "final")
+    assert sum(shares.of(n, 1) for n in names) == pytest.approx(1)
+    assert shares.of("scene", 1) == pytest.approx(0.2)
+    assert shares.of("scene", 1, ("segment",)) == pytest.approx(2 / 9)
+    assert shares.of("final", 2) == pytest.approx(0.2)
+    assert shares.of("alignment", 1, ("alignment",)) == 0
+    files = MinedSupervisionConfig(masks="files", alignment="contact")
+    assert files.unused == ("segment", "alignment") and CONFIG.unused == ()

@@ -1,0 +1,242 @@
+"""mined_supervision end to end, as small as it gets, on what a perfect scene says: every stage
+runs, goes on after a kill, and sees no ground truth.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from perfect_scene import PerfectScene
+from scenes import SIZE
+from street import Board, drive, write_street
+from test_mined_learning import SMALL
+from training_helpers import same_weights
+
+from dyndepth_core.commands.inspect import command
+from dyndepth_core.config import load
+from dyndepth_core.inference.model_file import load_model
+from dyndepth_core.inference.predictor import Predictor
+from dyndepth_core.reproduce.curve import draw_curves, points, stage_curve
+from dyndepth_core.training.checkpoint import Checkpoints
+from dyndepth_core.training.run import train_run
+
+# two that drive, one of them far; and four that stand
+BOARDS = [
+    Board(-1.3, 5.0, step=(0.02, 0.3)), Board(1.0, 9.0, width=2.2, step=(-0.15, 0.25)),
+    Board(1.8, 6.5), Board(2.9, 9.0, paint=4), Board(-2.6, 8.0, width=2.0, paint=5),
+    Board(-3.2, 11.0, width=2.4, paint=6),
+]  # fmt: skip
+MOVING = (1, 2)
+STAGES = ("scene", "mining", "segment", "masks", "objects", "alignment", "labels", "final")
+TINY = (
+    *SMALL, "train.threads=1", "train.workers=0", "train.batch_size=2", "train.steps=40",
+    "train.validate_every=4", "train.validation_batches=2", "train.checkpoint_every=2",
+    "train.log_every=5", "objective.min_area=0.004", "objective.pose_first=0",
+)  # fmt: skip
+FILES = (*TINY, "objective.masks=files", "objective.alignment=contact", "objective.rounds=2")
+
+
+def settings(*overrides):
+    return load(overrides=overrides, method="mined_supervision")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("street")
+    write_street(folder / "street", BOARDS, drive(14))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def perfect():
+    with pytest.MonkeyPatch.context() as patch:
+        scene = PerfectScene(BOARDS, drive(14))
+        scene.put_in(patch)
+        yield scene
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, root, perfect):
+    """An uninterrupted run with mined masks, and its metrics."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return out, train_run(settings(*TINY), [root], out)
+
+
+@pytest.fixture(scope="module")
+def from_files(tmp_path_factory, root, perfect):
+    """Two rounds with masks from files and scales by contact, and its metrics."""
+    out = tmp_path_factory.mktemp("files") / "run"
+    return out, train_run(settings(*FILES), [root], out)
+
+
+def test_every_stage_leaves_its_figures_and_the_model_is_one_of_residual_motion(whole):
+    out, metrics = whole
+    stages = metrics["stages"]
+    assert list(stages) == list(STAGES)
+    assert stages["mining"]["regions"] >= 10 and stages["masks"]["objects"] >= 10
+    assert stages["labels"]["labelled_objects"] > 0
+    assert sum(s.get("step", 0) for s in stages.values()) == pytest.approx(40, abs=4)
+    for name in ("scene", "segment", "objects", "alignment", "final"):
+        assert stages[name]["best"]["score"] is not None
+    for name in ("mining", "masks", "alignment", "labels"):
+        assert 0 < stages[name]["cache_mb_per_1000_targets"] < 100
+    predictor = Predictor(out / "model.safetensors", device="cpu")
+    for i in range(2):
+        image = np.full((*SIZE, 3), 40 * i, np.uint8)
+        found = predictor(image, stamp_ns=i * 100_000_000, motion=True)
+    assert found.depth.shape == SIZE and found.motion.velocity.shape == (*SIZE, 3)
+    _, meta = load_model(out / "model.safetensors")
+    assert meta.method == meta.architecture["method"] == "mined_supervision"
+
+
+def test_what_moves_is_mined(whole, perfect):
+    (path,) = (whole[0] / "stages" / "mining").glob("training_*.npz")
+    with np.load(path) as data:
+        ids = data["ids"]
+    for row, (_, _, truth) in enumerate(perfect.views[1 : 1 + len(ids)]):
+        moves = np.isin(truth, MOVING)
+        assert (moves & (ids[row] > 0)).sum() > 0.8 * moves.sum()
+        assert not ids[row][truth > max(MOVING)].any()
+
+
+def test_labels_of_what_moves_are_right_and_the_rest_is_the_scene(from_files, perfect):
+    (path,) = (from_files[0] / "stages" / "labels").glob("training_*.npz")
+    with np.load(path) as data:
+        label, weight = data["label"].astype(np.float32), data["weight"]
+    off = []
+    for row, (_, depth, truth) in enumerate(perfect.views[1 : 1 + len(label)]):
+        depth, moves = depth[0, 0].numpy(), np.isin(truth, MOVING)
+        assert not weight[row][truth == 0].any()
+        if not weight[row].any():
+            continue
+        rest = weight[row] == 0
+        assert label[row][rest] == pytest.approx(depth[rest], rel=2e-3)
+        off += list(np.abs(label[row] / depth - 1)[moves & (weight[row] > 0)])
+    assert len(off) > 300 and np.median(off) < 0.06
+
+
+def test_rounds_have_figures_of_their_own(from_files):
+    stages = from_files[1]["stages"]
+    second = ("objects_2", "alignment_2", "labels_2", "final_2")
+    assert list(stages) == [s for s in (*STAGES, *second) if s != "segment"]
+    assert stages["final_2"]["step"] == pytest.approx(stages["final"]["step"], abs=1)
+    assert from_files[1]["state"] == "done"
+
+
+def test_inspect_shows_every_intermediate_beside_each_other(from_files, perfect, tmp_path):
+    command(
+        from_files[0],
+        out=tmp_path,
+        images=2,
+        round_=1,
+        held_out=False,
+        json_file=tmp_path / "f.json",
+    )
+    found = json.loads((tmp_path / "f.json").read_text())
+    pictures = sorted(tmp_path.glob("target_*.png"))
+    assert len(pictures) == 2
+    image = cv2.imread(str(pictures[0]))
+    assert image.shape == (4 * (2 * SIZE[0] + 18), 4 * SIZE[1], 3)
+    page = (tmp_path / "index.html").read_text()
+    assert all(p.name in page for p in pictures) and all(s in page for s in found["stages"])
+    scales = found["errors"]["scales"]
+    assert scales["contact dynamic"]["median"] < 0.1  # of a perfect scene
+    assert scales["scene static"]["median"] < 0.05
+    assert {"scene_dynamic", "label_dynamic", "final_dynamic"} <= set(found["errors"]["abs_rel"])
+    with pytest.raises(ValueError, match="this run has 2"):
+        command(from_files[0], out=tmp_path, images=1, round_=3, held_out=False, json_file=None)
+
+
+def test_the_curve_over_stages_has_every_round(from_files, perfect, tmp_path):
+    found = stage_curve(from_files[0], tmp_path)
+    assert stage_curve(from_files[0], tmp_path) == found
+    names, values = points(found, "static")
+    assert names == ["scene", "label", "final", "label 2", "final 2"]
+    assert values == pytest.approx([0] * 5, abs=0.02)  # of a perfect scene
+    assert draw_curves({"row": found}, tmp_path / "stages.png").stat().st_size > 1000
+
+
+def killed(out, root, stage, resume):
+    """Run in a process of its own, which is killed at the first thing the stage writes; stage None:
+    to the end. Returns its exit code, or minus the signal it died of.
+    """
+    process = os.fork()
+    if process:
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    code = 1
+    try:
+        write, replace = Checkpoints.write_last, os.replace
+
+        def write_last(self, state, *, final):
+            write(self, state, final=final)
+            if self.folder.name == stage:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def replaced(a, b):
+            replace(a, b)
+            if str(b).endswith(".npz") and Path(b).parent.name == stage:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        Checkpoints.write_last, os.replace = write_last, replaced
+        PerfectScene(BOARDS, drive(14)).put_in(pytest.MonkeyPatch())
+        train_run(settings(*TINY), [root], out, resume=resume)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def kill_every_stage(root, out):
+    """Exit codes of a run that is killed in one stage after the other, then of its end; printed."""
+    codes = [killed(out, root, stage, resume=k > 0) for k, stage in enumerate((*STAGES, None))]
+    print(json.dumps(codes))
+
+
+def test_killed_in_every_stage_and_without_truth_it_gives_the_same_weights(tmp_path, root, whole):
+    bare, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(root, bare)
+    for name in ("instances", "dynamic", "depth"):
+        shutil.rmtree(bare / "street" / name)
+    # from a process without threads, which can be forked
+    call = f"import test_mined_supervision as t; t.kill_every_stage({str(bare)!r}, {str(out)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", call], cwd=Path(__file__).parent, capture_output=True, text=True,
+        timeout=600,
+    )  # fmt: skip
+    assert json.loads(done.stdout or "null") == [-signal.SIGKILL] * len(STAGES) + [0], done.stderr
+    ours, theirs = (load_model(run / "model.safetensors")[0] for run in (out, whole[0]))
+    assert same_weights(ours.state_dict(), theirs.state_dict())
+
+
+def test_a_finished_stage_is_not_done_again(whole, root):
+    files = sorted((whole[0] / "stages").rglob("*.npz"))
+    before = [f.stat().st_mtime_ns for f in files]
+    train_run(settings(*TINY), [root], whole[0], resume=True)
+    assert [f.stat().st_mtime_ns for f in files] == before
+
+
+def test_without_masks_of_a_frame_it_says_which(tmp_path, root, perfect):
+    shutil.copytree(root, tmp_path / "data")
+    (tmp_path / "data" / "street" / "instances" / "000003.png").unlink()
+    with pytest.raises(ValueError, match="objective.masks=files, but frame 3 has no instances/"):
+        train_run(settings(*FILES), [tmp_path / "data"], tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("data.intrinsics=pair", "needs one camera per video"),
+        ("network.motion_net=published", "network.motion_net=pose"),
+        ("objective.both_ways=true", "both_ways"),
+        ("objective.shares.scene=0", "name it with --from"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_remedy(tmp_path, root, setting, message):
+    with pytest.raises(ValueError, match=message):
+        train_run(settings(*FILES, setting), [root], tmp_path / "run")
