@@ -59,7 +59,7 @@ class Objective(nn.Module):
     # True where a step may leave parameters without a gradient; only several devices must know.
     partial_gradients = False
 
-    lr_factors: dict[str, float] = {}  # learning rate of a submodule over that of the training
+    lr_factors: dict[str, float] = {}  # learning rate of submodules over that of the training
 
     def predict(self, sample: Sample, progress: float) -> Predictions:
         """Run the networks; progress in [0, 1] is the share of the training done."""

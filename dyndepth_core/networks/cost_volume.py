@@ -41,14 +41,20 @@ class CostVolume:
         worst = self.cost.amax(1, keepdim=True)
         return torch.where(self.seen, self.cost, worst)
 
+    def averaged(self, window: int) -> CostVolume:
+        """Every cost the mean over a square of `window` (odd) feature pixels, of those seen."""
+        if window == 1:
+            return self
+        seen = F.avg_pool2d(self.seen.to(self.cost.dtype), window, 1, window // 2)
+        cost = F.avg_pool2d(self.cost, window, 1, window // 2) / seen.clamp(min=1e-6)
+        return CostVolume(cost * self.seen, self.seen, self.planes)
+
     def guide(self) -> Tensor:
-        """(B, 1, h, w) in [0, 1]: inverse depth of the plane of the least cost in a window of 3x3
-        pixels, 0 at the farthest plane, 1 at the nearest; 0 where nothing was seen.
+        """(B, 1, h, w) in [0, 1]: inverse depth of the plane of the least cost, 0 at the farthest
+        plane, 1 at the nearest; 0 where nothing was seen.
         """
-        best = F.avg_pool2d(self.filled(), 3, 1, 1, count_include_pad=False).argmin(1)
-        inverse = 1 / self.planes
-        inverse = (inverse - inverse[:, -1:]) / (inverse[:, :1] - inverse[:, -1:])
-        found = inverse.gather(1, best.flatten(1)).view_as(best)[:, None]
+        near, far = 1 / self.planes[:, :1, None, None], 1 / self.planes[:, -1:, None, None]
+        found = (1 / self.best_depth() - far) / (near - far)
         return found * self.seen.any(1, keepdim=True)
 
     def best_depth(self) -> Tensor:

@@ -18,12 +18,13 @@ class VolumeDepthNet(nn.Module):
     """Image and cost volume -> {scale: disp (B, 1, h, w) in (0, 1)}; without a volume a network of
     one image.
 
-    F = early features at 1/4; C = cost volume and G = its best plane (`CostVolume.guide`) where
-    enough of the planes were seen (`least_seen`), else 0, V = whether they were; late features and
-    decoder see act(F + fuse(F, C, G, V)), fuse: 3x3 convolution to `hidden` channels, ReLU, 1x1
-    that starts at 0, act: ReLU where F is behind one. Watson et al.: act(conv3x3(F, C)). As a sum
-    it starts as the network of one image that it was before; G spares a short training from
-    learning first to find the least of many costs.
+    F = early features at 1/4; C = costs, averaged over a `window`, over their mean of the pixel,
+    and G = the best plane (`CostVolume.guide`), both where enough of the planes were seen
+    (`least_seen`), else 0; V = whether they were. Late features and decoder see act(F + fuse(F, C,
+    G, V)), fuse: 3x3 convolution to `hidden` channels, ReLU, 1x1 that starts at 0, act: ReLU where
+    F is behind one. Watson et al.: act(conv3x3(F, C)) of single pixels' costs. As a sum it starts
+    as the network of one image that it was before; windows, contrast and G spare a short training
+    from finding out first how the least of many noisy costs is found.
 
     nearest, farthest: depths of the planes at the canonical focal length, as tensors of the model:
     adaptive, see `adapt`. match_channels: features that are compared, 0 = all.
@@ -40,6 +41,7 @@ class VolumeDepthNet(nn.Module):
         hidden: int = 64,
         match_channels: int = 0,
         least_seen: float = 1.0,
+        window: int = 5,
     ) -> None:
         super().__init__()
         self.encoder = Encoder(encoder, width=width)
@@ -49,7 +51,8 @@ class VolumeDepthNet(nn.Module):
         self.fuse_out = nn.Conv2d(hidden, channels, 1)
         nn.init.zeros_(self.fuse_out.weight)
         nn.init.zeros_(self.fuse_out.bias)
-        self.planes, self.inverse, self.least_seen = planes, inverse, least_seen
+        self.planes, self.inverse = planes, inverse
+        self.least_seen, self.window = least_seen, window
         self.stride = max(1, channels // match_channels) if match_channels else 1
         self.register_buffer("nearest", torch.tensor(0.05))
         self.register_buffer("farthest", torch.tensor(1.0))
@@ -78,10 +81,11 @@ class VolumeDepthNet(nn.Module):
         if valid_src is not None:  # a feature sees all of its pixels
             hidden = F.max_pool2d((~valid_src).flatten(0, 1).float(), EARLY)
             valid_src = (hidden == 0).unflatten(0, valid_src.shape[:2])
-        return plane_sweep(
+        volume = plane_sweep(
             tgt[:, :: self.stride], src[:, :, :: self.stride], T_src_tgt, K,
             depth_scale.float()[:, None] * canonical, usable, valid_src,
         )  # fmt: skip
+        return volume.averaged(self.window)
 
     def confident(self, volume: CostVolume) -> Tensor:
         """(B, 1, h, w) bool: where the volume is complete enough to be seen at all."""
@@ -95,7 +99,9 @@ class VolumeDepthNet(nn.Module):
             seen = features.new_zeros((batch, self.planes + 2, height, width))
         else:
             confident = self.confident(volume).to(features.dtype)
-            seen = torch.cat((volume.filled(), volume.guide()), 1).to(features.dtype) * confident
+            cost = volume.filled()
+            cost = cost / cost.mean(1, keepdim=True).clamp(min=1e-6)  # textures differ in contrast
+            seen = torch.cat((cost, volume.guide()), 1).to(features.dtype) * confident
             seen = torch.cat((seen, confident), 1)
         change = self.fuse_out(F.relu(self.fuse_in(torch.cat((features, seen), 1))))
         fused = features + change

@@ -109,14 +109,16 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Adam or AdamW over the trainable parameters; AdamW decays those with two or more dimensions.
 
-    A group's `factor` scales its learning rate: the objective's `lr_factors`, by name of submodule.
+    A group's `factor` scales its learning rate: the objective's `lr_factors`, by name of submodule,
+    the innermost one that has any.
     """
     # Adam would add the decay to the gradients, which of a photometric loss are far smaller.
     decay = config.weight_decay if config.optimizer == "adamw" else 0.0
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in objective.named_parameters():
         if parameter.requires_grad:
-            factor = objective.lr_factors.get(name.split(".")[0], 1.0)
+            owners = [n for n in objective.lr_factors if name.startswith(n + ".")]
+            factor = objective.lr_factors[max(owners, key=len)] if owners else 1.0
             key = (factor, decay if parameter.ndim > 1 else 0.0)
             found.setdefault(key, []).append(parameter)
     groups = [{"params": p, "factor": f, "weight_decay": d} for (f, d), p in found.items()]

@@ -88,19 +88,30 @@ def test_confidence_is_the_share_of_planes_that_are_seen():
     assert (volume.filled()[..., 0] == 0).all()
 
 
-def test_the_guide_is_the_inverse_depth_of_a_window():
-    """One pixel that says otherwise has no say against its neighbours."""
+def test_the_guide_is_the_inverse_depth_of_the_best_plane():
     planes = torch.tensor([[1.0, 2.0, 4.0]])
-    cost = torch.ones(1, 3, 5, 6)
-    cost[:, 1] = 0.5
-    cost[0, :, 2, 3] = torch.tensor([0.9, 1.0, 1.0])
+    for best, expected in enumerate((1.0, 1 / 3, 0.0)):
+        cost = torch.ones(1, 3, 5, 6)
+        cost[:, best] = 0.5
+        seen = torch.ones_like(cost, dtype=torch.bool)
+        found = CostVolume(cost, seen, planes).guide()
+        torch.testing.assert_close(found, torch.full((1, 1, 5, 6), expected))
+        assert (CostVolume(0 * cost, ~seen, planes).guide() == 0).all()
+
+
+def test_in_a_window_a_single_pixel_has_little_say_and_one_not_seen_none():
+    planes = torch.tensor([[1.0, 2.0]])
+    cost = torch.tensor([1.0, 0.5]).view(1, 2, 1, 1).repeat(1, 1, 5, 6)
+    cost[0, :, 2, 3] = torch.tensor([0.9, 1.0])
     seen = torch.ones_like(cost, dtype=torch.bool)
+    seen[..., 0] = False
+    cost = cost * seen
     volume = CostVolume(cost, seen, planes)
-    torch.testing.assert_close(volume.guide(), torch.full((1, 1, 5, 6), 1 / 3))
-    assert volume.best_depth()[0, 0, 2, 3] == 1 and volume.best_depth()[0, 0, 0, 0] == 2
-    assert (CostVolume(cost, ~seen, planes).guide() == 0).all()
-    far = CostVolume(cost[:, [2, 0, 1]], seen, planes)
-    assert (far.guide() == 0).all()
+    found = volume.averaged(3)
+    assert volume.averaged(1) is volume and torch.equal(found.seen, seen)
+    assert volume.best_depth()[0, 0, 2, 3] == 1 and (found.best_depth()[..., 1:] == 2).all()
+    assert found.cost[0, 1, 2, 3].item() == pytest.approx((8 * 0.5 + 1) / 9)
+    assert found.cost[0, 0, 2, 1].item() == pytest.approx(1.0) and (found.cost[..., 0] == 0).all()
 
 
 def test_near_planes_leave_the_image_and_take_the_confidence_along():

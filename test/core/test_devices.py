@@ -49,14 +49,16 @@ def gradients(state):
 PLAIN = ("objective.automask=false", "data.source_offsets=[1]")
 
 
-# the volume needs an earlier image; its own encoder learns with the other's, from the same start
+# The volume needs an earlier image. What sees it is behind weights that start at 0: in the first
+# step that one layer has no gradient.
 MANY = ("data.source_offsets=[-1]", "objective.student_from=0", "network.planes=8")
 
 
 @pytest.mark.parametrize(
-    ("method", "own"), [("monodepth", ()), ("sc_depth", ()), ("many_depth", MANY)]
+    ("method", "own", "silent"),
+    [("monodepth", (), 0), ("sc_depth", (), 0), ("many_depth", MANY, 1)],
 )
-def test_two_processes_have_the_gradients_of_one(tmp_path, method, own):
+def test_two_processes_have_the_gradients_of_one(tmp_path, method, own, silent):
     """Batch norms and the means over visible pixels span both."""
     root = make_recording(tmp_path / "data")
     settings = (*PLAIN, "train.steps=1", "objective.pose_first=0", "train.optimizer=adam", *own)
@@ -66,7 +68,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path, method, own):
     )
     whole = torch.cat([g.flatten() for g in one])
     assert len(one) == len(two) and whole.norm() > 1e-3
-    assert all(g.norm() > 0 for g in one if g.ndim == 4)
+    assert sum(not g.norm() > 0 for g in one if g.ndim == 4) == silent
     error = torch.cat([g.flatten() for g in two]) - whole
     assert error.norm() < 1e-4 * whole.norm()
 

@@ -33,6 +33,9 @@ class ManyDepthNetworkConfig(NetworkConfig):
     fuse_channels: int = Field(
         64, ge=1, le=1024, description="channels in which features and cost volume meet"
     )
+    window: Literal[1, 3, 5, 7, 9] = Field(
+        5, description="costs are means over a square of so many feature pixels; 1 as published"
+    )
     least_seen: float = Field(
         1.0, gt=0, le=1,
         description="share of the planes that must fall into the other image for a pixel to "
@@ -52,7 +55,7 @@ class ManyDepthConfig(MonodepthConfig):
     """Loss of the many_depth method; the teacher has that of monodepth.
 
     As published: student_from=0 freeze_teacher=0.75 scales=0,1,2,3 range_quantiles=0,1
-    pose_first=0 pyramid=1.
+    pose_first=0 pyramid=1 fuse_lr_factor=1 network.window=1.
     """
 
     student_from: float = Field(
@@ -78,6 +81,11 @@ class ManyDepthConfig(MonodepthConfig):
     consistency: float = Field(
         1.0, ge=0, description="weight of |log of student's over teacher's depth| elsewhere"
     )
+    fuse_lr_factor: float = Field(
+        5.0, gt=0,
+        description="learning rate of the layers that see the cost volume, which alone start from "
+        "nothing, over that of the rest",
+    )  # fmt: skip
     range_rate: float = Field(
         0.01, gt=0, le=1, description="share of a step in the running range of the planes"
     )

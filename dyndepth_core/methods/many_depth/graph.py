@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from dyndepth_core.data.sample import Sample
 from dyndepth_core.geometry.alignment import align
 from dyndepth_core.geometry.flow import mean_parallax
 from dyndepth_core.geometry.optical_flow import flow_beside
@@ -33,6 +34,7 @@ class ManyDepthArchitecture(DepthPoseArchitecture):
     match_channels: int = Field(0, ge=0, le=512)
     fuse_channels: int = Field(64, ge=1, le=1024)
     least_seen: float = Field(1.0, gt=0, le=1)
+    window: Literal[1, 3, 5, 7, 9] = 5
     max_gap_s: float = Field(0.5, gt=0, le=1e4)
     teacher: bool = True
     volume: bool = True
@@ -142,7 +144,7 @@ def make_student(network: Any, scales: tuple[int, ...]) -> VolumeDepthNet:
     n = network
     return VolumeDepthNet(
         n.encoder, n.decoder_channels, scales, n.width, n.planes, n.inverse_planes,
-        n.fuse_channels, n.match_channels, n.least_seen,
+        n.fuse_channels, n.match_channels, n.least_seen, n.window,
     )  # fmt: skip
 
 
@@ -157,3 +159,17 @@ def refined_motion(
         if aligned:
             T = align(*flow_beside(tgt, src, depth, T, K), depth, T, K)
         return T, mean_parallax(depth, T, K) >= MIN_PARALLAX
+
+
+def refined_motions(
+    sample: Sample, depth: Tensor, T_src_tgt: Tensor, K: Tensor, aligned: bool
+) -> tuple[Tensor, Tensor]:
+    """`refined_motion` of all pairs of a sample: T_src_tgt (B, S, 4, 4) and (B, S) bool, from depth
+    (B, 1, H, W) of tgt, T_src_tgt (B, S, 4, 4) and K (B, 3, 3).
+    """
+    shape = sample.dt.shape
+    tgt, depth, K = (x.repeat_interleave(shape[1], 0) for x in (sample.tgt, depth, K))
+    found = refined_motion(
+        tgt, sample.src.flatten(0, 1), depth, T_src_tgt.flatten(0, 1), K, aligned
+    )
+    return tuple(x.unflatten(0, shape) for x in found)

@@ -12,25 +12,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dyndepth_core.data.sample import Sample
-from dyndepth_core.losses.parallel import global_sum, process_count
 from dyndepth_core.losses.photometric import masked_mean
 from dyndepth_core.losses.smoothness import edge_aware_smoothness
 from dyndepth_core.methods.base import LossTerms
 from dyndepth_core.methods.depth_pose import copy_weights
 from dyndepth_core.methods.many_depth.config import ManyDepthConfig
-from dyndepth_core.methods.many_depth.graph import ManyDepthGraph, make_student
+from dyndepth_core.methods.many_depth.graph import ManyDepthGraph, make_student, refined_motions
 from dyndepth_core.methods.many_depth.predictions import (
     ManyPredictions,
     Role,
     Sources,
     StudentPredictions,
-    refined_motions,
-)  # fmt: skip
+    depth_range,
+    draw_augmentation,
+)
 from dyndepth_core.methods.monodepth.objective import MonodepthObjective
 from dyndepth_core.methods.views import Reprojection, View
 
 GAPS = 5.0  # times as old as in training an image before may be
-TABLE = 4096  # random numbers that samples share by their index, and depths that tell a range
 
 
 class ManyDepthObjective(MonodepthObjective):
@@ -72,10 +71,19 @@ class ManyDepthObjective(MonodepthObjective):
         """See DepthPoseObjective."""
         super().make_networks(scales, intrinsics)
         self.student = make_student(self.network, scales)
+        for name in ("fuse_in", "fuse_out"):
+            self.lr_factors[f"student.{name}"] = self.config.fuse_lr_factor
 
     def architecture(self) -> dict[str, Any]:
         """See DepthPoseObjective."""
-        names = ("planes", "inverse_planes", "match_channels", "fuse_channels", "least_seen")
+        names = (
+            "planes",
+            "inverse_planes",
+            "match_channels",
+            "fuse_channels",
+            "window",
+            "least_seen",
+        )
         own = {name: getattr(self.network, name) for name in names}
         return {**super().architecture(), **own, "max_gap_s": GAPS * self.stride_s}
 
@@ -132,15 +140,10 @@ class ManyDepthObjective(MonodepthObjective):
         return Sources(sample.src, sample.src_net)
 
     def augmentation(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,) bool each: samples whose camera is made to stand, and those without a volume; of the
-        step's seed and the sample's index (B,) alone, whichever process has it.
-        """
+        """(B,) bool each: samples whose camera is made to stand, and those without a volume."""
         if not self.training:
-            none = torch.zeros_like(index, dtype=torch.bool)
-            return none, none
-        drawn = torch.rand(TABLE, device=index.device)[index % TABLE]
-        static, empty = self.config.static_share, self.config.empty_share
-        return drawn < static, (drawn >= static) & (drawn < static + empty)
+            return index < 0, index < 0
+        return draw_augmentation(index, self.config.static_share, self.config.empty_share)
 
     def _predict_student(
         self, sample: Sample, found: ManyPredictions, depth: Tensor
@@ -165,13 +168,8 @@ class ManyDepthObjective(MonodepthObjective):
 
     @torch.no_grad()
     def _adapt_range(self, depth: Tensor) -> None:
-        """Let the planes follow the teacher's depth (B, 1, H, W) at the canonical focal length, the
-        mean over all processes.
-        """
-        values = depth.float().flatten(1)
-        values = values[:, :: max(1, values.shape[1] // TABLE)]
-        wanted = torch.tensor(self.config.range_quantiles, device=values.device)
-        low, high = global_sum(torch.quantile(values, wanted, dim=1).mean(1)) / process_count()
+        """Let the planes follow the teacher's depth (B, 1, H, W) at the canonical focal length."""
+        low, high = depth_range(depth, self.config.range_quantiles)
         # a running mean until it is an exponential one, so that short trainings have a range, too
         rate = (1 / (self.range_steps + 1)).clamp(min=self.config.range_rate)
         near = (0.9 * low).clamp(min=self.network.min_depth)

@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dyndepth_core.data.sample import Sample
+from dyndepth_core.losses.parallel import global_sum, process_count
 from dyndepth_core.methods.base import Predictions
-from dyndepth_core.methods.many_depth.graph import refined_motion
 from dyndepth_core.methods.views import Reprojection
 from dyndepth_core.networks.cost_volume import CostVolume
 
 Role = Literal["teacher", "student"]
+RANGE_PIXELS = 4096  # of an image tell its range
+TABLE = 4096  # random numbers that samples share by their index
 
 
 @dataclass
@@ -74,15 +76,20 @@ class ManyPredictions(Predictions):
     seen: dict[Role, Reprojection] = field(default_factory=dict)
 
 
-def refined_motions(
-    sample: Sample, depth: Tensor, T_src_tgt: Tensor, K: Tensor, aligned: bool
-) -> tuple[Tensor, Tensor]:
-    """`refined_motion` of all pairs of a sample: T_src_tgt (B, S, 4, 4) and (B, S) bool, from depth
-    (B, 1, H, W) of tgt, T_src_tgt (B, S, 4, 4) and K (B, 3, 3).
+@torch.no_grad()
+def depth_range(depth: Tensor, quantiles: tuple[float, float]) -> Tensor:
+    """(2,): these quantiles of depth (B, 1, H, W) in an image, mean over the images of all
+    processes.
     """
-    shape = sample.dt.shape
-    tgt, depth, K = (x.repeat_interleave(shape[1], 0) for x in (sample.tgt, depth, K))
-    found = refined_motion(
-        tgt, sample.src.flatten(0, 1), depth, T_src_tgt.flatten(0, 1), K, aligned
-    )
-    return tuple(x.unflatten(0, shape) for x in found)
+    values = depth.float().flatten(1)
+    values = values[:, :: max(1, values.shape[1] // RANGE_PIXELS)]
+    wanted = torch.tensor(quantiles, device=values.device)
+    return global_sum(torch.quantile(values, wanted, dim=1).mean(1)) / process_count()
+
+
+def draw_augmentation(index: Tensor, static: float, empty: float) -> tuple[Tensor, Tensor]:
+    """Two disjoint draws (B,) bool with these shares: of the step's seed and the index of a sample
+    (B,) alone, whichever process has it.
+    """
+    drawn = torch.rand(TABLE, device=index.device)[index % TABLE]
+    return drawn < static, (drawn >= static) & (drawn < static + empty)
