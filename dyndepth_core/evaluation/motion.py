@@ -104,20 +104,18 @@ class MotionErrors:
             "objects": len(self.objects),
         }
 
-    def speed_over_distance(self) -> list[dict[str, float | None]]:
-        """Per band of distance (m): objects, mean true speed and mean error of the speed."""
-        rows = []
+    def speed_over_distance(self) -> dict[str, dict[str, float | None]]:
+        """{"0 to 10 m": {objects, speed_mps, speed_error_mps}, ...}: per band of distance the
+        number of objects, their mean true speed and the mean error of the speed.
+        """
+        rows = {}
         for near, far in zip(BANDS_M, BANDS_M[1:], strict=False):
             own = [o for o in self.objects if near <= o.distance_m < far]
-            rows.append(
-                {
-                    "from_m": near,
-                    "to_m": far,
-                    "objects": len(own),
-                    "speed_mps": _mean([o.true_mps for o in own]),
-                    "speed_error_mps": _mean([abs(o.true_mps - o.found_mps) for o in own]),
-                }
-            )
+            rows[f"{near:g} to {far:g} m"] = {
+                "objects": len(own),
+                "speed_mps": _mean([o.true_mps for o in own]),
+                "speed_error_mps": _mean([abs(o.true_mps - o.found_mps) for o in own]),
+            }
         return rows
 
 

@@ -28,6 +28,8 @@ def make_table(results: Sequence[RowResult], about: Mapping[str, Any]) -> dict[s
 def _one(row: RowResult) -> dict[str, Any]:
     """Figures of one row of one seed, as results.json has them."""
     figures = row.evaluation().table()[row.method]
+    if row.motion:
+        figures["motion"]["over_distance"] = row.motion.speed_over_distance()
     if row.temporal:
         figures["temporal_change"] = float(np.mean(list(row.temporal.values())))
     for name in COSTS:
@@ -128,6 +130,8 @@ MOTION = {  # of MotionErrors: its heading
     "speed_mps": "speed m/s",
 }  # fmt: skip
 
+OBJECTS = (("objects", 0), ("speed_mps", 2), ("speed_error_mps", 2))  # and their digits
+
 
 def _moving(methods: Mapping[str, Any]) -> list[str]:
     """How well moving things are found; nothing where no method says."""
@@ -139,7 +143,16 @@ def _moving(methods: Mapping[str, Any]) -> list[str]:
         for name, m in found.items()
     ]
     says = "What moves, over all pixels of all test images; `none`: saying that nothing moves."
-    return [says, "", *_grid(["method", *MOTION.values()], rows), ""]
+    lines = [says, "", *_grid(["method", *MOTION.values()], rows), ""]
+    far = [
+        [name, band, *("-" if o.get(k) is None else f"{o[k]:.{n}f}" for k, n in OBJECTS)]
+        for name, m in found.items()
+        for band, o in m.get("over_distance", {}).items()
+    ]
+    if not far:
+        return lines
+    head = ["method", "distance", "objects", "speed m/s", "speed error m/s"]
+    return [*lines, "Speeds of moving objects by their distance.", "", *_grid(head, far), ""]
 
 
 def _row(name: str, m: Mapping[str, Any]) -> list[str]:

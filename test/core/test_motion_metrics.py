@@ -87,7 +87,9 @@ def test_speed_over_distance_and_small_objects():
     small["instances"][:] = 0
     small["instances"].flat[: MIN_OBJECT_PIXELS - 1] = 7
     errors.add(small["dynamic"], small["true_velocity"], **small)
-    rows = errors.speed_over_distance()
+    bands = errors.speed_over_distance()
+    assert list(bands) == ["0 to 10 m", "10 to 20 m", "20 to 40 m", "40 to 80 m"]
+    rows = list(bands.values())
     assert [r["objects"] for r in rows] == [1, 0, 2, 0]
     assert rows[0]["speed_error_mps"] == pytest.approx(1)
     assert rows[2]["speed_error_mps"] == pytest.approx(2) and rows[1]["speed_error_mps"] is None

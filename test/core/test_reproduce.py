@@ -154,6 +154,9 @@ def test_seeds_are_averaged_and_stay_beside():
     assert "What moves" not in markdown(found, "")
     found["methods"]["b"]["motion"] = {"f1": 0.5, "epe_m": 0.25, "speed_mps": None}
     assert "| b | 0.500 | - | - | - | 0.250 | - | - | - |" in markdown(found, "")
+    near = {"objects": 3.0, "speed_mps": 5.0, "speed_error_mps": None}
+    found["methods"]["b"]["motion"]["over_distance"] = {"0 to 10 m": near}
+    assert "| b | 0 to 10 m | 3 | 5.00 | - |" in markdown(found, "")
 
 
 @pytest.mark.parametrize("text", ["", "a", "1,1", "-1", "1.5"])
