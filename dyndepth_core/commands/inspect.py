@@ -14,6 +14,7 @@ from dyndepth_core.commands.output import as_json, check_json, write_json
 if TYPE_CHECKING:
     from dyndepth_core.evaluation.mined import Mined
 
+MEASURED = 200  # images that errors are measured on, where there is truth
 STYLE = (
     "body{font:14px sans-serif;margin:2em}td,th{padding:.15em .8em;text-align:right}"
     "img{max-width:100%}"
@@ -65,7 +66,8 @@ def command(
         save_sheet(out / f"target_{target:06d}.png", mined.panels(target))
     content = {
         "run": str(run), "round": number, "stages": _stages(run),
-        "objects": _objects(mined, targets), "errors": errors(mined, targets),
+        "objects": _objects(mined, targets),
+        "errors": errors(mined, busiest(mined.table(), MEASURED)),
     }  # fmt: skip
     page = _page(content, targets)
     (out / "index.html").write_text(page)
@@ -101,10 +103,10 @@ def _page(content: dict[str, Any], targets: list[int]) -> str:
     parts += ["<h2>stages</h2>", _html(rows)]
     found = content["errors"]
     if found["abs_rel"]:
-        parts += ["<h2>abs_rel against the truth, these images</h2>", _html([found["abs_rel"]])]
+        parts += ["<h2>abs_rel against the truth</h2>", _html([found["abs_rel"]])]
     if found["scales"]:
         rows = [{"scale": name, **f} for name, f in found["scales"].items()]
-        parts += ["<h2>|log| error of the scales of all objects</h2>", _html(rows)]
+        parts += ["<h2>|log| error of the scales of objects</h2>", _html(rows)]
     for target in targets:
         own = [row for row in content["objects"] if row["target"] == target]
         picture = f'<img src="target_{target:06d}.png">'

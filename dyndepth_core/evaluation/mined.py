@@ -51,6 +51,7 @@ class Mined:
         self.final = scene_of(job, earlier["final" + self.end][0])
         files = {name: earlier[name] for name in ("mining", "masks")}
         files["labels"] = earlier["labels" + self.end]
+        self._depths: dict[int, dict[str, np.ndarray]] = {}
         self.caches = {name: Cache(paths, source, self.part) for name, paths in files.items()}
 
     def table(self) -> dict[str, np.ndarray]:
@@ -72,12 +73,15 @@ class Mined:
     @torch.no_grad()
     def depths(self, target: int) -> dict[str, np.ndarray]:
         """Depth (h, w) of scene, label (the scene's where there is none) and final network."""
+        if target in self._depths:
+            return self._depths[target]
         (sample,) = walk(self.source, [target], self.job.source.names)
         scene = scene_depth(self.scene, sample)[0][0, 0].numpy()
         final = scene_depth(self.final, sample)[0][0, 0].numpy()
         (label,) = self.caches["labels"].of(target, "label")
         label = np.where(label > 0, label.astype(np.float32), scene)
-        return {"scene": scene, "label": label, "final": final}
+        self._depths[target] = {"scene": scene, "label": label, "final": final}
+        return self._depths[target]
 
     @torch.no_grad()
     def panels(self, target: int) -> dict[str, np.ndarray]:
@@ -139,17 +143,19 @@ def errors(mined: Mined, targets: list[int]) -> dict[str, Any]:
                     single.setdefault(f"{name}_{stratum}", []).append(float(off))
     means = {key: float(np.mean(values)) for key, values in sorted(single.items())}
     return {"abs_rel": means, "images": len(single.get("scene_static", ())),
-            "scales": scale_errors(mined)}  # fmt: skip
+            "scales": scale_errors(mined, targets)}  # fmt: skip
 
 
-def scale_errors(mined: Mined) -> dict[str, dict[str, float]]:
-    """|log(scale / true scale)| of what is labelled dynamic and of the rest; the true scale is the
-    truth's median in the mask in units of the scene (by its median ratio over the image).
+def scale_errors(mined: Mined, targets: list[int]) -> dict[str, dict[str, float]]:
+    """|log(scale / true scale)| of what is labelled dynamic in the targets and of the rest, and of
+    what stands by its label but truly moves (missed), median and 90th percentile; the true scale is
+    the truth's median in the mask in units of the scene (by its median ratio over the image).
     """
     table, off = mined.table(), {}
     units: dict[int, float] = {}
+    wanted = set(targets)
     for k, target in enumerate(table["target"].tolist()):
-        truth = mined.truth(target)
+        truth = mined.truth(target) if target in wanted else None
         if truth is None:
             continue
         known = (truth > 1e-3) & (truth < 80)
@@ -160,6 +166,9 @@ def scale_errors(mined: Mined) -> dict[str, dict[str, float]]:
             continue
         right = float(np.median(truth[mask])) / units[target]
         kind = "dynamic" if table["dynamic"][k] else "static"
+        moves = mined.moves(target)
+        if kind == "static" and moves is not None and moves[mask].mean() > 0.5:
+            kind = "missed"
         for name in SCALES:
             if np.isfinite(table[name][k]):
                 off.setdefault(f"{name} {kind}", []).append(abs(np.log(table[name][k] / right)))

@@ -140,11 +140,12 @@ def test_scales_learned_from_standing_objects_fit_others_within_a_tenth():
     assert after["contact_off_static"] < 0.1
 
 
-def test_only_standing_objects_beside_road_teach_scales():
+def test_only_objects_that_surely_stand_beside_road_teach_scales():
     table = crops(6, 2)
     table["dynamic"][0], table["reference"][1] = True, np.nan
+    table["contact"][2], table["contact"][3] = 1.5 * table["scene"][2], np.nan
     source = SimpleNamespace(config=None, seed=0, train=False, batch_size=2, names=["street"])
-    assert len(CropSource(source, table)) == len(table["x"]) - 2
+    assert len(CropSource(source, table)) == len(table["x"]) - 3
 
 
 def test_scales_are_positive_and_follow_the_unit_of_the_scene():

@@ -23,6 +23,7 @@ from dyndepth_core.networks.encoders import Encoder
 
 BATCH = 16  # windows are small
 HUBER = 0.1  # of log scale: from there on errors count linearly
+DOUBT = 0.3  # of the log of two depths of one object
 LEAST = 8  # static objects to learn from
 
 
@@ -96,13 +97,16 @@ class AlignmentObjective(Objective):
 
 class CropSource:
     """Draws windows of static objects as SampleSource draws targets; mirrored and brighter or
-    darker ones in training.
+    darker ones in training. Those whose scene depth and place on the road differ by more than
+    DOUBT are left out: what moves unnoticed must not teach.
     """
 
     def __init__(self, source: SampleSource, table: dict[str, np.ndarray]) -> None:
         self.config, self.seed, self.train = source.config, source.seed, source.train
         self.batch_size, self.names = BATCH, source.names
         usable = ~table["dynamic"] & np.isfinite(table["reference"]) & (table["scene"] > 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            usable &= ~(np.abs(np.log(table["scene"] / table["contact"])) > DOUBT)
         self.table = {k: v[usable] for k, v in table.items()}
 
     def __len__(self) -> int:

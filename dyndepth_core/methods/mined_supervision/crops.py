@@ -126,9 +126,11 @@ def crop_block(
             own = table["o_id"][table["o_row"] == block.targets.index(target)]
             ids = torch.from_numpy(masks.of(target, "ids")[0])
             inside = ids[None] == torch.from_numpy(own)[:, None, None]
+            # wrong scene depth makes moving objects look like road
+            road = ground[i] & (ids == 0)
             shapes = object_shapes(objects, image[None], inside.float(), scale[i : i + 1])
             for mask, shape in zip(inside, shapes, strict=True):
-                crop = crop_object(image, depth[i, 0], shape, mask.float(), ground[i])
+                crop = crop_object(image, depth[i, 0], shape, mask.float(), road)
                 crops.append((target, crop))
     found = [c for _, c in crops]
     x = [c.x.half().numpy() for c in found]

@@ -20,7 +20,6 @@ from dyndepth_core.methods.base import Objective
 from dyndepth_core.methods.mined_supervision.cache import Block, Cache, make_blocks
 from dyndepth_core.methods.mined_supervision.clusters import keep_parts, vote
 from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig
-from dyndepth_core.methods.mined_supervision.ground import ground_mask
 from dyndepth_core.methods.mined_supervision.mining import full_size, unpack
 from dyndepth_core.methods.mined_supervision.scene import frozen, scene_depth, scene_of, walk
 from dyndepth_core.methods.mined_supervision.segment import SegmentObjective
@@ -79,7 +78,6 @@ def mask_block(
     rows, tables = [], []
     for sample in walk(source, block.targets, names):
         depth, K = scene_depth(scene, sample)
-        ground = ground_mask(depth, K)
         for i in range(len(depth)):
             target, height, width = block.targets[len(rows)], *depth.shape[-2:]
             moving, T, residual = mined.of(target, "moving", "T", "residual")
@@ -90,7 +88,6 @@ def mask_block(
                 least = max(1, round(SMALLER * config.min_area * height * width))
                 ids = looks(network, sample.tgt_net[i : i + 1], least)
                 ids = add_mined(ids, mined.of(target, "ids")[0])
-            ids = np.where(ground[i, 0].numpy(), 0, ids).astype(np.uint8)
             ids = gated(ids, config.min_area)
             table = label_objects(ids, moving, config)
             T, field = torch.from_numpy(T), full_size(residual, (height, width))

@@ -26,6 +26,7 @@ def train_scene(job: StageJob) -> list[Path]:
             "objective.shares.scene is 0, so the scene is that of a trained model: name it with "
             "--from, or give the scene a share"
         )
+    job.report({"step": 0})
     return [job.keep(objective)]
 
 
