@@ -16,7 +16,13 @@ from dyndepth_core.data.recording import DamagedImage, Recording
 from dyndepth_core.data.rectify import lens_of
 from dyndepth_core.data.settings import DataConfig
 from dyndepth_core.data.targets import find_targets
-from dyndepth_core.data.transforms import ColourJitter, flip_horizontal, plan_fit, zoom_crop
+from dyndepth_core.data.transforms import (
+    ColourJitter,
+    flip_horizontal,
+    plan_fit,
+    whole_size,
+    zoom_crop,
+)
 from dyndepth_core.data.travel import travel_table
 
 log = logging.getLogger(__name__)
@@ -170,10 +176,15 @@ class SampleSource:
         return float(np.mean([self.K(v)[0, 0] for v, *_ in self._targets]))
 
     def lost(self) -> list[str]:
-        """Recordings of which the network sees less than nine tenths, in words; each size once."""
-        words = {
-            fit.lost: name for name, fit in zip(self.names, self._fits, strict=True) if fit.lost
-        }
+        """Recordings of which the network sees less than nine tenths, in words, with a size that
+        would see more; each size once.
+        """
+        words = {}
+        for name, fit in zip(self.names, self._fits, strict=True):
+            if fit.lost:
+                height, width = whole_size(fit.in_size, fit.out_size)
+                remedy = f"to have it: --set data.size={height},{width}"
+                words[f"{fit.lost}; {remedy}"] = name
         return [f"{name}: {text}" for text, name in words.items()]
 
     def _draw(self, step: int) -> list[int]:

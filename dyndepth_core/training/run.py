@@ -98,7 +98,7 @@ def _stage(
         for part in (train, val)
     )
     for text in source.lost():
-        log.warning("%s; choose another data.size to have it", text)
+        log.warning(text)
     if not val:
         log.warning(
             "the recordings are too short to hold any frame out: no validation, "
