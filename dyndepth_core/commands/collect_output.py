@@ -96,7 +96,8 @@ def show(console: Console, out: Path, entries: Sequence[dict[str, Any]], dry: bo
     verb = "would be kept" if dry else "kept"
     for e in entries:
         if e["error"]:
-            console.print(f"{e['name']}: {e['error']}", style="red", soft_wrap=True)
+            named = "" if e["error"].startswith(f"{e['path']}:") else f"{e['name']}: "
+            console.print(f"{named}{e['error']}", style="red", soft_wrap=True)
             if not e["kept"]:
                 continue
         console.print(

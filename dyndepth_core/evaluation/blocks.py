@@ -128,8 +128,8 @@ class _Seen:
                 silent.append(name)
         if silent:
             notes.append(
-                f"of an older version, its file does not list what it has seen: {', '.join(silent)}"
-                "; another data set than this, by its SHA-256"
+                f"{', '.join(silent)}: of an older version, which lists no recordings; all that is "
+                "known is that its data set as a whole was another, by its SHA-256"
             )
 
     def trained(self, recording: Recording) -> dict[str, np.ndarray]:
