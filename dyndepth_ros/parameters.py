@@ -49,8 +49,8 @@ class NodeConfig(ParameterModel):
         True, "Configure and activate at start; false: wait for a lifecycle manager."
     )
     model: str = option(
-        "", "Model file (.safetensors); empty: the bundled model, which knows a synthetic world "
-        "only; depth: the bundled one without motion.",
+        "", "Model file (.safetensors) or folder of a run; empty: the bundled model, which knows a "
+        "synthetic world only; depth: the bundled one without motion.",
         applies="reload",
     )  # fmt: skip
     device: str = option(

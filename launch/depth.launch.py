@@ -41,8 +41,8 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "model",
         default_value="",
-        description="Model file (.safetensors) made by `dyndepth train`. Empty: what params_file "
-        "says, else the bundled model, which knows only a synthetic world.",
+        description="Model file (.safetensors) or folder of a run, made by `dyndepth train`. "
+        "Empty: what params_file says, else the bundled model, which knows only a synthetic world.",
     ),
     DeclareLaunchArgument(
         "device",

@@ -147,6 +147,9 @@ def command(
     if bad and len(entries) == 1:
         raise ValueError(bad[0]["error"])
     show(console, out, entries, dry_run)
+    if not collection.mine:
+        text = f"shard {shard}: no bag of the {len(bags)} is its own; fewer shards would do"
+        console.print(text, style="yellow", soft_wrap=True)
     if entries and not any(entry["kept"] for entry in entries):
         raise ValueError(f"{out}: no frame could be used, see above for the reasons")
     if not dry_run and not bad and collection.merge():
@@ -184,8 +187,8 @@ def _run(
                 entries.append(entry)
                 progress.done(entry)
             if not dry:
-                progress.say("contact sheet and SHA-256 of the recordings")
-                collection.finish(entries)
+                with progress.last("contact sheet and SHA-256 of the recordings"):
+                    collection.finish(entries)
     except BaseException as error:  # a full disk, Ctrl-C: what is there gets its manifest
         interrupted = isinstance(error, KeyboardInterrupt)
         if not dry:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ class BagProgress:
         }
         self._all = None
         if len(units) > 1:
-            self._all = self._progress.add_task("bags", total=len(units))
+            self._all = self._progress.add_task("all", total=len(units))
 
     def advance(self, unit: Unit) -> None:
         """A message of a unit was taken, in this process."""
@@ -55,9 +56,12 @@ class BagProgress:
         if self._all is not None:
             self._progress.advance(self._all)
 
-    def say(self, text: str) -> None:
+    @contextmanager
+    def last(self, text: str) -> Iterator[None]:
         """What is done last."""
-        self._progress.add_task(text, total=None)
+        task = self._progress.add_task(text, total=1)
+        yield
+        self._progress.advance(task)
 
     def __enter__(self) -> BagProgress:
         self._progress.start()
@@ -92,7 +96,8 @@ def show(console: Console, out: Path, entries: Sequence[dict[str, Any]], dry: bo
     verb = "would be kept" if dry else "kept"
     for e in entries:
         if e["error"]:
-            console.print(f"{e['name']}: {e['error']}", style="red", soft_wrap=True)
+            named = "" if e["error"].startswith(f"{e['path']}:") else f"{e['name']}: "
+            console.print(f"{named}{e['error']}", style="red", soft_wrap=True)
             if not e["kept"]:
                 continue
         console.print(
@@ -115,8 +120,12 @@ def show(console: Console, out: Path, entries: Sequence[dict[str, Any]], dry: bo
             )
     if any(e["kept"] for e in entries) and not dry:
         console.print(f"look at {out}/contact_sheet.jpg", soft_wrap=True)
+        learned = any(e["calibration"].startswith("unknown") for e in entries)
         console.print(
-            f"next: dyndepth train --method monodepth --data {out} --out RUN", soft_wrap=True
+            f"next: dyndepth train --from motion --data {out} --out runs/{out.resolve().name}"
+            + (" --intrinsics video" if learned else ""),
+            soft_wrap=True,
+            highlight=False,
         )
 
 

@@ -140,8 +140,8 @@ def _show_chain(content: dict[str, Any]) -> None:
         branch = tree = Tree(text) if tree is None else tree
         branch = tree if link is content["chain"][0] else branch.add(text)
         _add_sources(branch, link)
+    Console(highlight=False, markup=False).print(tree)  # wraps long lines between its branches
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(tree)
     if "data_check" in content:
         console.print(content["data_check"]["says"])
         for name, says in content["data_check"]["recordings"].items():

@@ -129,7 +129,8 @@ def _predict_all(
             if motion := summary["motion"]:
                 text = f"{source.name}: {motion['objects']} moving objects"
                 if motion["video"]:
-                    text += f"; look at {folder / motion['video']}, {motion['speed_unit']}"
+                    text += f"; look at {folder / motion['video']}"
+                text += f", speeds in {motion['speed_unit']}"
                 console.print(text, soft_wrap=True, highlight=False)
             if summary["empty"]:
                 console.print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -67,7 +68,7 @@ def command(
     metrics.csv and a TensorBoard log. Ctrl-C stops after the current step with a checkpoint;
     --resume goes on from there.
 
-    Example: dyndepth train --method monodepth --data recordings/ --out runs/first --set
+    Example: dyndepth train --from motion --data recordings/ --out runs/first --set
     train.minutes=45
     """
     check_json(json_)
@@ -90,7 +91,7 @@ def command(
     if resume and not show_config:
         old_data, old_start = resumed_request(out)
         data, from_, config = data or old_data, from_ or old_start, config or out / CONFIG
-    base = None
+    base, before = None, from_
     if from_ is not None:
         from_ = find_model(from_)
         base = settings_of(from_, method)
@@ -107,6 +108,10 @@ def command(
         return
     write_json(json_, metrics)
     _report(out, metrics)
+    words = ["dyndepth", "evaluate", "--model", out, "--compare", before, "--data", data[0]]
+    if before is None:
+        words = ["dyndepth", "predict", data[0], "--model", out, "--out", "look"]
+    typer.echo(f"next: {shlex.join(map(str, words))}")
 
 
 def _report(out: Path, metrics: dict) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 
 from dyndepth_core.data.bag import IMAGE_TYPES, Bag, stamp_ns
@@ -166,7 +167,7 @@ def find_calibration(bag: Bag, image: ImageTopic, wanted: str | None = None) -> 
             fault = f"{topic} holds an uncalibrated camera (K is zero)"
     if wanted:
         raise ValueError(f"{bag.path}: {fault}")
-    logger.warning("%s: %s has unknown intrinsics: %s", bag.path, image.name, fault)
+    _warn(f"{bag.path}: {image.name} has unknown intrinsics: {fault}")
     return Calibration(width, height, source=f"unknown: {fault}")
 
 
@@ -195,3 +196,9 @@ def find_odometry(
         stamps.append(bag_ns if bag_time else stamp_ns(message.header) or bag_ns)
         values.append(odometry_values(message))
     return best.name, OdometryTrack(stamps, values)
+
+
+@cache
+def _warn(text: str) -> None:
+    """Once, however often a bag is opened."""
+    logger.warning(text)

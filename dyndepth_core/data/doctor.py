@@ -69,7 +69,10 @@ def examine(
         with Bag(path) as bag:
             return [_examine_bag(bag, image_topic, odom_topic)]
     reports = [_examine_recording(r) for r in open_recordings(path)]
-    return reports if len(reports) == 1 else [*reports, _together(path, reports)]
+    if len(reports) > 1:
+        return [*reports, _together(path, reports)]
+    reports[0].next = _train(path, " video" in reports[0].next)  # the root, where it is one
+    return reports
 
 
 def _examine_bag(bag: Bag, image_topic: str | None, odom_topic: str | None) -> Report:
@@ -91,7 +94,7 @@ def _examine_bag(bag: Bag, image_topic: str | None, odom_topic: str | None) -> R
     seen = BagSample(bag, camera.name, camera.count, odometry)
     report.sampled, report.minutes = seen.sampled, seen.seconds / 60
     for t in bag.topics().values():
-        rate = t.count / seen.seconds if seen.seconds else 0.0
+        rate = (t.count - 1) / seen.seconds if seen.seconds and t.count > 1 else 0.0
         report.topics.append({"name": t.name, "type": t.type, "count": t.count, "rate_hz": rate})
     report.rate_hz, found = check_stamps(seen.stamps, seen.arrivals)
     report.findings += found
@@ -133,7 +136,7 @@ def _cameras(bag: Bag, report: Report, wanted: str | None) -> list[ImageTopic]:
         report.findings.append(Finding("fault", "cameras", text, remedy))
     elif len(usable) > 1 and not wanted:
         text = f"several cameras; looked at {usable[0].name}"
-        remedy = "name one with --image-topic, here and for collect"
+        remedy = "name one with --image-topic, here and for collect, which also takes: all"
         report.findings.append(Finding("warning", "cameras", text, remedy))
     else:
         report.findings.append(Finding("good", "cameras", f"{usable[0]} would be taken"))
@@ -175,7 +178,7 @@ def _examine_recording(recording: Recording) -> Report:
         text = f"{count} frames are marked as not to be trained on (keep = 0)"
         report.findings.append(Finding("good", "frames", text))
     _end(report, images.moving if moving is None else moving)
-    report.next = _train(recording.path, recording.name, recording.calib.K is None)
+    report.next = _train(recording.path, recording.calib.K is None)
     return report
 
 
@@ -207,13 +210,14 @@ def _together(path: Path, reports: Sequence[Report]) -> Report:
             report.findings.append(Finding("warning", MINUTES, "none in motion", remedy))
     _end(root, moving)
     learned = any(" video" in r.next for r in reports)
-    root.next = _train(path, path.resolve().name, learned)
+    root.next = _train(path, learned)
     return root
 
 
-def _train(path: Path, name: str, learn_intrinsics: bool) -> str:
-    words = ["dyndepth", "train", "--method", "monodepth", "--data", str(path)]
-    words += ["--out", f"runs/{name}"]
+def _train(path: Path, learn_intrinsics: bool) -> str:
+    words = ["dyndepth", "train", "--from", "motion", "--data", str(path)]
+    name = path.resolve()
+    words += ["--out", f"runs/{name.name if path.is_dir() else name.stem}"]
     return shlex.join([*words, *(("--intrinsics", "video") if learn_intrinsics else ())])
 
 

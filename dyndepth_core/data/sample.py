@@ -23,6 +23,7 @@ from dyndepth_core.data.transforms import (
     flip_horizontal,
     largest,
     plan_fit,
+    whole_size,
     zoom_crop,
 )
 from dyndepth_core.data.travel import travel_table
@@ -176,10 +177,15 @@ class SampleSource:
         return float(np.mean([self.K(v)[0, 0] for v, *_ in self._targets]))
 
     def lost(self) -> list[str]:
-        """Recordings of which the network sees less than nine tenths, in words; each size once."""
-        words = {
-            fit.lost: name for name, fit in zip(self.names, self._fits, strict=True) if fit.lost
-        }
+        """Recordings of which the network sees less than nine tenths, in words, with a size that
+        would see more; each size once.
+        """
+        words = {}
+        for name, fit in zip(self.names, self._fits, strict=True):
+            if fit.lost:
+                height, width = whole_size(fit.in_size, fit.out_size)
+                remedy = f"to have it: --set data.size={height},{width}"
+                words[f"{fit.lost}; {remedy}"] = name
         return [f"{name}: {text}" for text, name in words.items()]
 
     def _draw(self, step: int) -> list[int]:

@@ -95,6 +95,16 @@ class Fit:
         return crop_K(out, -self.crop[1], -self.crop[0])
 
 
+def whole_size(in_size: tuple[int, int], out_size: tuple[int, int]) -> tuple[int, int]:
+    """The network size (h, w), multiples of 32, that shows images of in_size (H, W) whole, or
+    nearly, with about as many pixels as out_size.
+    """
+    (rows, cols), pixels = in_size, out_size[0] * out_size[1]
+    sizes = [(h, 32 * max(1, round(h * cols / rows / 32))) for h in range(32, out_size[1] + 1, 32)]
+    whole = [size for size in sizes if not plan_fit(in_size, size).lost] or sizes
+    return min(whole, key=lambda size: abs(size[0] * size[1] - pixels))
+
+
 def plan_fit(
     in_size: tuple[int, int], out_size: tuple[int, int], K: np.ndarray | None = None
 ) -> Fit:

@@ -13,6 +13,8 @@ from dyndepth_core.data.calibration import Calibration
 from dyndepth_core.data.recording import Recording
 
 log = logging.getLogger(__name__)
+# Decoders that a process inherited: closing one would wait for its threads, which stayed behind.
+_OF_PARENTS: list[cv2.VideoCapture] = []
 
 
 class VideoRecording(Recording):
@@ -70,6 +72,7 @@ class VideoRecording(Recording):
         """Decode frame i as uint8 (H, W, 3) RGB; ValueError when the stream is damaged there."""
         i = int(self._rows[i]["index"])
         if self._owner != os.getpid():  # a forked worker must not share its parent's position
+            _OF_PARENTS.append(self._capture)
             self._reopen()
         good, image = self._decode(i)
         if not good:  # after the last frame of some files, seeking fails

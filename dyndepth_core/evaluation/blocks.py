@@ -127,8 +127,10 @@ class _Seen:
             else:
                 silent.append(name)
         if silent:
-            text = f"do not say what they have seen, files of an older version: {', '.join(silent)}"
-            notes.append(text)
+            notes.append(
+                f"{', '.join(silent)}: of an older version, which lists no recordings; all that is "
+                "known is that its data set as a whole was another, by its SHA-256"
+            )
 
     def trained(self, recording: Recording) -> dict[str, np.ndarray]:
         """Frames, bool (N,), of a recording that each model was trained on; models that were on

@@ -128,6 +128,7 @@ class Predictor:
         fold_graph(self._graph, self.input_size, meta.canonical_focal)
         self._graph.to(memory_format=torch.channels_last)
         self._plans: dict[str, tuple[Camera, OutputPlan]] = {}
+        self._told = ""  # what of the images the network does not see; once for each shape
         self._cloud_writer: CloudWriter | None = None
         self._staging = Staging(self.device)
         self._latest: Prediction | None = None
@@ -218,7 +219,8 @@ class Predictor:
         if known is not None and known[0] == camera and known[1].device == self.device:
             return known[1]
         fit = plan_fit(camera.size, self.input_size, K)
-        if fit.lost and not self._plans:
+        if fit.lost and fit.lost != self._told:
+            self._told = fit.lost
             logger.warning("%s: a model of another data.size would see them whole", fit.lost)
         if K is None:  # such that the network-size image is the canonical camera, centred
             (height, width), focal = self.input_size, self.meta.canonical_focal

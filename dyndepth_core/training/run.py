@@ -92,7 +92,7 @@ def _stages(config: Config, data: Sequence[str | Path], start: str | Path | None
         MetricScale(config)
     source, held_out = given.source, given.held_out
     for text in source.lost():
-        log.warning("%s; choose another data.size to have it", text)
+        log.warning(text)
     if held_out is None:
         log.warning(
             "the recordings are too short to hold any frame out: no validation, "

@@ -193,8 +193,11 @@ def test_train_refuses_what_it_cannot_do(trained, capsys):
 
 
 def test_resume_needs_nothing_but_the_folder(trained, capsys):
-    assert cli.main(["train", "--out", str(trained / "run"), "--resume"]) == 0
-    assert "3 steps" in capsys.readouterr().out
+    run = trained / "run"
+    assert cli.main(["train", "--out", str(run), "--resume"]) == 0
+    said = capsys.readouterr().out
+    assert "3 steps" in said
+    assert f"next: dyndepth predict {trained / 'data'} --model {run} --out look" in said
 
 
 def test_info_says_what_a_model_is_and_where_it_comes_from(trained, capsys):

@@ -157,13 +157,15 @@ def test_several_processes_make_the_same_tree(bags, whole, tmp_path):
     assert (tmp_path / "out" / "manifest.json").read_bytes() == whole
 
 
-def test_shards_into_one_folder_merge_themselves(bags, whole, tmp_path):
-    out = tmp_path / "out"
-    for shard in ("1/2", "2/2"):
+def test_shards_into_one_folder_merge_themselves(bags, whole, tmp_path, capfd):
+    out, count = tmp_path / "out", len(bags) + 1
+    for shard in range(1, count + 1):
         assert not (out / "manifest.json").exists()
-        assert cli.main(command(bags, out, "--shard", shard)) == 0
+        assert "fewer shards" not in capfd.readouterr().out
+        assert cli.main(command(bags, out, "--shard", f"{shard}/{count}")) == 0
     assert (out / "manifest.json").read_bytes() == whole
     assert not list(out.glob("manifest-*"))
+    assert f"shard {count}/{count}: no bag of the {len(bags)}" in capfd.readouterr().out
 
 
 def test_shards_of_several_machines_are_copied_together(bags, whole, tmp_path, capfd):

@@ -60,8 +60,15 @@ def test_a_sound_drive_lacks_nothing_but_minutes(tmp_path):
         assert len(texts(report.findings)) == 1 and "12 s in motion" in texts(report.findings)[0]
         assert report.rate_hz == pytest.approx(10) and report.minutes == pytest.approx(11.9 / 60)
     assert report.next == f"dyndepth collect {tmp_path}/bag --out recordings/bag"
+    assert {round(t["rate_hz"], 2) for t in report.topics} == {10.0}
     (report,) = doctor.examine(source.path)
-    assert report.next == f"dyndepth train --method monodepth --data {source.path} --out runs/a"
+    assert report.next == f"dyndepth train --from motion --data {source.path} --out runs/a"
+
+
+def test_a_root_of_one_recording_is_trained_on_by_its_own_name(tmp_path):
+    drive(tmp_path / "root" / "one_000", [k / 10 for k in range(30)])
+    (report,) = doctor.examine(tmp_path / "root")
+    assert report.next == f"dyndepth train --from motion --data {tmp_path}/root --out runs/root"
 
 
 def test_a_bag_with_every_fault(tmp_path):
@@ -250,7 +257,7 @@ def test_the_command_and_its_exit_codes(tmp_path):
     kinds = [(r["kind"], r["verdict"]) for r in content["reports"]]
     assert kinds == [("recording", "fit"), ("recording", "fit"), ("root", "fit with warnings")]
     assert "10 s, of these 10 s in motion" in done.output
-    assert f"train --method monodepth --data {tmp_path / 'root'}" in done.output.replace("\n", "")
+    assert f"train --from motion --data {tmp_path / 'root'}" in done.output.replace("\n", "")
     drive(tmp_path / "root" / "bad", [k / 10 for k in range(30)], speed_unit=3.6)
     assert run(tmp_path / "root").exit_code == doctor_command.NOT_FIT
     absent = run(tmp_path / "none")

@@ -136,6 +136,15 @@ def test_warm_up_leaves_no_history(predictor, caplog):
     assert not caplog.records
 
 
+def test_what_the_network_does_not_see_is_said_once_also_after_a_warm_up(tmp_path, caplog):
+    predictor = Predictor(save_small_model(tmp_path / "m.safetensors"), device="cpu")
+    predictor.warm_up()
+    for _ in range(2):
+        predictor(picture((96, 96)), camera((96, 96)))
+    (record,) = caplog.records
+    assert "the network sees 67% of images of 96x96" in record.getMessage()
+
+
 def test_from_graph_leaves_the_graph_alone():
     graph = small_graph().train()
     state = {k: v.clone() for k, v in graph.state_dict().items()}

@@ -11,6 +11,7 @@ from dyndepth_core.data.transforms import (
     ColourJitter,
     flip_horizontal,
     plan_fit,
+    whole_size,
     zoom_crop,
 )
 
@@ -134,6 +135,14 @@ def test_what_the_network_does_not_see_is_said():
     text = plan_fit((540, 960), (128, 416)).lost
     assert "sees 55% of images of 960x540" in text and "rows 122 to 417" in text
     assert plan_fit((376, 1241), (128, 416)).lost == ""
+
+
+@pytest.mark.parametrize(
+    ("image", "size"),
+    [((540, 960), (160, 288)), ((480, 640), (192, 256)), ((1216, 1936), (192, 320))],
+)
+def test_a_size_that_sees_the_whole_image(image, size):
+    assert whole_size(image, (128, 416)) == size and plan_fit(image, size).lost == ""
 
 
 def test_equal_sizes_change_nothing():

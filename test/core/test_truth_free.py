@@ -197,6 +197,9 @@ def test_a_model_of_an_older_version_held_out_the_end(root):
     old = small_meta(provenance={"dataset_manifest": manifest_hash(root), "config": {"data": {}}})
     found, _ = unseen_blocks(root, [Recording(root / n) for n in ("one", "two")], {"old": old})
     assert frames(found, "one") == frames(found, "two") == list(range(180, 200, 2))
+    other = small_meta(provenance={"dataset_manifest": 16 * "dead"})
+    found, notes = unseen_blocks(root, [Recording(root / "one")], {"other": other})
+    assert len(frames(found, "one")) == 100 and "other: of an older version" in notes[0]
 
 
 def test_nothing_left_is_refused(root):

@@ -1,6 +1,7 @@
 """Video files read as recordings."""
 
 import logging
+import multiprocessing
 
 import cv2
 import numpy as np
@@ -62,3 +63,19 @@ def test_what_is_no_video_is_named(tmp_path):
 def test_a_video_may_have_its_calibration_beside_it(tmp_path):
     Calibration(96, 64, 80, 80, 47.5, 31.5).save(tmp_path / "a.calib.json")
     assert VideoRecording(film(tmp_path / "a.avi", 2)).calib.fx == 80
+
+
+def test_a_forked_worker_reads_a_video_that_its_parent_was_reading(tmp_path):
+    """The parent's decoder has threads that the child has not: to close it there waits for them."""
+    path = film(tmp_path / "a.mp4", 6, "mp4v")
+    recording = VideoRecording(path)
+    before = recording.image(3)
+    fork = multiprocessing.get_context("fork")
+    answers = fork.SimpleQueue()
+    child = fork.Process(target=lambda: answers.put(recording.image(3)))
+    child.start()
+    child.join(20)
+    stuck = child.is_alive()
+    child.kill()
+    assert not stuck and np.array_equal(answers.get(), before)
+    assert np.array_equal(recording.image(3), before)
