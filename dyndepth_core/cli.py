@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
 
+from dyndepth_core.commands.output import printable
+
 GROUP = "dyndepth.commands"
 BAD_INPUT, INTERNAL, INTERRUPTED = 2, 70, 130  # 70: EX_SOFTWARE of sysexits.h; 130: 128 + SIGINT
 # Python packages that commands need beside the base ones, and the extra that installs them.
@@ -180,6 +182,7 @@ def _debug() -> None:
 
 def say(text: str, label: str = "error") -> None:
     """One message on stderr, coloured where that is a terminal."""
+    text = printable(text)
     try:
         from rich.console import Console
         from rich.text import Text
@@ -188,6 +191,12 @@ def say(text: str, label: str = "error") -> None:
         Console(stderr=True, soft_wrap=True).print(head + Text(text))
     except ModuleNotFoundError:
         sys.stderr.write(f"{label}: {text}\n")
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """Bags and models put names of their own into messages."""
+        return printable(super().format(record))
 
 
 def _log_to_stderr() -> None:
@@ -203,7 +212,8 @@ def _log_to_stderr() -> None:
             "%(message)s",
         )
     level = os.environ.get("DYNDEPTH_LOG", "INFO").upper()
-    logging.basicConfig(level=level, format=form, handlers=[handler])
+    handler.setFormatter(_Printable(form))
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 if __name__ == "__main__":

@@ -66,8 +66,11 @@ class CollectNode(Node):
         try:
             self._worker.call(self._open).result()
         except (ValueError, OSError) as error:
+            text = str(error)
+            if isinstance(error, OSError):
+                text = f"{error.filename}: {error.strerror}; give a folder to write into as `out`"
             if self.context.ok():
-                self.get_logger().fatal(f"cannot collect: {error}")
+                self.get_logger().fatal(f"cannot collect: {text}")
             return False
         self._info = subscribe(
             self, CameraInfo, "camera_info", self._preparation.camera_info, self._on_mismatch

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dyndepth_core.commands.collect_output import BagProgress, say_estimate, show, size_text
-from dyndepth_core.commands.output import check_json, write_json
+from dyndepth_core.commands.output import check_json, literal, write_json
 
 if TYPE_CHECKING:
     from dyndepth_core.data.collect_units import Unit
@@ -138,9 +138,8 @@ def command(
     if collection.complete:
         merged = collection.merge()
         write_json(json_file, collection.ended())
-        console.print(
-            f"{out}: complete already" + (", shards merged" if merged else ""), soft_wrap=True
-        )
+        text = f"{out}: complete already" + (", shards merged" if merged else "")
+        console.print(literal(text), soft_wrap=True)
         return
     entries = _run(collection, jobs, dry_run, json_file, console)
     bad = [entry for entry in entries if entry["error"]]
@@ -154,7 +153,7 @@ def command(
         raise ValueError(f"{out}: no frame could be used, see above for the reasons")
     if not dry_run and not bad and collection.merge():
         text = f"all {collection.shard[1]} shards are here: {out}/manifest.json is of the whole"
-        console.print(text, soft_wrap=True)
+        console.print(literal(text), soft_wrap=True)
     if bad:
         from dyndepth_core.cli import say
 
@@ -219,7 +218,9 @@ def _check_room(collection: Collection, units: Sequence[Unit], dry: bool, consol
         )
     if needed > TIGHT * free:
         console.print(
-            f"{collection.out}: the disk will be nearly full", style="yellow", soft_wrap=True
+            literal(f"{collection.out}: the disk will be nearly full"),
+            style="yellow",
+            soft_wrap=True,
         )
 
 

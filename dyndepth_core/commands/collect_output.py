@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from dyndepth_core.commands.output import literal, printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -28,11 +30,18 @@ class BagProgress:
         )
 
         self._collection, self._units = collection, {u.name: u for u in units}
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+        )
         self._progress = Progress(*columns, TimeRemainingColumn(), console=console)
         self._tasks = {
             u.name: self._progress.add_task(
-                u.name, total=u.frames, completed=collection.progress(u), visible=len(units) < 20
+                printable(u.name),
+                total=u.frames,
+                completed=collection.progress(u),
+                visible=len(units) < 20,
             )
             for u in units
         }
@@ -97,36 +106,30 @@ def show(console: Console, out: Path, entries: Sequence[dict[str, Any]], dry: bo
     for e in entries:
         if e["error"]:
             named = "" if e["error"].startswith(f"{e['path']}:") else f"{e['name']}: "
-            console.print(f"{named}{e['error']}", style="red", soft_wrap=True)
+            console.print(literal(f"{named}{e['error']}"), style="red", soft_wrap=True)
             if not e["kept"]:
                 continue
-        console.print(
+        text = (
             f"{e['name']}: {e['image_topic']}, {e['frames_in']} frames, {e['kept']} {verb} in "
             f"{_count(e['sequences'], 'sequence')}, {e['with_odometry']} with odometry"
             + "".join(f"; {n} tagged ({reason})" for reason, n in e["tagged"].items())
-            + "".join(f"; left out {n} ({reason})" for reason, n in e["dropped"].items()),
-            soft_wrap=True,
+            + "".join(f"; left out {n} ({reason})" for reason, n in e["dropped"].items())
         )
+        console.print(literal(text), soft_wrap=True)
     for e in entries:
         if e["problems"]:  # each was logged when it was met
             place = "" if dry else " listed in manifest.json"
             found = f"{_count(e['problems'], 'fault')} of the bag{place}"
-            console.print(f"{e['name']}: {found}", style="yellow", soft_wrap=True)
+            console.print(literal(f"{e['name']}: {found}"), style="yellow", soft_wrap=True)
         if e["calibration"].startswith("unknown"):
-            console.print(
-                f"{e['name']}: intrinsics {e['calibration']}; train with --intrinsics video",
-                style="yellow",
-                soft_wrap=True,
-            )
+            text = f"{e['name']}: intrinsics {e['calibration']}; train with --intrinsics video"
+            console.print(literal(text), style="yellow", soft_wrap=True)
     if any(e["kept"] for e in entries) and not dry:
-        console.print(f"look at {out}/contact_sheet.jpg", soft_wrap=True)
+        console.print(literal(f"look at {out}/contact_sheet.jpg"), soft_wrap=True)
         learned = any(e["calibration"].startswith("unknown") for e in entries)
-        console.print(
-            f"next: dyndepth train --from motion --data {out} --out runs/{out.resolve().name}"
-            + (" --intrinsics video" if learned else ""),
-            soft_wrap=True,
-            highlight=False,
-        )
+        text = f"next: dyndepth train --from motion --data {out} --out runs/{out.resolve().name}"
+        text += " --intrinsics video" if learned else ""
+        console.print(literal(text), soft_wrap=True, highlight=False)
 
 
 def _count(things: list, word: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dyndepth_core.commands.output import write_json
+from dyndepth_core.commands.output import literal, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -135,7 +135,7 @@ def _show(console: Console, report: Mapping) -> None:
     from rich.table import Table
 
     for note in report["notes"]:
-        console.print(note, style="yellow", soft_wrap=True)
+        console.print(literal(note), style="yellow", soft_wrap=True)
     frames = sum(block["frames"] for block in report["blocks"])
     table = Table(
         title=f"first over second without ground truth, below 1 the first is better; {frames} "
@@ -153,7 +153,7 @@ def _show(console: Console, report: Mapping) -> None:
             between = "-" if row["low"] is None else f"{row['low']:.3f}-{row['high']:.3f}"
             who = (pair["first"], pair["second"]) if k == 0 else ("", "")
             cells = (f"{row['ratio']:.3f}", between, str(row["images"]), row["verdict"])
-            table.add_row(*who, name, *cells)
+            table.add_row(*map(literal, who), name, *cells)
         table.add_section()
     console.print(table)
     for pair in report["pairs"]:
@@ -164,12 +164,14 @@ def _show(console: Console, report: Mapping) -> None:
 
 
 def _says(pair: Mapping) -> str:
+    first, second = literal(pair["first"]), literal(pair["second"])
+    named = {"first": first, "second": second}
     if pair["pick"] == "undecided":
-        ahead = f" ({pair[pair['leans']]} is ahead, within chance)" if pair["leans"] else ""
+        ahead = f" ({named[pair['leans']]} is ahead, within chance)" if pair["leans"] else ""
         few = "" if pair["by"] else ": too few blocks"
-        return f"{pair['first']} or {pair['second']}: undecided{few}{ahead}"
-    other = pair["second" if pair["pick"] == "first" else "first"]
-    return f"[bold]{pair[pair['pick']]}[/bold] is better than {other}, by the {pair['by']} measure"
+        return f"{first} or {second}: undecided{few}{ahead}"
+    other = second if pair["pick"] == "first" else first
+    return f"[bold]{named[pair['pick']]}[/bold] is better than {other}, by the {pair['by']} measure"
 
 
 def _agrees(name: str, count: Mapping[str, int]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dyndepth_core.commands.output import STDOUT, check_json, write_json
+from dyndepth_core.commands.output import STDOUT, check_json, literal, write_json
 
 if TYPE_CHECKING:
     from dyndepth_core.data.doctor import Report
@@ -62,31 +62,30 @@ def command(
 
 def _show(reports: list[Report]) -> None:
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False)
     roots = [r for r in reports if r.kind == "root"]
     last = roots or reports  # a recording of a root is trained on with it
     for report in reports:
-        console.print(f"[bold]{escape(report.path)}[/bold], {report.kind}", soft_wrap=True)
+        console.print(f"[bold]{literal(report.path)}[/bold], {report.kind}", soft_wrap=True)
         if report.topics:
             table = Table(box=None, pad_edge=False)
             for column in ("topic", "type", "messages", "per second"):
                 table.add_column(column, justify="right" if column[0] in "mp" else "left")
             for t in report.topics:
                 rate = f"{t['rate_hz']:.1f}" if t["rate_hz"] else "-"
-                table.add_row(escape(t["name"]), t["type"], str(t["count"]), rate)
+                table.add_row(literal(t["name"]), literal(t["type"]), str(t["count"]), rate)
             console.print(table)
         if report.sampled:
             console.print("a sample was read, not all of it", style="dim")
         for f in report.findings:
             word, style = MARKS[f.level]
-            remedy = f"; {escape(f.remedy)}" if f.remedy else ""
+            remedy = f"; {literal(f.remedy)}" if f.remedy else ""
             console.print(
-                f"  [{style}]{word:8}[/{style}]{f.about}: {escape(f.text)}{remedy}", soft_wrap=True
+                f"  [{style}]{word:8}[/{style}]{f.about}: {literal(f.text)}{remedy}", soft_wrap=True
             )
         colour = COLOURS[report.verdict]
         console.print(f"[{colour}]{report.verdict}[/{colour}]")
         if report.next and report.verdict != "not fit" and report in last:
-            console.print(f"next: {escape(report.next)}", soft_wrap=True)
+            console.print(f"next: {literal(report.next)}", soft_wrap=True)

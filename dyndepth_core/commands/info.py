@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from dyndepth_core.commands.output import STDOUT, check_json, write_json
+from dyndepth_core.commands.output import STDOUT, check_json, printable, write_json
 
 SHOWN = 8  # recordings and bags of a data set that are printed; --json has them all
+LONGEST = 2000  # characters of one value that are printed
 WEIGHTS = ("F32", "F16", "BF16", "I8")
 
 
@@ -59,9 +60,10 @@ def describe(path: Path) -> dict[str, Any]:
     import hashlib
 
     from dyndepth_core.inference.lineage import chain
-    from dyndepth_core.inference.model_file import read_meta
+    from dyndepth_core.inference.model_file import check_content, read_meta
 
     meta = read_meta(path)
+    check_content(path)
     data = path.read_bytes()
     tensors = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     tensors.pop("__metadata__", None)
@@ -112,19 +114,17 @@ def _show(content: dict[str, Any]) -> None:
         "licence": content["license"] or "not stated",
     }
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(name, _short(value))
     provenance = dict(content["provenance"])
     config = provenance.pop("config", {}) or {}
     for name, value in provenance.items():
         if name in ("sources", "parent"):  # of the chain
             continue
-        table.add_row(
-            f"trained: {name.replace('_', ' ')}",
-            "not stated" if value in (None, "") else _plain(value),
-        )
+        text = "not stated" if value in (None, "") else _plain(value)
+        table.add_row(_short(f"trained: {name.replace('_', ' ')}"), _short(text))
     for name, value in config.items():
         text = _pairs(value) if isinstance(value, dict) else _plain(value)
-        table.add_row(f"config: {name}", text or "none")
+        table.add_row(_short(f"config: {name}"), _short(text) or "none")
     Console(highlight=False, markup=False).print(table)
 
 
@@ -137,33 +137,35 @@ def _show_chain(content: dict[str, Any]) -> None:
     for link in content["chain"]:
         text = f"{'model' if tree is None else 'fine-tuned from'} {_hash(link['sha256'])}"
         text += "".join(f", {link[k]}" for k in ("name", "method", "date") if link.get(k))
-        branch = tree = Tree(text) if tree is None else tree
-        branch = tree if link is content["chain"][0] else branch.add(text)
+        branch = tree = Tree(_short(text)) if tree is None else tree
+        branch = tree if link is content["chain"][0] else branch.add(_short(text))
         _add_sources(branch, link)
     Console(highlight=False, markup=False).print(tree)  # wraps long lines between its branches
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if "data_check" in content:
-        console.print(content["data_check"]["says"])
+        console.print(printable(content["data_check"]["says"]))
         for name, says in content["data_check"]["recordings"].items():
-            console.print(f"  {name}: {says}")
+            console.print(_short(f"  {name}: {says}"))
 
 
 def _add_sources(branch: Any, link: dict[str, Any]) -> None:
     if link.get("exported_from"):
-        branch = branch.add(f"exported from model {_hash(link['exported_from'])}")
+        branch = branch.add(_short(f"exported from model {_hash(link['exported_from'])}"))
     for source in link.get("sources") or ():
         recordings, bags = source["recordings"], source.get("bags") or []
         tool = f", by {source['tool']}" if source.get("tool") else ""
         changed = f", {source['changed']} files changed since" if source.get("changed") else ""
-        at = branch.add(f"data set {_hash(source['sha256'])}, {source['name']}{tool}{changed}")
+        at = branch.add(
+            _short(f"data set {_hash(source['sha256'])}, {source['name']}{tool}{changed}")
+        )
         for recording in recordings[:SHOWN]:
-            at.add(f"recording {_hash(recording['sha256'])}, {recording['name']}")
+            at.add(_short(f"recording {_hash(recording['sha256'])}, {recording['name']}"))
         if len(recordings) > SHOWN:
             at.add(f"and {len(recordings) - SHOWN} recordings more: see --json")
         for bag in bags[:SHOWN]:
-            node = at.add(f"bag {bag['name']}")
+            node = at.add(_short(f"bag {bag['name']}"))
             for file, sha256 in bag["files"].items():
-                node.add(f"bag file {_hash(sha256)}, {file}")
+                node.add(_short(f"bag file {_hash(sha256)}, {file}"))
         if len(bags) > SHOWN:
             at.add(f"and {len(bags) - SHOWN} bags more: see --json")
         if not bags:
@@ -172,7 +174,15 @@ def _add_sources(branch: Any, link: dict[str, Any]) -> None:
         for name, sha256 in zip(
             link.get("data") or (), (link.get("dataset_manifest") or "").split(), strict=False
         ):
-            branch.add(f"data set {_hash(sha256)}, {name} (its recordings were not written down)")
+            branch.add(
+                _short(f"data set {_hash(sha256)}, {name} (its recordings were not written down)")
+            )
+
+
+def _short(text: str) -> str:
+    """For the terminal, whatever a file holds."""
+    rest = len(text) - LONGEST
+    return printable(text if rest <= 0 else f"{text[:LONGEST]}... ({rest} characters more: --json)")
 
 
 def _hash(sha256: str) -> str:

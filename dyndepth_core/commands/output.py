@@ -1,4 +1,4 @@
-"""What `--json FILE` means to every command."""
+"""What `--json FILE` means to every command, and how text from files is shown."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ from pathlib import Path
 from typing import Any
 
 STDOUT = Path("-")
+
+
+def printable(text: object) -> str:
+    """Text from a file for a terminal: control characters, which could move its cursor or change
+    its title, and bytes that are no UTF-8 are written as escapes; line ends stay.
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in str(text))
+
+
+def literal(text: object) -> str:
+    """`printable`, for a console that reads rich's markup: brackets stay brackets."""
+    from rich.markup import escape
+
+    return escape(printable(text))
 
 
 def check_json(path: Path | None) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dyndepth_core.commands.output import check_json, write_json
+from dyndepth_core.commands.output import check_json, literal, write_json
 
 
 def command(
@@ -120,7 +120,7 @@ def _report(out: Path, metrics: dict) -> None:
     console = Console()
     best = metrics.get("best") or {}
     console.print(
-        f"[bold]{out / 'model.safetensors'}[/bold]  "
+        f"[bold]{literal(out / 'model.safetensors')}[/bold]  "
         f"{metrics['step']} steps in {metrics['seconds'] / 60:.1f} minutes"
     )
     if best.get("score") is not None:
@@ -130,7 +130,7 @@ def _report(out: Path, metrics: dict) -> None:
         )
     for warning in metrics["warnings"]:
         console.print(
-            f"[yellow]warning[/yellow] step {warning['step']}: {warning['message']}",
+            f"[yellow]warning[/yellow] step {warning['step']}: {literal(warning['message'])}",
             highlight=False,
         )
-    console.print(f"look at it: tensorboard --logdir {out}", highlight=False)
+    console.print(literal(f"look at it: tensorboard --logdir {out}"), highlight=False)

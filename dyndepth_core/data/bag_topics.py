@@ -10,7 +10,7 @@ from functools import cache
 from itertools import islice
 
 from dyndepth_core.data.bag import IMAGE_TYPES, Bag, stamp_ns
-from dyndepth_core.data.calibration import Calibration
+from dyndepth_core.data.calibration import MAX_SIDE, Calibration
 from dyndepth_core.data.collect_options import ALL_CAMERAS
 from dyndepth_core.data.odometry import OdometryTrack, odometry_values
 from dyndepth_core.data.rectify import calibration_from_info
@@ -51,7 +51,10 @@ def _look(bag: Bag, name: str) -> ImageTopic:
     for frame in islice(bag.frames(name), LOOK_AT):
         encoding = encoding or frame.encoding
         try:
-            sizes[frame.image().shape[:2]] += 1
+            size = frame.image().shape[:2]
+            if max(size) > MAX_SIDE:
+                raise ValueError(f"{size[1]}x{size[0]} pixels; at most {MAX_SIDE} on a side")
+            sizes[size] += 1
         except ValueError as error:
             fault = str(error)
     size = sizes.most_common(1)[0][0] if sizes else None
@@ -153,7 +156,7 @@ def find_calibration(bag: Bag, image: ImageTopic, wanted: str | None = None) -> 
     others = {_base(t.name) for t in bag.topics().values() if t.type in IMAGE_TYPES} - {base}
     free = [t for t in infos if t.rpartition("/")[0] not in others]  # of no other camera
     chosen = [wanted] if wanted else beside or (free if len(free) == 1 else [])
-    rectified = "rect" in image.name.rpartition(base)[2]
+    rectified = "rect" in image.name.removeprefix(base)
     fault = f"no camera_info beside it (the bag has {', '.join(infos) or 'none'})"
     for topic in chosen:
         for _, message in islice(bag.objects(topic), LOOK_AT):

@@ -110,13 +110,28 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     path = folder / "manifest.json"
     if not path.is_file():
         return None
+    manifest = read_object(path, "delete it")
     try:
-        manifest = json.loads(path.read_text())
-        if not isinstance(manifest, dict):
-            raise ValueError("it is no object")
-    except ValueError as error:
+        for bag in manifest.get("bags") or ():
+            hash(tuple(sequence.get("name") for sequence in bag.get("sequences") or ()))
+            hash(tuple(dict(bag.get("bag_files") or {}).values()))
+        dict(manifest.get("files") or {})
+    except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete it") from error
     return manifest
+
+
+def read_object(path: Path, remedy: str, keys: Iterable[str] = ()) -> dict[str, Any]:
+    """The JSON object of a file that has these keys; ValueError names file, damage and remedy."""
+    try:
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise ValueError("it is no object")
+        if missing := [key for key in keys if key not in found]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}): {remedy}") from error
+    return found
 
 
 def bags_of(manifest: dict[str, Any], names: Iterable[str]) -> list[dict[str, Any]]:

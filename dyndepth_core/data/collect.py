@@ -17,6 +17,7 @@ from dyndepth_core.data.bag_topics import (
     find_calibration,
     find_odometry,
 )
+from dyndepth_core.data.chain import read_object
 from dyndepth_core.data.collect_options import CollectOptions, CollectReport
 from dyndepth_core.data.intake import CameraFrame, Intake, RateLimit
 from dyndepth_core.data.preparation import Preparation
@@ -36,9 +37,14 @@ __all__ = [
 ]
 logger = logging.getLogger(__name__)
 
+ANEW = "delete it to begin this bag anew"
 CHECKPOINT_FRAMES = 250  # between two of them; so much is done again after a kill
 SAMPLED = 8  # frames at the beginning from which the size on disk is estimated
 OVERHEAD = 2300  # bytes a frame takes beside its image: half a block, its row
+
+
+class CheckpointError(ValueError):
+    """A kept state is damaged: no fault of the bag, whose recordings must stay as they are."""
 
 
 def collect_bag(
@@ -76,9 +82,13 @@ def collect_bag(
     intake = Intake(prepare, options, writer, report, threads, moves, source=str(bag.path))
     state = _load(checkpoint)
     report.problems = bag.problems
-    skip = 0 if state is None else _restore(state, bag, report, intake)
-    if checkpoint is not None:
-        writer.resume(state is not None and state["begun"])
+    try:
+        skip = 0 if state is None else _restore(state, bag, report, intake, name)
+        if checkpoint is not None:
+            writer.resume(state is not None and state["begun"])
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        intake.close()
+        raise CheckpointError(f"{checkpoint} is damaged ({error!r}): {ANEW}") from error
     due = skip + CHECKPOINT_FRAMES
     try:
         for frame in bag.frames(topic.name, *time_span(bag, options), skip=max(0, skip - 1)):
@@ -170,18 +180,21 @@ def _load(path: Path | None) -> dict[str, Any] | None:
     if path is None or not path.exists():
         return None
     try:
-        return json.loads(path.read_text())
+        return read_object(path, ANEW, ("number", "begun", "problems", "intake", "report"))
     except ValueError as error:
-        raise ValueError(f"{path}: is damaged ({error}); delete it to begin this bag anew") from (
-            error
-        )
+        raise CheckpointError(str(error)) from error
 
 
-def _restore(state: dict[str, Any], bag: Bag, report: CollectReport, intake: Intake) -> int:
+def _restore(
+    state: dict[str, Any], bag: Bag, report: CollectReport, intake: Intake, name: str
+) -> int:
     """Take up a kept state; returns the number of messages that are done."""
+    for number, sequence in enumerate(state["report"]["sequences"]):
+        if sequence["name"] != f"{name}_{number:03d}":  # a path elsewhere would be written to
+            raise ValueError(f"{sequence['name']} is no recording of {name}")
+    intake.restore(state["intake"])
     for problem in state["problems"]:  # in their order; met again, they are not repeated
         bag.note(problem)
     report.restore(state["report"])
     report.problems = bag.problems
-    intake.restore(state["intake"])
     return state["number"]

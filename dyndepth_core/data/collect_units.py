@@ -14,8 +14,8 @@ import cv2
 
 from dyndepth_core.data.bag import Bag, bag_name
 from dyndepth_core.data.bag_topics import camera_name, choose_image_topics
-from dyndepth_core.data.chain import hash_file
-from dyndepth_core.data.collect import collect_bag, estimate
+from dyndepth_core.data.chain import hash_file, read_object
+from dyndepth_core.data.collect import CheckpointError, collect_bag, estimate
 from dyndepth_core.data.collect_options import CollectOptions, CollectReport
 from dyndepth_core.data.writer import replace_file
 
@@ -111,10 +111,11 @@ def collect_unit(work: Work) -> dict[str, Any]:
     """The entry of a unit: collected now, or in an earlier run."""
     cv2.setNumThreads(1)  # the frames of a unit are spread over threads already
     unit, journal = work.unit, work.journal
+    entry = empty_entry(unit.name, unit.order, unit.path)
     done = None if journal is None else journal / f"{unit.name}.done.json"
     if done is not None and done.is_file():
-        return json.loads(done.read_text())
-    entry, report = empty_entry(unit.name, unit.order, unit.path), CollectReport()
+        return read_object(done, "delete it to collect this bag anew", entry)
+    report = CollectReport()
     stopped = None if journal is None else journal / f"{unit.name}.stopped.json"
     if stopped is not None:
         stopped.unlink(missing_ok=True)
@@ -133,6 +134,8 @@ def collect_unit(work: Work) -> dict[str, Any]:
             )  # fmt: skip
             entry["bag_files"] = {file.name: sha256(file) for file in bag.files}
     except (ValueError, OSError) as error:
+        if isinstance(error, CheckpointError):
+            raise
         if work.out is not None and is_below(error, work.out):
             _remember(stopped, entry | report.as_dict())
             raise  # no other bag could be written either

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from dyndepth_core.data.chain import read_object
 from dyndepth_core.data.collect_options import CollectOptions
 from dyndepth_core.data.collect_units import Unit, Work, collect_unit, empty_entry
 from dyndepth_core.data.contact_sheet import write_contact_sheet
@@ -20,6 +22,8 @@ from dyndepth_core.data.processes import run_in_processes
 from dyndepth_core.data.writer import PART, replace_file, write_manifest
 
 MANIFEST, SHEET = "manifest.json", "contact_sheet.jpg"
+MAX_SHARDS = 10_000
+NEW_FOLDER = "give a new folder"
 
 
 class Collection:
@@ -41,8 +45,10 @@ class Collection:
     ) -> None:
         self.out, self.bags, self.options, self.shard = out, list(bags), options, shard
         number, count = shard
-        if not 1 <= number <= count:
-            raise ValueError(f"shard {number}/{count}: give i/n with 1 <= i <= n")
+        if not 1 <= number <= count <= MAX_SHARDS:
+            raise ValueError(
+                f"shard {number}/{count}: give i/n with 1 <= i <= n, n at most {MAX_SHARDS}"
+            )
         self.mine = range(number - 1, len(self.bags), count)
         self._mark = "" if count == 1 else f"-{number}-of-{count}"
         self.journal = out / f".collect{self._mark}{PART}"
@@ -58,12 +64,13 @@ class Collection:
         """Whether all is done already."""
         command = self.journal / "command.json"
         if resume and command.is_file():
-            self._compare(json.loads(command.read_text()), command)
+            self._compare(read_object(command, NEW_FOLDER, self._command), command)
             return False
         ended = [p for p in (self.out / f"manifest{self._mark}.json", self.out / MANIFEST)
                  if p.is_file()]  # fmt: skip
         if resume and ended:
-            self._compare(json.loads(ended[0].read_text()), ended[0])
+            about = read_object(ended[0], NEW_FOLDER, (*self._about, "bags"))
+            self._compare(about, ended[0])
             return True
         beside = [*self.out.glob(f".collect-*{PART}"), *self.out.glob("manifest-*-of-*.json")]
         another = self._mark and beside and not self.journal.exists()
@@ -78,7 +85,10 @@ class Collection:
 
     def _compare(self, before: dict[str, Any], file: Path) -> None:
         if "given" not in before and "bags" in before:
-            paths = {entry["order"]: entry["path"] for entry in before["bags"]}
+            try:
+                paths = {entry["order"]: entry["path"] for entry in before["bags"]}
+            except (KeyError, TypeError) as error:
+                raise ValueError(f"{file} is damaged (bags: {error!r}): {NEW_FOLDER}") from error
             before = before | {"given": [paths[k] for k in sorted(paths)]}
         keys = [k for k in self._command if k in before and before[k] != self._command[k]]
         if keys:
@@ -109,7 +119,7 @@ class Collection:
             return unit.frames
         try:
             return int(json.loads((self.journal / f"{unit.name}.json").read_text())["number"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return 0
 
     def collect(
@@ -148,8 +158,9 @@ class Collection:
             for kind in (".done", ".stopped", ""):
                 path = self.journal / f"{unit.name}{kind}.json"
                 if path.is_file():
-                    state = json.loads(path.read_text())
-                    entry |= state.get("report", state)
+                    with suppress(ValueError):  # damaged; collect_unit has said so
+                        state = read_object(path, NEW_FOLDER)
+                        entry |= state.get("report", state)
                     break
             found.append(entry)
         return found

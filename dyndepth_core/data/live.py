@@ -279,9 +279,10 @@ class LiveCollector:
         self.dropped.update(clip.report.dropped)
         self._deaf_until = self._clock() + self._settings().cooldown_s
         count = len(clip.report.sequences)
-        logger.info(
-            "%s: %d frames in %d sequence%s%s", self.root / clip.name, clip.report.kept, count,
-            "" if count == 1 else "s",
+        level = logging.INFO if count else logging.WARNING  # too short: before and after are
+        logger.log(
+            level, "%s: %d frames in %d sequence%s%s",
+            self.root / clip.name, clip.report.kept, count, "" if count == 1 else "s",
             "".join(f", {n} left out ({why})" for why, n in clip.report.dropped.items() if n),
         )  # fmt: skip
 

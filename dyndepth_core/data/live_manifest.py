@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +15,7 @@ from dyndepth_core.data.collect import CollectOptions, CollectReport
 from dyndepth_core.data.writer import PART, replace_file
 
 TOOL = "dyndepth collect_node"
+CLIP = re.compile(r"\d{8}-\d{6}-[a-z]+(-\d+)?_\d{3,}")  # what LiveCollector calls its clips
 
 
 class LiveManifest:
@@ -70,7 +72,11 @@ class LiveManifest:
         try:
             info = json.loads(path.read_text())
             tool, self._clips, self._files = info["tool"], info["clips"], info["files"]
-        except (ValueError, KeyError, TypeError) as error:
+            if not all(isinstance(clip, dict) for clip in [*self._clips]) or not all(
+                isinstance(text, str) for pair in self._files.items() for text in pair
+            ):
+                raise ValueError("clips or files are none")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{path}: not one of {TOOL} ({error!r}); give another folder as `out`"
             ) from error
@@ -83,8 +89,10 @@ class LiveManifest:
         known = {inner.split("/")[0] for inner in self._files}
         left = [p.parent.name for p in sorted(self._root.glob("*/frames.csv"))]
         for name in [n for n in left if n not in known]:
-            if not any((self._root / name / "images").glob("*.jpg")):  # killed at its beginning
+            images = [p for p in (self._root / name / "images").glob("*") if p.suffix != PART]
+            if not images and CLIP.fullmatch(name):  # killed at its beginning
                 shutil.rmtree(self._root / name)
+            if not any(p.suffix == ".jpg" for p in images):  # of somebody else
                 continue
             self._hash([name])
             sequences = [{"name": name}]

@@ -164,7 +164,13 @@ def _bag_files(source: dict[str, Any], recording: str) -> set[str]:
 
 def _held_out(data: str | Path, meta: ModelMeta) -> dict[Path, np.ndarray]:
     """Stamps of the frames a training on `data` held out, by recording; also a test split's."""
-    config = DataConfig(**meta.provenance.config.get("data", {}))
+    try:
+        config = DataConfig(**meta.provenance.config.get("data", {}))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the settings in a file of {meta.method} that say what it held out are unusable "
+            f"({error}): train anew"
+        ) from error
     parts = list(split_recordings([data], config)[1])
     if (Path(data) / "splits" / "test.txt").exists():
         parts += open_recordings(data, "test")

@@ -9,7 +9,7 @@ from typing import Any
 from dyndepth_core.data.chain import data_record
 from dyndepth_core.data.recording import open_recordings
 
-from .model_meta import ModelMeta, Provenance
+from .model_meta import MAX_FOREBEARS, ModelMeta, Provenance
 
 KEPT = (
     "date", "steps", "seed", "git_revision", "dataset_manifest", "data", "sources", "parent",
@@ -21,6 +21,15 @@ def parent_record(path: str | Path, sha256: str, meta: ModelMeta) -> dict[str, A
     """What a fine-tuned model keeps of the one it was begun with: name, SHA-256, method and that
     one's own chain, whose file may be gone by then.
     """
+    record = _record(path, sha256, meta)
+    link = record
+    for _ in range(MAX_FOREBEARS - 1):
+        link = link.get("parent") or {}
+    link.pop("parent", None)  # the oldest goes; `from` still names it
+    return record
+
+
+def _record(path: str | Path, sha256: str, meta: ModelMeta) -> dict[str, Any]:
     path = Path(path).resolve()
     run = path.name == "model.safetensors"  # of a run, whose folder says more
     name = f"{path.parent.name}/{path.name}" if run else path.name
@@ -37,7 +46,7 @@ def chain(path: str | Path, sha256: str, meta: ModelMeta) -> list[dict[str, Any]
     what its provenance says (KEPT). A file of an older version may know less.
     """
     links = []
-    link: dict[str, Any] | None = parent_record(path, sha256, meta)
+    link: dict[str, Any] | None = _record(path, sha256, meta)
     while link:
         older = link.pop("parent", None)
         begun = link.pop("from", None)

@@ -140,10 +140,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
     data = _read(path)
     header = _safetensors_header(path, data)
     meta = _parse_meta(path, header)
-    try:
-        tensors = load_tensors(data)
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise _fault(path, f"is damaged ({error})") from error
+    tensors = _tensors(path, data)
     _check_digest(path, header["__metadata__"], tensors)
     try:
         tensors = unpack(tensors)
@@ -156,6 +153,15 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
             raise _fault(path, f"is damaged (weight {name} holds NaN or infinity)")
     graph.load_state_dict(tensors)
     return graph.eval().requires_grad_(False).to(device), meta
+
+
+def check_content(path: str | Path) -> None:
+    """ValueError, as `load_model`, where metadata or weights are not what was written; no network
+    is built.
+    """
+    path = Path(path).expanduser().absolute()
+    data = _read(path)
+    _check_digest(path, _safetensors_header(path, data)["__metadata__"], _tensors(path, data))
 
 
 def read_meta(path: str | Path) -> ModelMeta:
@@ -230,8 +236,17 @@ def _parse_meta(path: Path, header: dict[str, Any]) -> ModelMeta:
     try:
         return ModelMeta.model_validate(fields)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc'])) or 'all'}: {e['msg']}" for e in error.errors()]
+        faults = [
+            f"{'.'.join(map(str, e['loc'])) or 'all'}: {e['msg']}" for e in error.errors()[:3]
+        ]
         raise _fault(path, f"has unusable metadata ({'; '.join(faults)})") from error
+
+
+def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
+    try:
+        return load_tensors(data)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise _fault(path, f"is damaged ({error})") from error
 
 
 def _digest(about: str, tensors: dict[str, Tensor]) -> str:

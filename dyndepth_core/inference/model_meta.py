@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 FORMAT = "dyndepth-model"
 VERSION = 2  # raise it with every change of the format; older versions stay readable
+MAX_FOREBEARS = 200  # models before one in its file; JSON of pydantic is at most 255 deep
 PLAIN_VERSION = 1  # of files without packed weights, which older packages read, too
 
 
@@ -25,6 +26,47 @@ class ModelScale(BaseModel):
     variance: float | None = Field(default=None, ge=0)
 
 
+class _Loose(BaseModel):
+    """A later version may write more fields."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class _Recording(_Loose):
+    name: str
+    sha256: str
+    trained: list[tuple[int, int]] = []
+
+
+class _Bag(_Loose):
+    name: str
+    files: dict[str, str]
+    recordings: list[str]
+
+
+class _Source(_Loose):
+    name: str
+    sha256: str
+    recordings: list[_Recording]
+    bags: list[_Bag] | None = None
+
+
+class _Link(_Loose):
+    """What is read of a model's origin, and of that of those it was begun with."""
+
+    sources: list[_Source] | None = None
+    data: list[str] | None = None
+    dataset_manifest: str = ""
+    begun: str | None = Field(default=None, alias="from")
+    exported_from: str | None = None
+    parent: dict[str, Any] | None = None
+
+
+class _Parent(_Link):
+    sha256: str
+    name: str = ""
+
+
 class Provenance(BaseModel):
     """Where the weights come from; a trainer may add fields of its own."""
 
@@ -36,6 +78,16 @@ class Provenance(BaseModel):
     seed: int | None = None
     steps: int | None = None
     date: str = ""
+
+    @model_validator(mode="after")
+    def _chain_is_whole(self) -> Provenance:
+        """The extra fields of `inference.lineage`, of every model before this one, too."""
+        parent, count = _Link(**(self.model_extra or {})).parent, 0
+        while parent:
+            if (count := count + 1) > MAX_FOREBEARS:
+                raise ValueError(f"more than {MAX_FOREBEARS} models before it")
+            parent = _Parent(**parent).parent
+        return self
 
 
 class ModelMeta(BaseModel):

@@ -262,6 +262,14 @@ def test_a_killed_run_is_taken_up_by_the_next(tmp_path):
     assert not any(f.startswith(before.name) for f in Rig(tmp_path).live.manifest._files)
 
 
+def test_a_clip_too_short_to_train_on_is_a_warning(tmp_path, caplog):
+    rig = Rig(tmp_path, LiveSettings(before_s=0.0, after_s=0.0, min_free=0.0))
+    rig.frame(0)
+    rig.live.save("request")
+    rig.live.close()
+    assert "WARNING" in caplog.text and "1 left out (sequence_too_short)" in caplog.text
+
+
 def test_names_are_free(tmp_path):
     rig = Rig(tmp_path)
     for _ in range(2):

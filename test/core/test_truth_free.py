@@ -185,7 +185,7 @@ def test_the_same_drive_collected_anew_is_known_by_its_bag_and_by_forebears(root
     recordings = [Recording(root / "one")]
     bag = {"name": "one", "files": {"x": 4 * "one"}, "recordings": ["one"]}
     parent = meta(record(recordings[0], 0, 179, "another size"), bags=[bag]).provenance
-    child = small_meta(provenance={"parent": parent.model_dump()})
+    child = small_meta(provenance={"parent": {"sha256": "1", **parent.model_dump()}})
     found, _ = unseen_blocks(root, recordings, {"child": child})
     assert frames(found, "one") == list(range(180, 200, 2))
     other = meta(record(recordings[0], 0, 179, "other content"))
