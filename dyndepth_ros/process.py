@@ -25,10 +25,19 @@ def run(name: str, make_node: Callable[[], Any], args: list[str] | None = None) 
     is destroyed, `close() -> bool` (False: a thread of it cannot be ended). What goes wrong before
     it spins is logged as one line.
     """
+    sys.unraisablehook = _unraisable
     try:
         return _run(name, make_node, args)
     except KeyboardInterrupt:  # a second one, in the moment before it is ignored
         return 0
+
+
+def _unraisable(what: Any) -> None:
+    """Ctrl-C in the middle of an import may hit a callback that cannot raise it: rclpy has heard of
+    it, too, so there is nothing to say.
+    """
+    if what.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(what)
 
 
 def _run(name: str, make_node: Callable[[], Any], args: list[str] | None) -> int:

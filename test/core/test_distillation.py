@@ -32,7 +32,7 @@ def test_gradients_are_whole_half_and_none_on_the_student_and_none_on_the_teache
     loss = distillation_loss(best, D_T, log_S.exp(), torch.ones(1, 1, 1, 4))
     loss.backward()
     away = np.log(5) - 1
-    assert float(loss) == pytest.approx((away + away / 2 + 0 + (1 - away) / 2) / 4)
+    assert loss.item() == pytest.approx((away + away / 2 + 0 + (1 - away) / 2) / 4)
     assert (4 * log_S.grad).flatten().tolist() == pytest.approx([-1, -0.5, 0, 0.5])
     assert D_T.grad is None
 

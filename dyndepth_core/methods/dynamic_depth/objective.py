@@ -10,8 +10,8 @@ from dyndepth_core.data.sample import Sample
 from dyndepth_core.methods.dynamic_depth.domd import domd
 from dyndepth_core.methods.many_depth.config import ManyDepthConfig
 from dyndepth_core.methods.many_depth.graph import ManyDepthGraph
-from dyndepth_core.methods.many_depth.objective import TABLE, ManyDepthObjective
-from dyndepth_core.methods.many_depth.predictions import Sources
+from dyndepth_core.methods.many_depth.objective import ManyDepthObjective
+from dyndepth_core.methods.many_depth.predictions import Sources, draw_augmentation
 from dyndepth_core.methods.masks import MaskConfig
 
 
@@ -70,5 +70,4 @@ class DynamicDepthObjective(ManyDepthObjective):
 
     def plain(self, index: Tensor) -> Tensor:
         """(B,) bool: samples whose volume sees the sources as they are; see `augmentation`."""
-        drawn = torch.rand(TABLE, device=index.device)[index % TABLE]
-        return drawn < self.config.plain_share
+        return draw_augmentation(index, self.config.plain_share, 0.0)[0]
