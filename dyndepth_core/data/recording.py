@@ -240,7 +240,8 @@ def open_recordings(path: str | Path, split: str | None = None) -> list[Recordin
         found = [Recording(path)]
     else:  # a root of sequences may hold a picture of its own, so sequences come first
         folders = [p for p in sorted(path.iterdir()) if p.name[0] != "."]  # hidden: half made
-        found = [Recording(p) for p in folders if (p / "images").is_dir()]
+        folders = [p for p in folders if (p / "images").is_dir()]
+        found = [Recording(p) for p in folders if not _only_begun(p)]
         if not found and any(_images(path.iterdir())):
             found = [Recording(path)]
     if not found:
@@ -249,6 +250,14 @@ def open_recordings(path: str | Path, split: str | None = None) -> list[Recordin
             "recordings)"
         )
     return found
+
+
+def _only_begun(folder: Path) -> bool:
+    """Whether its writer was killed before the first image: there is no row of one either."""
+    if any(_images((folder / "images").iterdir())):
+        return False
+    table = folder / "frames.csv"
+    return not table.is_file() or len(table.read_bytes().splitlines()) <= 1
 
 
 def _images(paths: Iterable[Path]) -> Iterable[Path]:

@@ -217,8 +217,6 @@ def test_a_bad_table_of_poses_is_named_and_a_cut_one_is_used(tmp_path):
 
 
 # -- roots and splits -----------------------------------------------------------------------------
-
-
 def test_a_root_opens_as_its_sequences_whatever_else_lies_in_it(tmp_path):
     for name in ("b", "a", ".c.123.part"):  # the last one is being made
         record(tmp_path / name)
@@ -226,6 +224,16 @@ def test_a_root_opens_as_its_sequences_whatever_else_lies_in_it(tmp_path):
     assert [r.name for r in open_recordings(tmp_path)] == ["a", "b"]
     assert [r.name for r in open_recordings(tmp_path / "b")] == ["b"]
     assert len(open_recordings(tmp_path / "b" / "images")[0]) == 4
+
+
+def test_a_sequence_that_was_only_begun_is_none_and_one_that_lost_its_images_is_named(tmp_path):
+    begun = [record(tmp_path / name) for name in "ab"][1]
+    (begun / "images").rename(tmp_path / "elsewhere")
+    (begun / "images").mkdir()
+    with pytest.raises(ValueError, match="b: no images"):
+        open_recordings(tmp_path)
+    (begun / "frames.csv").write_text("index,stamp_ns\n")
+    assert len(open_recordings(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(
