@@ -25,6 +25,11 @@ def is_rectified_topic(topic: str) -> bool:
     return re.search(r"(^|[_/])rect(ified)?($|[_/])", topic) is not None
 
 
+def is_rectified(topic: str, rectify: str) -> bool:
+    """Whether images are to be taken as free of distortion; rectify: see the parameter."""
+    return rectify == "never" or (rectify == "auto" and is_rectified_topic(topic))
+
+
 class Calibrator:
     """Undistorts images by the newest camera_info; the maps are kept until it or the size changes.
 
@@ -39,9 +44,7 @@ class Calibrator:
         notices: Notices,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._rectified = rectify == "never" or (
-            rectify == "auto" and is_rectified_topic(image_topic)
-        )
+        self._rectified = is_rectified(image_topic, rectify)
         self._topic, self._notices, self._clock = info_topic, notices, clock
         self._info: Any = None
         self._waiting_since: float | None = None

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from dyndepth_ros.calibrator import content_of, is_rectified_topic
+from dyndepth_ros.calibrator import content_of, is_rectified
 from dyndepth_ros.notices import Notices
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ class CameraPreparation:
         notices: Notices,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._rectified = rectify == "never" or (
-            rectify == "auto" and is_rectified_topic(image_topic)
-        )
+        self._rectified = is_rectified(image_topic, rectify)
         self._topic, self._options = info_topic, options
         self._notices, self._clock = notices, clock
         self._info: Any = None

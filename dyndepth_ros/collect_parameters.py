@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import field_validator
 
+from dyndepth_core.data.collect_options import parse_crop
 from dyndepth_ros.parameters import ParameterModel, option
 
 if TYPE_CHECKING:
@@ -105,17 +106,6 @@ class CollectConfig(ParameterModel):
         if not text.strip():
             raise ValueError("give a folder")
         return text
-
-
-def parse_crop(text: str) -> tuple[float, float, float, float]:
-    """Top, bottom, left, right of 'top,bottom,left,right'; ValueError names the form."""
-    try:
-        parts = tuple(float(word) for word in text.split(",")) if text.strip() else (0.0,) * 4
-    except ValueError:
-        parts = ()
-    if len(parts) != 4 or not all(0 <= part < 1e5 for part in parts):
-        raise ValueError("give 'top,bottom,left,right', four numbers, none negative")
-    return parts
 
 
 def collect_options(config: CollectConfig) -> CollectOptions:

@@ -128,7 +128,7 @@ def command(
         )
     options = CollectOptions(
         topics, camera_info_topic, odom_topic, rate, parse_size(size), max_gap, stamp, start, end,
-        parse_crop(crop), standing, blur, exposure, duplicates,
+        _crop(crop), standing, blur, exposure, duplicates,
     )  # fmt: skip
     collection = Collection(out, bags, options, parse_shard(shard), resume, version())
     for order in collection.mine:
@@ -235,17 +235,13 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return height, width
 
 
-def parse_crop(text: str | None) -> tuple[float, float, float, float]:
-    """Numbers from "top,bottom,left,right"; ValueError names the form."""
-    if text is None:
-        return 0.0, 0.0, 0.0, 0.0
+def _crop(text: str | None) -> tuple[float, float, float, float]:
+    from dyndepth_core.data.collect_options import parse_crop
+
     try:
-        top, bottom, left, right = (float(v) for v in text.split(","))
-    except ValueError:
-        raise ValueError(
-            f"--crop {text}: give TOP,BOTTOM,LEFT,RIGHT in pixels or shares, for example 0,120,0,0"
-        ) from None
-    return top, bottom, left, right
+        return parse_crop(text or "")
+    except ValueError as error:
+        raise ValueError(f"--crop {text}: {error}") from None
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:

@@ -97,3 +97,19 @@ class CollectReport:
         """Take over what `as_dict` gave."""
         for name, value in values.items():
             setattr(self, name, Counter(value) if name in ("dropped", "tagged") else value)
+
+
+def parse_crop(text: str) -> tuple[float, float, float, float]:
+    """CollectOptions.crop from "top,bottom,left,right", nothing for an empty text; ValueError names
+    the form.
+    """
+    try:
+        parts = tuple(float(word) for word in text.split(",")) if text.strip() else (0.0,) * 4
+    except ValueError:
+        parts = ()
+    if len(parts) != 4 or not all(0 <= part < 1e5 for part in parts):
+        raise ValueError(
+            "give top,bottom,left,right, four numbers, none negative, in pixels or shares, for "
+            "example 0,120,0,0"
+        )
+    return parts

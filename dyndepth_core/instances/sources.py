@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 
 from dyndepth_core.data.recording import Recording
 from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.data.truth import read_truth_png
-from dyndepth_core.instances.motion import Motion
 
 
 class InstanceSource(Protocol):
@@ -52,31 +49,6 @@ class RecordedInstances:
         place = place.reshape(-1)
         share = np.bincount(place, dynamic.reshape(-1)) / np.bincount(place)
         return np.where(share[place].reshape(ids.shape) >= 0.5, ids, 0).astype(np.int32)
-
-
-class MovedInstances:
-    """What was found by its motion, in frames that are worked on in order, once.
-
-    motion_of: Motion of frame i, None where there is none (the first frame), called for 0, 1, 2 ...
-    The ids found are kept, packed.
-    """
-
-    def __init__(self, motion_of: Callable[[int], Motion | None]) -> None:
-        self._motion_of = motion_of
-        self._known: list[np.ndarray | None] = []
-
-    def ids(self, i: int) -> np.ndarray | None:
-        """See InstanceSource; works through all frames before i that were not asked for yet."""
-        while len(self._known) <= i:
-            motion = self._motion_of(len(self._known))
-            packed = None
-            if motion is not None:
-                packed = cv2.imencode(".png", motion.ids.astype(np.uint16))[1]
-            self._known.append(packed)
-        packed = self._known[i]
-        if packed is None:
-            return None
-        return cv2.imdecode(packed, cv2.IMREAD_UNCHANGED).astype(np.int32)
 
 
 class MaskFiles:

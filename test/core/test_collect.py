@@ -239,7 +239,7 @@ def test_ctrl_c_leaves_what_was_collected(tmp_path, capfd, monkeypatch):
         (["--image-topic", "/rear/image"], "/rear/image is not in the bag"),
         (["--camera-info-topic", "/rear/info"], "no camera_info on /rear/info"),
         (["--odom-topic", "/wheels"], "no odometry on /wheels"),
-        (["--crop", "10"], "--crop 10: give TOP,BOTTOM,LEFT,RIGHT"),
+        (["--crop", "10"], "--crop 10: give top,bottom,left,right"),
         (["--crop", "40,0,0,0"], "crop 40,0,0,0: leaves 24x96 of an image of 64x96"),
         (["--shard", "3"], "--shard 3: give i/n"),
         (["--shard", "3/2"], "shard 3/2: give i/n with 1 <= i <= n"),

@@ -3,12 +3,10 @@
 import cv2
 import numpy as np
 import pytest
-from moving_scene import SIZE, Box, Drive
 from tiny import blank
 
 from dyndepth_core.instances.components import connect, measure, neighbours, rims
-from dyndepth_core.instances.motion import MotionTracker
-from dyndepth_core.instances.sources import MovedInstances, RecordedInstances
+from dyndepth_core.instances.sources import RecordedInstances
 
 
 def components(mask, depth, velocity, limit=1.0):
@@ -92,19 +90,3 @@ def test_ids_of_files(tmp_path):
     cv2.imwrite(str(tmp_path / "dynamic" / "000000.png"), dynamic[:32])
     with pytest.raises(ValueError, match="of one size"):
         moving.ids(0)
-
-
-def test_ids_of_what_moved_are_those_of_the_tracker_in_any_order():
-    boxes = (Box((-3.0, 0.0, 12.0), (4.0, 0.0, 0.0)),)
-    drive, expected = Drive(MotionTracker(), boxes), {}
-
-    def motion_of(i):
-        assert i not in expected  # every frame once
-        expected[i] = None if i == 0 else drive.step(i)[0]
-        return expected[i]
-
-    source = MovedInstances(motion_of)
-    assert source.ids(4).shape == SIZE and sorted(expected) == [0, 1, 2, 3, 4]
-    for i in (3, 1, 4):
-        assert np.array_equal(source.ids(i), expected[i].ids)
-    assert source.ids(0) is None and source.ids(4).max() == 1

@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 pytest.importorskip("rclpy")
+from dyndepth_core.data.collect_options import parse_crop  # noqa: E402
 from dyndepth_ros import parameters  # noqa: E402
-from dyndepth_ros.collect_parameters import CollectConfig, parse_crop  # noqa: E402
+from dyndepth_ros.collect_parameters import CollectConfig  # noqa: E402
 from dyndepth_ros.parameters import NodeConfig, choices, explain, limits, validate  # noqa: E402
 
 FIELDS = NodeConfig.model_fields
