@@ -1,5 +1,5 @@
-"""Distillation hints: the student imitates whoever explains the image best (Dong et al., ICRA
-2024).
+"""Distillation: hints, where the student imitates whoever explains the image best (Dong et al.,
+ICRA 2024), and what a training that goes on keeps of the depth it began with.
 """
 
 from __future__ import annotations
@@ -41,3 +41,22 @@ def distillation_loss(best: Tensor, teacher: Tensor, student: Tensor, mask: Tens
     # |log D_E / D_S| = |log D_T / D_S| / 2
     share = torch.where(best == TEACHER, 1.0, torch.where(best == ENSEMBLE, 0.5, 0.0))
     return (mask * share * (teacher.detach().log() - student.log()).abs()).mean()
+
+
+LEAST_JUDGED = 0.05  # share of an image from which on its pixels say what the scale is
+
+
+def kept_shape_loss(depth: Tensor, before: Tensor, judged: Tensor) -> Tensor:
+    """L_K = mean((1 - V) |log(D / D_0) - a|), a per image the median of log(D / D_0) over V; 0-dim.
+
+    Where the images judge nothing (V = 0: what moves, what keeps its distance to the camera, what
+    has no parallax), depth stays what it was before, in the scale that the depth around it has now:
+    the height and lens of another camera change that by one factor. D, D_0, V (B, 1, H, W), V in
+    {0, 1}; D_0 and a without gradient. Where hardly anything is judged, a is of the whole image.
+    Ours; learning without forgetting (Li and Hoiem, TPAMI 2017) keeps outputs of old tasks so.
+    """
+    ratio = (depth / before.detach()).log()
+    flat, where = ratio.detach().flatten(1), judged.flatten(1) > 0
+    where = where | (where.float().mean(1, keepdim=True) < LEAST_JUDGED)
+    scale = flat.masked_fill(~where, torch.nan).nanmedian(1).values
+    return ((1 - judged) * (ratio - scale.view(-1, 1, 1, 1)).abs()).mean()

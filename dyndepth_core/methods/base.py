@@ -85,6 +85,9 @@ class Objective(nn.Module):
         """Weights of a model file, perhaps of another method, under the names they have here."""
         return weights
 
+    def began(self) -> None:
+        """Called once the weights of the model file that the training begins with are in."""
+
     def inference_graph(self) -> InferenceGraph:
         """The part that runs on the vehicle, with the current weights."""
         raise NotImplementedError

@@ -4,6 +4,7 @@ the graph for the vehicle.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -12,11 +13,14 @@ from torch import Tensor, nn
 
 from dyndepth_core.data.sample import Sample
 from dyndepth_core.geometry.se3 import invert_T
+from dyndepth_core.losses.distillation import kept_shape_loss
 from dyndepth_core.methods.base import Objective, Predictions
 from dyndepth_core.methods.depth_pose_graph import DepthPoseGraph
 from dyndepth_core.methods.metric import MetricConfig, MetricScale, metric_source
 from dyndepth_core.networks.depth_net import DepthNet, disp_to_depth
 from dyndepth_core.networks.pose_net import PoseNet, VideoIntrinsics
+
+KEEP = 0.5  # found on tuning seeds
 
 
 class StartConfig(MetricConfig):
@@ -38,11 +42,16 @@ class StartConfig(MetricConfig):
     pose_first: float = Field(
         0.08, ge=0, lt=1, description="share of the training in which only motion learns"
     )
+    keep: float = Field(
+        0.0, ge=0,
+        description="weight of: depth stays as in the model that the training begins with (--from) "
+        "where the images judge nothing",
+    )  # fmt: skip
 
     @classmethod
     def going_on(cls) -> dict[str, Any]:
         """Fields of a training that starts from depth and motion instead of from nothing."""
-        return {"pyramid": 1, "pose_first": 0.0}
+        return {"pyramid": 1, "pose_first": 0.0, "keep": KEEP}
 
     def pyramid_weight(self, progress: float) -> float:
         """Weight of the smaller images: 1 at the start, 0 from `pyramid_until` on or without
@@ -87,6 +96,12 @@ class DepthPoseObjective(Objective):
         self.metric = MetricScale(config) if metric_source(config) else None
         if self.metric is not None:  # set before the training begins, and resumed with it
             self.register_buffer("units", torch.ones(()))
+        self.start_net: nn.Module | None = None
+
+    def began(self) -> None:
+        """See Objective; with `keep`, the depth network as it is now stays at hand."""
+        if self.config.keep > 0:
+            self.start_net = copy.deepcopy(self.depth_net).requires_grad_(False)
 
     def make_networks(self, scales: tuple[int, ...], intrinsics: bool) -> None:
         """Set the networks; intrinsics: the one of motion also says those of each pair."""
@@ -145,6 +160,23 @@ class DepthPoseObjective(Objective):
             depth = self.depth(disp, predictions.depth_scale)
         T = predictions.T_src_tgt if T is None else T
         return self.metric.terms(self.units, sample, T, depth, predictions.K)
+
+    def kept_terms(self, sample: Sample, depth: Tensor, judged: Tensor) -> dict[str, Tensor]:
+        """Loss that holds what the model knew that the training began with: depth (B, 1, H, W) of
+        tgt with gradient, judged (B, 1, H, W) in {0, 1}: where the images decide.
+        """
+        if self.start_net is None:
+            return {}
+        with torch.no_grad():
+            before = self.start_net.eval()(sample.tgt_net)
+            before = (
+                before
+                if isinstance(before, Tensor)
+                else disp_to_depth(
+                    before[min(before)].float(), self.network.min_depth, self.network.max_depth
+                )
+            )
+        return {"kept": self.config.keep * kept_shape_loss(depth, before, judged)}
 
     def cameras_and_scales(self, sample: Sample, K_pair: Tensor | None) -> tuple[Tensor, Tensor]:
         """K (B, 3, 3) and depth_scale (B,): see Predictions. K_pair: of networks that learn it."""

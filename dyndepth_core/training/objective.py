@@ -39,6 +39,7 @@ def make_objective(
             f"give it the same network section: {meta.architecture}"
         )
     objective.load_state_dict({**own, **given})
+    objective.began()
     return objective
 
 

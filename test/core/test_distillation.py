@@ -11,6 +11,7 @@ from dyndepth_core.losses.distillation import (
     best_of,
     distillation_loss,
     ensemble_depth,
+    kept_shape_loss,
 )
 
 
@@ -49,3 +50,35 @@ def test_nothing_is_distilled_outside_of_the_mask():
     best = torch.full((1, 1, 1, 2), TEACHER)
     loss = distillation_loss(best, row(5, 5), row(1, 4), row(0, 1))
     assert float(loss) == pytest.approx(np.log(5 / 4) / 2)
+
+
+def test_depth_is_kept_where_nothing_is_judged_at_the_scale_of_what_is():
+    torch.manual_seed(0)
+    before = torch.rand(2, 1, 4, 10, dtype=torch.float64) + 1
+    judged = torch.ones_like(before)
+    judged[..., 8:] = 0
+    depth = before * torch.tensor([3.0, 0.2]).view(2, 1, 1, 1)  # another camera, unit, lens
+    assert kept_shape_loss(depth, before, judged).item() == pytest.approx(0, abs=1e-12)
+    other = torch.where(judged > 0, depth, 2 * depth)  # what is not judged went away by half
+    assert kept_shape_loss(other, before, judged).item() == pytest.approx(0.2 * np.log(2))
+    free = torch.where(judged > 0, depth * (0.9 + 0.2 * torch.rand_like(depth)), depth)
+    assert kept_shape_loss(free, before, judged).item() < 0.2 * 0.1  # judged ones may change
+
+
+def test_only_what_is_not_judged_gets_a_gradient():
+    before, log_depth = row(1, 2, 3, 4), row(0.1, 0.9, 1.2, 5.0).requires_grad_()
+    judged = row(1, 1, 1, 0)
+    kept_shape_loss(log_depth.exp(), before.requires_grad_(), judged).backward()
+    assert (4 * log_depth.grad).flatten().tolist() == pytest.approx([0, 0, 0, 1])
+    assert before.grad is None
+
+
+def test_without_anything_judged_the_scale_is_that_of_the_whole_image():
+    before = torch.ones(1, 1, 1, 101)
+    depth = 7 * before
+    depth[..., 0] = 70.0
+    judged = torch.zeros_like(before)
+    judged[..., 0] = 1  # one pixel decides nothing
+    assert kept_shape_loss(depth, before, judged).item() == pytest.approx(0, abs=1e-6)
+    judged.zero_()
+    assert kept_shape_loss(depth, before, judged).item() == pytest.approx(np.log(10) / 101)

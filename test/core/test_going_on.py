@@ -1,11 +1,23 @@
-"""A training that goes on from a model: what it takes from the model, what is said anew."""
+"""A training that goes on from a model: what it takes from the model, what is said anew, what it
+keeps.
+"""
+
+from dataclasses import replace
 
 import pytest
+import torch
+from scenes import camera, drive, write_recording
 from small_model import SIZE, small_graph, small_meta
 
 from dyndepth_core.config import load
+from dyndepth_core.data.recording import open_recordings
+from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.inference.model_file import find_model, read_meta, save_model
+from dyndepth_core.methods.depth_pose import KEEP
 from dyndepth_core.training.going_on import settings_of
+from dyndepth_core.training.objective import make_objective
+from dyndepth_core.training.schedule import make_optimizer
+from dyndepth_core.training.settings import TrainConfig
 
 
 def model(tmp_path, config=None):
@@ -33,6 +45,7 @@ def test_what_the_model_was_trained_with_is_the_default(tmp_path):
     assert (tree.train.lr, tree.train.batch_size) == (5e-5, 7)
     # how it began is behind it
     assert (tree.objective.pose_first, tree.objective.pyramid) == (0.0, 1)
+    assert tree.objective.keep == KEEP and load().objective.keep == 0
     # how long, on what, where: as without a model
     plain = load()
     for section, names in {
@@ -78,3 +91,70 @@ def test_the_bundled_models_say_all_that_goes_on_needs():
         assert tree.method == method and tree.data.size == meta.input_size
         assert tree.train.batch_size == meta.provenance.config["train"]["batch_size"]
         assert tree.network.encoder == meta.architecture["encoder"]
+
+
+# -- what it keeps ---------------------------------------------------------------------------------
+
+ONES = ("monodepth", "sc_depth", "residual_motion", "many_depth")
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """(method, *settings) -> objective and one batch of a training from a small model."""
+    folder = tmp_path_factory.mktemp("kept")
+    write_recording(folder / "drive", drive(8), camera())
+    path = model(folder)
+
+    def begin(method, *settings):
+        plain = ("network.pretrained=false", *settings)
+        config = load(overrides=plain, base=settings_of(path, method))
+        source = SampleSource(open_recordings(folder), config.data, 2, seed=0)
+        return make_objective(config, source, path), source.take([(0, 0), (1, 1)])
+
+    return begin
+
+
+@pytest.mark.parametrize("method", ONES)
+def test_every_method_keeps_what_it_began_with(begun, method):
+    objective, sample = begun(method)
+    own, start = objective.depth_net.state_dict(), objective.start_net.state_dict()
+    assert all(torch.equal(own[k], start[k]) for k in own)
+    kept = {k: v.clone() for k, v in start.items()}
+    optimiser = make_optimizer(objective, TrainConfig(lr=0.01, weight_decay=0.1))
+    for _ in range(2):
+        found = objective.train()(sample, 0.5)
+        assert any(name.endswith("kept") for name in found.terms)
+        found.total.backward()
+        optimiser.step()
+    now = objective.start_net.state_dict()
+    assert all(torch.equal(now[k], kept[k]) for k in kept)  # batch statistics, too
+    assert any(not torch.equal(v, now[k]) for k, v in objective.depth_net.state_dict().items())
+    assert not any("start_net" in k for k in objective.inference_graph().state_dict())
+    alone, _ = begun(method, "objective.keep=0")
+    assert alone.start_net is None
+
+
+def test_a_video_that_shows_nothing_cannot_unlearn_the_shape(begun):
+    """A camera that stands: no pixel is judged, so that the depth stays as it was, in any unit."""
+
+    def shape(net, image):
+        log = net.eval()(image)[0].log()
+        return log - log.mean((1, 2, 3), keepdim=True)
+
+    left = {}
+    for keep in (0.0, 1.0):
+        objective, sample = begun("monodepth", f"objective.keep={keep}", "objective.smoothness=1")
+        sample = replace(
+            sample, src=sample.tgt[:, None].expand_as(sample.src).clone(),
+            src_net=sample.tgt_net[:, None].expand_as(sample.src_net).clone(),
+        )  # fmt: skip
+        with torch.no_grad():
+            before = shape(objective.depth_net, sample.tgt_net)
+        optimiser = torch.optim.Adam(objective.depth_net.parameters(), lr=3e-3)
+        for _ in range(25):
+            optimiser.zero_grad()
+            objective.train()(sample, 0.5).total.backward()
+            optimiser.step()
+        with torch.no_grad():
+            left[keep] = (shape(objective.depth_net, sample.tgt_net) - before).abs().mean().item()
+    assert left[1.0] < 0.5 * left[0.0], left

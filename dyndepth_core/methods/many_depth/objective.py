@@ -215,7 +215,7 @@ class ManyDepthObjective(MonodepthObjective):
             if not self.training or self.teacher_learns(progress):
                 coarse = self.config.pyramid_weight(progress)
                 found = self._losses(sample, predictions, self.training, coarse, view)
-                found.terms |= self.metric_terms(sample, predictions)
+                found.terms |= self.shared_terms(sample, predictions, found.maps)
                 if predictions.student is None:
                     return LossTerms(sum(found.terms.values()), found.terms, found.maps)
                 terms = {f"teacher_{name}": value for name, value in found.terms.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -68,6 +68,11 @@ class MinedSupervisionConfig(ResidualMotionConfig):
     final_lr_factor: float = Field(
         0.5, gt=0, description="learning rate of the training with labels over that of the rest"
     )
+
+    @classmethod
+    def going_on(cls) -> dict[str, Any]:
+        """See StartConfig; the labels say what the images do not."""
+        return {**super().going_on(), "keep": 0.0}
 
     @property
     def unused(self) -> tuple[str, ...]:

@@ -67,8 +67,16 @@ class MonodepthObjective(DepthPoseObjective):
         with torch.autocast(sample.tgt.device.type, enabled=False):
             coarse = self.config.pyramid_weight(progress)
             found = self._losses(sample, predictions, self.training, coarse)
-            terms = found.terms | self.metric_terms(sample, predictions)
+            terms = found.terms | self.shared_terms(sample, predictions, found.maps)
             return LossTerms(sum(terms.values()), terms, found.maps)
+
+    def shared_terms(
+        self, sample: Sample, predictions: Predictions, maps: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Terms that all methods of depth and pose have; maps: those of the losses."""
+        depth = self.depth(predictions.disps[min(predictions.disps)], predictions.depth_scale)
+        kept = self.kept_terms(sample, depth, maps["automask"])
+        return kept | self.metric_terms(sample, predictions, depth=depth)
 
     def _losses(
         self,
