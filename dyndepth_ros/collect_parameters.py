@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from dyndepth_core.data.collect_options import parse_crop
 from dyndepth_ros.parameters import ParameterModel, option
@@ -106,6 +106,12 @@ class CollectConfig(ParameterModel):
         if not text.strip():
             raise ValueError("give a folder")
         return text
+
+    @model_validator(mode="after")
+    def _lasts(self) -> CollectConfig:
+        if self.before + self.after == 0:
+            raise ValueError("before and after are both 0 s: a clip would hold nothing; raise one")
+        return self
 
 
 def collect_options(config: CollectConfig) -> CollectOptions:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+MAX_PIXELS = 2**27  # of a compressed image: 134 megapixels, more than any camera of a vehicle has
+
 # Encoding -> (bytes per channel, channels, OpenCV conversion to RGB or None).
 # ROS names a Bayer pattern by its first row, OpenCV's names by the second, so rggb is "BayerBG".
 _PACKED: dict[str, tuple[int, int, int | None]] = {
@@ -180,10 +182,37 @@ def _two_planes(
     return np.ascontiguousarray(cv2.cvtColorTwoPlane(grey, chroma, code)[:height, :width])
 
 
+def _declared_size(buffer: np.ndarray) -> tuple[int, int]:
+    """Width and height in the header of a PNG or JPEG file; zeros where there is none."""
+    if bytes(buffer[:8]) == b"\x89PNG\r\n\x1a\n":
+        width, height = (int.from_bytes(bytes(buffer[k : k + 4]), "big") for k in (16, 20))
+        return width, height
+    at = 2
+    while bytes(buffer[:2]) == b"\xff\xd8" and at + 9 <= buffer.size and buffer[at] == 0xFF:
+        marker = int(buffer[at + 1])
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of a frame
+            height, width = (
+                int.from_bytes(bytes(buffer[at + k : at + k + 2]), "big") for k in (5, 7)
+            )
+            return width, height
+        alone = marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8  # without a length
+        at += 1 if marker == 0xFF else 2
+        if not alone:
+            at += max(2, int.from_bytes(bytes(buffer[at : at + 2]), "big"))
+    return 0, 0
+
+
 def check_complete(buffer: np.ndarray) -> None:
     """ValueError on a truncated JPEG or PNG file (N,) uint8: OpenCV fills the missing part with
-    grey and says nothing.
+    grey and says nothing; and on one whose header declares more than MAX_PIXELS: a few bytes would
+    ask for gigabytes and seconds.
     """
+    width, height = _declared_size(buffer)
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"compressed image of {width}x{height} pixels: more pixels than can be read "
+            f"({MAX_PIXELS}), or its header is damaged"
+        )
     head, end = bytes(buffer[:8]), buffer.size
     if head.startswith(b"\xff\xd8"):
         tail = bytes(buffer[-4096:]).rstrip(b"\0")  # MJPEG cameras pad with zeros

@@ -61,3 +61,5 @@ def test_crop_and_folder_of_the_collect_node():
             validate(CollectConfig, {"crop": bad})
     with pytest.raises(ValueError, match="parameter out is ' ': give a folder"):
         validate(CollectConfig, {"out": " "})
+    with pytest.raises(ValueError, match="would hold nothing"):
+        validate(CollectConfig, {"before": 0.0, "after": 0.0})
