@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +14,9 @@ from dyndepth_core.networks.depth_net import DepthDecoder
 from dyndepth_core.networks.encoders import Encoder
 
 EARLY = 4  # the cost volume is made at 1 / EARLY of the resolution
+AGREE = 2.0  # factor within which the best plane and the network's own depth may be blended
+CUES, BLEND_CHANNELS = 5, 16
+START_BLEND = 0.4  # share of the best plane before anything is learned
 
 
 class VolumeDepthNet(nn.Module):
@@ -26,8 +31,14 @@ class VolumeDepthNet(nn.Module):
     as the network of one image that it was before; windows, contrast and G spare a short training
     from finding out first how the least of many noisy costs is found.
 
+    With `blend` the depth D of the decoder is then drawn to that of the best plane, D*:
+    log D' = log D + g log(D* / D), g in [0, 1] a small network of F, log(D* / D), the costs at both
+    depths and V, where V and D*, D agree within AGREE, else 0. Ours: what matches best then counts
+    from the first step, which the published way takes tens of thousands of steps to learn.
+
     nearest, farthest: depths of the planes at the canonical focal length, as tensors of the model:
-    adaptive, see `adapt`. match_channels: features that are compared, 0 = all.
+    adaptive, see `adapt`. match_channels: features that are compared, 0 = all. depth_range: what
+    disp 1 and 0 stand for, for `blend`; None: without.
     """
 
     def __init__(
@@ -42,6 +53,7 @@ class VolumeDepthNet(nn.Module):
         match_channels: int = 0,
         least_seen: float = 1.0,
         window: int = 5,
+        depth_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         self.encoder = Encoder(encoder, width=width)
@@ -51,6 +63,15 @@ class VolumeDepthNet(nn.Module):
         self.fuse_out = nn.Conv2d(hidden, channels, 1)
         nn.init.zeros_(self.fuse_out.weight)
         nn.init.zeros_(self.fuse_out.bias)
+        self.depth_range, self.blend = depth_range, None
+        if depth_range is not None:
+            self.blend = nn.Sequential(
+                nn.Conv2d(channels + CUES, BLEND_CHANNELS, 3, padding=1),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(BLEND_CHANNELS, 1, 1),
+            )
+            nn.init.zeros_(self.blend[2].weight)
+            nn.init.constant_(self.blend[2].bias, math.log(START_BLEND / (1 - START_BLEND)))
         self.planes, self.inverse = planes, inverse
         self.least_seen, self.window = least_seen, window
         self.stride = max(1, channels // match_channels) if match_channels else 1
@@ -91,8 +112,15 @@ class VolumeDepthNet(nn.Module):
         """(B, 1, h, w) bool: where the volume is complete enough to be seen at all."""
         return volume.confident(self.least_seen)
 
-    def forward(self, early: list[Tensor], volume: CostVolume | None = None) -> dict[int, Tensor]:
-        """early: what `early` says of the images; volume: that of `match`; None: none at all."""
+    def forward(
+        self,
+        early: list[Tensor],
+        volume: CostVolume | None = None,
+        blended: Tensor | None = None,
+    ) -> dict[int, Tensor]:
+        """early: what `early` says of the images; volume: that of `match`; None: none at all;
+        blended (B,) bool: those that the depth may be drawn to; None: all.
+        """
         features = early[1]
         if volume is None:
             batch, _, height, width = features.shape
@@ -107,7 +135,52 @@ class VolumeDepthNet(nn.Module):
         fused = features + change
         if self.encoder.name == "resnet18":
             fused = F.relu(fused)
-        return self.decoder([early[0], fused, *self.encoder.late(fused)])
+        disps = self.decoder([early[0], fused, *self.encoder.late(fused)])
+        if volume is None or self.blend is None:
+            return disps
+        return self._blended(disps, features, volume, blended)
+
+    def _blended(
+        self,
+        disps: dict[int, Tensor],
+        features: Tensor,
+        volume: CostVolume,
+        blended: Tensor | None,
+    ) -> dict[int, Tensor]:
+        """See the class; D in units of the canonical camera, as inverse depths."""
+        far, near = 1 / self.depth_range[1], 1 / self.depth_range[0]
+        finest = disps[min(disps)].detach().float()
+        own = (far + (near - far) * finest).log()
+        own = F.interpolate(own, features.shape[-2:], mode="area")
+        first, last = 1 / self.nearest, 1 / self.farthest
+        away = (last + (first - last) * volume.guide()).log() - own  # log(D / D*)
+        cost = volume.filled()
+        cost = cost / cost.mean(1, keepdim=True).clamp(min=1e-6)
+        trusted = self.confident(volume) & (away.abs() < math.log(AGREE))
+        if blended is not None:
+            trusted = trusted & blended.view(-1, 1, 1, 1)
+        away = away * trusted
+        cues = (away, away.abs(), cost.amin(1, keepdim=True), self._at(cost, own), trusted)
+        seen = torch.cat([features.detach(), *(x.to(features.dtype) for x in cues)], 1)
+        change = torch.sigmoid(self.blend(seen).float()) * away
+        out = {}
+        for scale, disp in disps.items():
+            inverse = (far + (near - far) * disp.float()).log()
+            inverse = inverse + F.interpolate(
+                change, disp.shape[-2:], mode="bilinear", align_corners=False
+            )
+            out[scale] = ((inverse.exp() - far) / (near - far)).clamp(0, 1)
+        return out
+
+    def _at(self, cost: Tensor, log_inverse: Tensor) -> Tensor:
+        """Cost (B, 1, h, w) of the plane nearest to these logarithms of inverse depths."""
+        first, last, depth = self.nearest, self.farthest, torch.exp(-log_inverse)
+        if self.inverse:
+            place = (1 / first - 1 / depth) / (1 / first - 1 / last)
+        else:
+            place = (depth - first) / (last - first)
+        index = (place * (self.planes - 1)).round().clamp(0, self.planes - 1).long()
+        return cost.gather(1, index)
 
     @torch.no_grad()
     def adapt(self, nearest: Tensor, farthest: Tensor, rate: Tensor) -> None:

@@ -36,6 +36,11 @@ class ManyDepthNetworkConfig(NetworkConfig):
     window: Literal[1, 3, 5, 7, 9] = Field(
         5, description="costs are means over a square of so many feature pixels; 1 as published"
     )
+    blend: bool = Field(
+        True,
+        description="depth is also drawn to that of the best plane, by a learned share; false as "
+        "published",
+    )  # fmt: skip
     least_seen: float = Field(
         1.0, gt=0, le=1,
         description="share of the planes that must fall into the other image for a pixel to "
@@ -55,7 +60,7 @@ class ManyDepthConfig(MonodepthConfig):
     """Loss of the many_depth method; the teacher has that of monodepth.
 
     As published: student_from=0 freeze_teacher=0.75 scales=0,1,2,3 range_quantiles=0,1
-    pose_first=0 pyramid=1 fuse_lr_factor=1 network.window=1.
+    pose_first=0 pyramid=1 fuse_lr_factor=1 network.window=1 network.blend=false.
     """
 
     student_from: float = Field(

@@ -35,6 +35,7 @@ class ManyDepthArchitecture(DepthPoseArchitecture):
     fuse_channels: int = Field(64, ge=1, le=1024)
     least_seen: float = Field(1.0, gt=0, le=1)
     window: Literal[1, 3, 5, 7, 9] = 5
+    blend: bool = False
     max_gap_s: float = Field(0.5, gt=0, le=1e4)
     teacher: bool = True
     volume: bool = True
@@ -145,6 +146,7 @@ def make_student(network: Any, scales: tuple[int, ...]) -> VolumeDepthNet:
     return VolumeDepthNet(
         n.encoder, n.decoder_channels, scales, n.width, n.planes, n.inverse_planes,
         n.fuse_channels, n.match_channels, n.least_seen, n.window,
+        (n.min_depth, n.max_depth) if n.blend else None,
     )  # fmt: skip
 
 

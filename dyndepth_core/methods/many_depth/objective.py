@@ -71,19 +71,15 @@ class ManyDepthObjective(MonodepthObjective):
         """See DepthPoseObjective."""
         super().make_networks(scales, intrinsics)
         self.student = make_student(self.network, scales)
-        for name in ("fuse_in", "fuse_out"):
+        for name in ("fuse_in", "fuse_out", "blend"):
             self.lr_factors[f"student.{name}"] = self.config.fuse_lr_factor
 
     def architecture(self) -> dict[str, Any]:
         """See DepthPoseObjective."""
         names = (
-            "planes",
-            "inverse_planes",
-            "match_channels",
-            "fuse_channels",
-            "window",
-            "least_seen",
-        )
+            "planes", "inverse_planes", "match_channels", "fuse_channels", "window", "least_seen",
+            "blend",
+        )  # fmt: skip
         own = {name: getattr(self.network, name) for name in names}
         return {**super().architecture(), **own, "max_gap_s": GAPS * self.stride_s}
 
@@ -163,7 +159,9 @@ class ManyDepthObjective(MonodepthObjective):
                 found.depth_scale, moves[:, where] & ~empty[:, None], valid,
             )  # fmt: skip
         confident = self.student.confident(volume)
-        disps = self.student(early, volume)
+        # what the camera that stands shows shall not teach whom to believe: on the vehicle such a
+        # volume is empty
+        disps = self.student(early, volume, ~static)
         return StudentPredictions(disps, T, volume, confident, depth, static | empty, sources)
 
     @torch.no_grad()
