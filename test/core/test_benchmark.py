@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from dyndepth_core.data.transforms import image_tensor
-from dyndepth_core.evaluation import speed
+from dyndepth_core.evaluation import many_speed, speed
 from dyndepth_core.evaluation.timing import Gate, interleave
 from dyndepth_core.geometry.warp import inverse_warp
 from dyndepth_core.inference.cloud import CloudWriter
@@ -191,6 +191,14 @@ def test_network_and_step_rows(plain):
     assert row.gates[0].limit == 1.3 and row.gates[0].at_least and row.plain_ms > 0
     row = speed.training_step(plain, CPU, 1, (64, 96), batch=1)
     assert row.gates[0].limit == 1.5 and 0 < row.others["loss of ours"] < row.ms
+
+
+def test_the_cost_volume_is_measured_beside_the_network_of_one_image():
+    row = many_speed.many_depth(CPU, 1, (64, 96))
+    single = row.others["single image"]
+    assert min(row.ms, single, row.others["faithful"]) > 0
+    assert row.gates[0].limit == 2.0 and not row.gates[0].at_least
+    assert row.gates[0].value == pytest.approx(row.ms / single, rel=1e-6)
 
 
 def test_collecting_is_measured_with_its_memory(tmp_path):
