@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+
+def _several(value: object) -> object:
+    return (value,) if isinstance(value, int) else value
+
+
+# one is written without a comma: data.source_offsets=1
+Integers = Annotated[tuple[int, ...], BeforeValidator(_several)]
 
 
 class DataConfig(BaseModel):
@@ -14,7 +22,7 @@ class DataConfig(BaseModel):
     size: tuple[int, int] = Field(
         (128, 416), description="network input height and width in pixels, multiples of 32"
     )
-    source_offsets: tuple[int, ...] = Field(
+    source_offsets: Integers = Field(
         (-1, 1), description="source frames relative to the target, in strides"
     )
     target_rate_hz: float = Field(

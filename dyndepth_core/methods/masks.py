@@ -63,7 +63,7 @@ def masked_stages(config: Any) -> tuple[StageInfo, ...]:
     """
     masks: MaskConfig = config.objective.masks
     if masks.source != "mined":
-        return (StageInfo("train", 1.0, train_masked, functools.partial(_files_read, masks)),)
+        return (_given_masks(masks),)
     if masks.model is not None:
         reads = functools.partial(_model_read, Path(masks.model))
         return (StageInfo(MINE, 0.0, _mine, reads), StageInfo("train", 1.0, train_masked))
@@ -74,9 +74,20 @@ def masked_stages(config: Any) -> tuple[StageInfo, ...]:
     )
 
 
-def train_masked(job: StageJob) -> list[Path]:
+def foreground_stages(config: Any) -> tuple[StageInfo, ...]:
+    """The stages of a method whose objective has `foreground`: masks of files or truth, or none."""
+    source = config.objective.foreground
+    return (StageInfo("train") if source == "none" else _given_masks(MaskConfig(source=source)),)
+
+
+def _given_masks(masks: MaskConfig) -> StageInfo:
+    train = functools.partial(train_masked, masks=masks)
+    return StageInfo("train", 1.0, train, functools.partial(_files_read, masks))
+
+
+def train_masked(job: StageJob, masks: MaskConfig | None = None) -> list[Path]:
     """Train on samples with instances and save the model. The validation needs none."""
-    masks, objective = job.config.objective.masks, job.objective()
+    masks, objective = masks or job.config.objective.masks, job.objective()
     found = job.earlier[MINE] if masks.source == "mined" else ()
     sources = _sources(masks, job.source, found)
     if masks.source != "mined":  # which are found at network size
@@ -108,8 +119,8 @@ def _files_read(
     if not known:
         place = masks.folder or "instances/ (and dynamic/, for truth) of the recordings"
         raise ValueError(
-            f"objective.masks.source={masks.source}: no masks in {place}; write them, or find what "
-            "moves without any by objective.masks.source=mined"
+            f"no masks in {place}; write them, or do without (objective.masks.source=mined, "
+            "objective.foreground=none)"
         )
     return {"masks": digest.hexdigest()}
 

@@ -56,7 +56,21 @@ MINED = {
     "_files": ("objective.masks=files",),
     "_oracle": ("objective.masks=oracle",),
 }
-LONGER = {
+# the published losses, and what the paper takes away from them or adds
+PUBLISHED = "residual_motion_published"
+PAPER = ("objective.both_ways=true", "data.source_offsets=1")
+ABLATIONS = {
+    "": (),
+    "_l1": ("objective.sparsity_norm=l1",),
+    "_no_depth": ("network.motion_depth=false",),
+    "_no_cycle": ("objective.rotation_cycle=0", "objective.translation_cycle=0"),
+    "_files": ("objective.foreground=files",),
+}
+WHOLE = {
+    **{
+        PUBLISHED + end: Recipe("residual_motion", PAPER + own, control=PUBLISHED if end else None)
+        for end, own in ABLATIONS.items()
+    },
     SCENE: Recipe("residual_motion", times=LONG),
     **{
         f"mined_supervision{end}": Recipe("mined_supervision", own, control=SCENE, times=LONG)
@@ -69,10 +83,10 @@ def recipe(name: str) -> Recipe:
     """Read METHOD[+PLUGIN][_finetuned][_VARIANT ...]; ValueError says what is wrong.
 
     A plug-in and `_finetuned`, the same training without it, go on from the model of the METHOD
-    row; dynamic_depth from that of many_depth, as published. LONGER are read whole.
+    row; dynamic_depth from that of many_depth, as published. WHOLE are read whole.
     """
-    if name in LONGER:
-        return LONGER[name]
+    if name in WHOLE:
+        return WHOLE[name]
     plain, variants = name, []
     while (found := next((v for v in VARIANTS if plain.endswith(v)), None)) is not None:
         plain, variants = plain.removesuffix(found), [found, *variants]

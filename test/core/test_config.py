@@ -68,6 +68,11 @@ def test_all_faults_are_told_at_once():
     assert len(str(error.value).splitlines()) == 3
 
 
+def test_a_list_of_one_number_needs_no_comma():
+    tree = load(overrides=["data.source_offsets=1", "objective.scales=0"], method="monodepth")
+    assert tree.data.source_offsets == (1,) and tree.objective.scales == (0,)
+
+
 def test_an_override_cannot_go_below_a_value(tmp_path):
     (tmp_path / "c.yaml").write_text("train: {lr: 1}\n")
     with pytest.raises(ValueError, match="train.lr is a value"):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from test_reproduce import TINY
 
+from dyndepth_core.config import load
 from dyndepth_core.inference.model_file import read_meta
 from dyndepth_core.reproduce.recipes import FINETUNE, in_order, recipe
 from dyndepth_core.reproduce.run import reproduce
@@ -41,6 +42,17 @@ def test_truth_is_read_only_where_the_name_ends_so():
     for name in [*rows, *(n + "_oracle" for n in rows[:2])]:
         truth = any("masks.source=truth" in s for s in recipe(name).settings)
         assert truth is name.endswith("_oracle")
+
+
+def test_what_the_paper_leaves_out_stands_beside_its_losses():
+    order = in_order(["residual_motion_published_l1", "residual_motion_published_files"])
+    assert order[0] == "residual_motion_published" and len(order) == 3
+    for name in order:
+        settings = recipe(name).settings
+        assert "objective.both_ways=true" in settings and "data.source_offsets=1" in settings
+        load(overrides=settings, method=recipe(name).method)  # every name is one
+    assert "objective.foreground=files" in recipe(order[2]).settings
+    assert recipe(order[1]).control == order[0] and recipe(order[0]).control is None
 
 
 def test_rows_come_after_those_they_are_made_from():

@@ -84,4 +84,6 @@ class MinedSupervisionConfig(ResidualMotionConfig):
     def _check(self) -> MinedSupervisionConfig:
         if self.both_ways:
             raise ValueError("both_ways: labels need the other losses, set it to false")
+        if self.foreground != "none":
+            raise ValueError("foreground: the masks of this method are `masks`, set it to none")
         return self

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from dyndepth_core.data.sample import Sample
+from dyndepth_core.data.settings import Integers
 from dyndepth_core.losses.photometric import automask
 from dyndepth_core.losses.smoothness import edge_aware_smoothness
 from dyndepth_core.methods.base import LossTerms, Predictions
@@ -22,7 +23,7 @@ from dyndepth_core.methods.views import View
 class MonodepthConfig(DepthPoseConfig):
     """Loss of the monodepth method."""
 
-    scales: tuple[int, ...] = Field(
+    scales: Integers = Field(
         (0,), description="decoder scales the loss looks at; the paper uses 0,1,2,3 (slower)"
     )
     smoothness: float = Field(

@@ -3,6 +3,7 @@ et al., CoRL 2020), written from the paper's mathematics.
 """
 
 from dyndepth_core.methods.base import MethodInfo
+from dyndepth_core.methods.masks import foreground_stages
 from dyndepth_core.methods.residual_motion.config import (
     ResidualMotionConfig,
     ResidualNetworkConfig,
@@ -16,4 +17,5 @@ METHOD = MethodInfo(
     ResidualMotionObjective,
     ResidualMotionGraph,
     network_class=ResidualNetworkConfig,
+    stages=foreground_stages,
 )

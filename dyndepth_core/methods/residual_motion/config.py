@@ -78,6 +78,12 @@ class ResidualMotionConfig(StartConfig):
     motion_automask: bool = Field(
         True, description="both_ways: keep residuals only where they are larger than their mean"
     )
+    foreground: Literal["none", "files", "truth"] = Field(
+        "none",
+        description="residuals only within and near masks of what may move (paper: with mask), "
+        "which only the training needs; files: instances/ of the recordings; truth: only those "
+        "that dynamic/ says move, for comparison",
+    )
     automask_over_batch: bool = Field(
         False, description="that mean over the whole batch (published code), not per image"
     )

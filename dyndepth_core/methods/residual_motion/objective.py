@@ -27,6 +27,8 @@ from dyndepth_core.networks.depth_net import DepthNet
 from dyndepth_core.networks.motion_net import automask_residual
 from dyndepth_core.networks.softplus_depth_net import SoftplusDepthNet, set_noise
 
+NEAR = 8  # pixels around a mask of `foreground` that may move, too: published
+
 
 @dataclass
 class ResidualPredictions(Predictions):
@@ -125,12 +127,24 @@ class ResidualMotionObjective(DepthPoseObjective):
         if config.both_ways and config.motion_automask:
             residual = automask_residual(residual, config.automask_over_batch)
         residual = residual * share
+        if config.foreground != "none" and sample.instances is not None:
+            residual = residual * self._foreground(sample.instances)
         T_src_tgt = T[: batch * sources].unflatten(0, shape)
         return ResidualPredictions(
             {}, T_src_tgt, K, scale, given[2], src_depth, T, residual, found.T_src_tgt,
             found.moving, parts and self._witness(parts.likely, shape),
             parts and self._witness(parts.seen, shape),
         )  # fmt: skip
+
+    def _foreground(self, ids: Tensor) -> Tensor:
+        """(W N, 1, H, W) in {0, 1}: within NEAR pixels of an instance of the image a way starts
+        from; ids (B, 1 + S, H, W) of tgt and every src, 0 = none.
+        """
+        sources = ids.shape[1] - 1
+        starts = [ids[:, :1].repeat_interleave(sources, 0)]
+        if self.config.both_ways:
+            starts.append(ids[:, 1:].flatten(0, 1)[:, None])
+        return F.max_pool2d((torch.cat(starts) > 0).float(), 2 * NEAR + 1, 1, NEAR)
 
     def _witness(self, maps: Tensor, shape: torch.Size) -> Tensor:
         """Maps (N, ...) of the pairs of each tgt in reverse: what a pair shall learn another one
