@@ -7,6 +7,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dyndepth_core.losses.parallel import mean_count
+from dyndepth_core.losses.photometric import masked_mean
+
 TEACHER, ENSEMBLE, STUDENT = 0, 1, 2
 
 
@@ -46,17 +49,30 @@ def distillation_loss(best: Tensor, teacher: Tensor, student: Tensor, mask: Tens
 LEAST_JUDGED = 0.05  # share of an image from which on its pixels say what the scale is
 
 
-def kept_shape_loss(depth: Tensor, before: Tensor, judged: Tensor) -> Tensor:
-    """L_K = mean((1 - V) |log(D / D_0) - a|), a per image the median of log(D / D_0) over V; 0-dim.
+def silent_pixels(error: Tensor, identity: Tensor, valid: Tensor) -> Tensor:
+    """S (B, 1, H, W) in {0, 1}: pixels about whose depth the images say nothing: not better
+    explained by ego-motion (valid 0, see automask) and no more changed than ego-motion usually
+    leaves, the mean of `error` over valid. What changes more has a wrong depth, which may change.
 
-    Where the images judge nothing (V = 0: what moves, what keeps its distance to the camera, what
-    has no parallax), depth stays what it was before, in the scale that the depth around it has now:
-    the height and lens of another camera change that by one factor. D, D_0, V (B, 1, H, W), V in
-    {0, 1}; D_0 and a without gradient. Where hardly anything is judged, a is of the whole image.
+    error, identity: photometric errors (B, 1, H, W) of the warp and of the unwarped source. Sums go
+    over all processes, as in masked_mean.
+    """
+    usual = masked_mean(error.detach(), valid)
+    nothing = mean_count(valid) <= 1  # a camera that stands
+    return (1 - valid) * ((identity < usual) | nothing)
+
+
+def kept_shape_loss(depth: Tensor, before: Tensor, silent: Tensor) -> Tensor:
+    """L_K = mean(S |log(D / D_0) - a|), a per image the median of log(D / D_0) where S = 0; 0-dim.
+
+    Where the images are silent (S: what moves, what keeps its distance to the camera, what has no
+    parallax), depth stays what it was before, in the scale that the depth around it has now: the
+    height and lens of another camera change that by one factor. D, D_0, S (B, 1, H, W), S in
+    {0, 1}; D_0 and a without gradient. Where hardly anything else is left, a is of the whole image.
     Ours; learning without forgetting (Li and Hoiem, TPAMI 2017) keeps outputs of old tasks so.
     """
     ratio = (depth / before.detach()).log()
-    flat, where = ratio.detach().flatten(1), judged.flatten(1) > 0
+    flat, where = ratio.detach().flatten(1), silent.flatten(1) == 0
     where = where | (where.float().mean(1, keepdim=True) < LEAST_JUDGED)
     scale = flat.masked_fill(~where, torch.nan).nanmedian(1).values
-    return ((1 - judged) * (ratio - scale.view(-1, 1, 1, 1)).abs()).mean()
+    return (silent * (ratio - scale.view(-1, 1, 1, 1)).abs()).mean()

@@ -45,7 +45,7 @@ class StartConfig(MetricConfig):
     keep: float = Field(
         0.0, ge=0,
         description="weight of: depth stays as in the model that the training begins with (--from) "
-        "where the images judge nothing",
+        "where the images say nothing",
     )  # fmt: skip
 
     @classmethod
@@ -161,9 +161,9 @@ class DepthPoseObjective(Objective):
         T = predictions.T_src_tgt if T is None else T
         return self.metric.terms(self.units, sample, T, depth, predictions.K)
 
-    def kept_terms(self, sample: Sample, depth: Tensor, judged: Tensor) -> dict[str, Tensor]:
+    def kept_terms(self, sample: Sample, depth: Tensor, silent: Tensor) -> dict[str, Tensor]:
         """Loss that holds what the model knew that the training began with: depth (B, 1, H, W) of
-        tgt with gradient, judged (B, 1, H, W) in {0, 1}: where the images decide.
+        tgt with gradient, silent (B, 1, H, W) in {0, 1}: where the images say nothing about it.
         """
         if self.start_net is None:
             return {}
@@ -176,7 +176,7 @@ class DepthPoseObjective(Objective):
                     before[min(before)].float(), self.network.min_depth, self.network.max_depth
                 )
             )
-        return {"kept": self.config.keep * kept_shape_loss(depth, before, judged)}
+        return {"kept": self.config.keep * kept_shape_loss(depth, before, silent)}
 
     def cameras_and_scales(self, sample: Sample, K_pair: Tensor | None) -> tuple[Tensor, Tensor]:
         """K (B, 3, 3) and depth_scale (B,): see Predictions. K_pair: of networks that learn it."""

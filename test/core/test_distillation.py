@@ -12,6 +12,7 @@ from dyndepth_core.losses.distillation import (
     distillation_loss,
     ensemble_depth,
     kept_shape_loss,
+    silent_pixels,
 )
 
 
@@ -52,33 +53,42 @@ def test_nothing_is_distilled_outside_of_the_mask():
     assert float(loss) == pytest.approx(np.log(5 / 4) / 2)
 
 
-def test_depth_is_kept_where_nothing_is_judged_at_the_scale_of_what_is():
+def test_depth_is_kept_where_images_are_silent_at_the_scale_of_the_rest():
     torch.manual_seed(0)
     before = torch.rand(2, 1, 4, 10, dtype=torch.float64) + 1
-    judged = torch.ones_like(before)
-    judged[..., 8:] = 0
+    silent = torch.zeros_like(before)
+    silent[..., 8:] = 1
     depth = before * torch.tensor([3.0, 0.2]).view(2, 1, 1, 1)  # another camera, unit, lens
-    assert kept_shape_loss(depth, before, judged).item() == pytest.approx(0, abs=1e-12)
-    other = torch.where(judged > 0, depth, 2 * depth)  # what is not judged went away by half
-    assert kept_shape_loss(other, before, judged).item() == pytest.approx(0.2 * np.log(2))
-    free = torch.where(judged > 0, depth * (0.9 + 0.2 * torch.rand_like(depth)), depth)
-    assert kept_shape_loss(free, before, judged).item() < 0.2 * 0.1  # judged ones may change
+    assert kept_shape_loss(depth, before, silent).item() == pytest.approx(0, abs=1e-12)
+    other = torch.where(silent > 0, 2 * depth, depth)  # what is silent went away
+    assert kept_shape_loss(other, before, silent).item() == pytest.approx(0.2 * np.log(2))
+    free = torch.where(silent > 0, depth, depth * (0.9 + 0.2 * torch.rand_like(depth)))
+    assert kept_shape_loss(free, before, silent).item() < 0.2 * 0.1  # the others may change
 
 
-def test_only_what_is_not_judged_gets_a_gradient():
+def test_only_what_is_silent_gets_a_gradient():
     before, log_depth = row(1, 2, 3, 4), row(0.1, 0.9, 1.2, 5.0).requires_grad_()
-    judged = row(1, 1, 1, 0)
-    kept_shape_loss(log_depth.exp(), before.requires_grad_(), judged).backward()
+    silent = row(0, 0, 0, 1)
+    kept_shape_loss(log_depth.exp(), before.requires_grad_(), silent).backward()
     assert (4 * log_depth.grad).flatten().tolist() == pytest.approx([0, 0, 0, 1])
     assert before.grad is None
 
 
-def test_without_anything_judged_the_scale_is_that_of_the_whole_image():
+def test_where_all_is_silent_the_scale_is_that_of_the_whole_image():
     before = torch.ones(1, 1, 1, 101)
     depth = 7 * before
     depth[..., 0] = 70.0
-    judged = torch.zeros_like(before)
-    judged[..., 0] = 1  # one pixel decides nothing
-    assert kept_shape_loss(depth, before, judged).item() == pytest.approx(0, abs=1e-6)
-    judged.zero_()
-    assert kept_shape_loss(depth, before, judged).item() == pytest.approx(np.log(10) / 101)
+    silent = torch.ones_like(before)
+    silent[..., 0] = 0  # one pixel decides nothing
+    assert kept_shape_loss(depth, before, silent).item() == pytest.approx(0, abs=1e-6)
+    silent.fill_(1)
+    assert kept_shape_loss(depth, before, silent).item() == pytest.approx(np.log(10) / 101)
+
+
+def test_silent_is_what_is_not_better_explained_and_hardly_changes():
+    #     judged, judged, standing along, a wrong depth
+    error, identity = row(0.1, 0.3, 0.02, 0.5), row(0.4, 0.9, 0.01, 0.45)
+    valid = (error < identity).double()
+    assert silent_pixels(error, identity, valid).flatten().tolist() == [0, 0, 1, 0]
+    still = row(0.05, 0.02, 0.04, 0.03)  # of a camera that stands only noise is left
+    assert silent_pixels(still + 0.1, still, torch.zeros_like(still)).all()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dyndepth_core.data.sample import Sample
 from dyndepth_core.data.settings import Integers
+from dyndepth_core.losses.distillation import silent_pixels
 from dyndepth_core.losses.photometric import automask
 from dyndepth_core.losses.smoothness import edge_aware_smoothness
 from dyndepth_core.methods.base import LossTerms, Predictions
@@ -76,7 +77,7 @@ class MonodepthObjective(DepthPoseObjective):
     ) -> dict[str, Tensor]:
         """Terms that all methods of depth and pose have; maps: those of the losses."""
         depth = self.depth(predictions.disps[min(predictions.disps)], predictions.depth_scale)
-        kept = self.kept_terms(sample, depth, maps["automask"])
+        kept = self.kept_terms(sample, depth, maps["silent"])
         return kept | self.metric_terms(sample, predictions, depth=depth)
 
     def _losses(
@@ -102,12 +103,12 @@ class MonodepthObjective(DepthPoseObjective):
             error, depth, warped = self._score(view, disp, predictions)
             photometric.append(self._explained(error, view))
             if s == finest:
+                better = automask(error, view.identity)
                 maps = {
-                    "depth": depth.detach(),
-                    "error": error.detach(),
-                    "automask": automask(error, view.identity),
+                    "depth": depth.detach(), "error": error.detach(), "automask": better,
+                    "silent": silent_pixels(error, view.identity, better),
                     "warped": warped.detach(),
-                }
+                }  # fmt: skip
         terms = {
             "photometric": torch.stack(photometric).mean(),
             "smoothness": self.config.smoothness * torch.stack(smoothness).mean(),

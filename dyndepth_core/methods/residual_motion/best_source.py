@@ -9,6 +9,7 @@ from dyndepth_core.data.sample import Sample
 from dyndepth_core.geometry.warp import correspond
 from dyndepth_core.geometry.warp import sample as look_up
 from dyndepth_core.losses.consistency import depth_inconsistency, self_discovered_mask
+from dyndepth_core.losses.distillation import silent_pixels
 from dyndepth_core.losses.photometric import masked_mean
 from dyndepth_core.losses.smoothness import edge_aware_smoothness
 from dyndepth_core.methods.base import LossTerms
@@ -88,9 +89,10 @@ def best_source_losses(
             for level in range(1, config.pyramid)
         ]
         terms["pyramid"] = coarse * weight * torch.stack(levels).mean()
+    unseen = silent_pixels(found.error, found.identity, judged.valid)
     maps = {
         "depth": depth, "error": found.error, "warped": found.warped,
-        "automask": still * judged.valid,
+        "automask": still * judged.valid, "silent": torch.maximum(unseen, 1 - still),
     }  # fmt: skip
     return LossTerms(sum(terms.values()), terms, maps)
 

@@ -193,7 +193,7 @@ class ResidualMotionObjective(DepthPoseObjective):
                 errors = F.binary_cross_entropy_with_logits(p.moving, p.likely, reduction="none")
                 terms["dynamic"] = config.dynamic * masked_mean(errors, p.seen)
             ways_T = T.unflatten(0, (-1, batch, sources))
-            terms |= self.kept_terms(sample, depth[last], found.maps["automask"])
+            terms |= self.kept_terms(sample, depth[last], found.maps["silent"])
             terms |= self.metric_terms(sample, p, ways_T, depth[last])
         maps = {**found.maps, "residual": residual[last].norm(dim=1, keepdim=True)}
         return LossTerms(sum(terms.values()), terms, {k: m.detach() for k, m in maps.items()})

@@ -36,7 +36,7 @@ def published_losses(config: ResidualMotionConfig, ways: Ways, coarse: float) ->
         terms["pyramid"] = coarse * torch.stack(levels).mean()
     maps = {
         "depth": ways.depth_a, "error": seen.rgb, "warped": seen.warped,
-        "automask": seen.visible.float(),
+        "automask": seen.visible.float(), "silent": 1 - seen.visible.float(),
     }  # fmt: skip
     return LossTerms(sum(terms.values()), terms, maps)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dyndepth_core.data.sample import Sample
 from dyndepth_core.losses.consistency import self_discovered_mask
+from dyndepth_core.losses.distillation import silent_pixels
 from dyndepth_core.losses.photometric import masked_mean
 from dyndepth_core.losses.smoothness import edge_aware_smoothness
 from dyndepth_core.methods.base import LossTerms, Predictions
@@ -154,7 +155,8 @@ class SCDepthObjective(DepthPoseObjective):
                 smaller = [pairs.smaller(level) for level in range(1, config.pyramid)]
                 errors = [self._compare(p, sample).mean_error() for p in smaller]
                 terms["pyramid"] = coarse * torch.stack(errors).mean()
-            terms |= self.kept_terms(sample, depth, found.valid[: len(depth)])
+            silent = silent_pixels(found.error, found.identity, found.valid)[: len(depth)]
+            terms |= self.kept_terms(sample, depth, silent)
             terms |= self.metric_terms(sample, predictions)
         maps = {
             "depth": depth, "error": found.error, "automask": found.valid, "warped": found.warped,
