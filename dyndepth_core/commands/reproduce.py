@@ -54,6 +54,10 @@ def command(
     mined_supervision trains three times as long as the others, and residual_motion_long, its
     control, stands beside it; with _contact, _rounds, _files or _oracle behind its name: scales
     by where objects stand, two rounds, masks from files, from ground truth.
+
+    residual_motion_published has the paper's losses; with _l1, _no_depth, _no_cycle or _files
+    behind its name: plain L1, a motion network that sees no depth, no cycle losses, residuals
+    only near masks.
     """
     check_json(json_file)
     from rich.console import Console
