@@ -14,9 +14,9 @@ from dyndepth_core.networks.depth_net import DepthDecoder
 from dyndepth_core.networks.encoders import Encoder
 
 EARLY = 4  # the cost volume is made at 1 / EARLY of the resolution
-AGREE = 2.0  # factor within which the best plane and the network's own depth may be blended
-CUES, BLEND_CHANNELS = 5, 16
-START_BLEND = 0.4  # share of the best plane before anything is learned
+CUES, BLEND_CHANNELS = 4, 16
+SPREAD = 0.3  # of the logarithm of what the decoder says about that of the depth
+SHARPNESS = 6.0  # a before anything is learned
 
 
 class VolumeDepthNet(nn.Module):
@@ -31,10 +31,14 @@ class VolumeDepthNet(nn.Module):
     as the network of one image that it was before; windows, contrast and G spare a short training
     from finding out first how the least of many noisy costs is found.
 
-    With `blend` the depth D of the decoder is then drawn to that of the best plane, D*:
-    log D' = log D + g log(D* / D), g in [0, 1] a small network of F, log(D* / D), the costs at both
-    depths and V, where V and D*, D agree within AGREE, else 0. Ours: what matches best then counts
-    from the first step, which the published way takes tens of thousands of steps to learn.
+    With `blend` the depth D of the decoder is a prior that the volume corrects, both at 1/4:
+    log D' = log D + E_k[log d_k | C] - E_k[log d_k], the means over the planes d_k of
+    p(k | C) ~ w_k exp(-(log d_k - log D)^2 / 2 SPREAD^2 - a c_k) and of a = 0; c_k the cost over
+    its mean of the pixel, w_k the width of a plane in log d, a >= 0 a network of F, log(D* / D)
+    for the best plane D*, the costs of both and V; where V, else D' = D. Ours: what matches best
+    then counts from the first step, which the published way takes tens of thousands of steps to
+    learn, and costs that tell nothing change nothing. (Drawn to the
+    best plane alone, depth flickers.)
 
     nearest, farthest: depths of the planes at the canonical focal length, as tensors of the model:
     adaptive, see `adapt`. match_channels: features that are compared, 0 = all. depth_range: what
@@ -71,7 +75,7 @@ class VolumeDepthNet(nn.Module):
                 nn.Conv2d(BLEND_CHANNELS, 1, 1),
             )
             nn.init.zeros_(self.blend[2].weight)
-            nn.init.constant_(self.blend[2].bias, math.log(START_BLEND / (1 - START_BLEND)))
+            nn.init.constant_(self.blend[2].bias, math.log(math.expm1(SHARPNESS)))
         self.planes, self.inverse = planes, inverse
         self.least_seen, self.window = least_seen, window
         self.stride = max(1, channels // match_channels) if match_channels else 1
@@ -147,40 +151,41 @@ class VolumeDepthNet(nn.Module):
         volume: CostVolume,
         blended: Tensor | None,
     ) -> dict[int, Tensor]:
-        """See the class; D in units of the canonical camera, as inverse depths."""
-        far, near = 1 / self.depth_range[1], 1 / self.depth_range[0]
-        finest = disps[min(disps)].detach().float()
-        own = (far + (near - far) * finest).log()
-        own = F.interpolate(own, features.shape[-2:], mode="area")
-        first, last = 1 / self.nearest, 1 / self.farthest
-        away = (last + (first - last) * volume.guide()).log() - own  # log(D / D*)
-        cost = volume.filled()
-        cost = cost / cost.mean(1, keepdim=True).clamp(min=1e-6)
-        trusted = self.confident(volume) & (away.abs() < math.log(AGREE))
+        """See the class; depths at the canonical focal length."""
+        low, high = 1 / self.depth_range[1], 1 / self.depth_range[0]
+
+        def log_depth(disp: Tensor) -> Tensor:
+            return -(low + (high - low) * disp.float()).log()
+
+        own = F.interpolate(log_depth(disps[min(disps)].detach()), features.shape[-2:], mode="area")
+        planes = depth_planes(self.nearest, self.farthest, self.planes, self.inverse).log()
+        width = planes.diff().abs()
+        width = torch.cat((width[:1], width)).log().view(1, -1, 1, 1)
+        planes = planes.view(1, -1, 1, 1)
+        trusted = self.confident(volume)
         if blended is not None:
             trusted = trusted & blended.view(-1, 1, 1, 1)
-        away = away * trusted
-        cues = (away, away.abs(), cost.amin(1, keepdim=True), self._at(cost, own), trusted)
+        cost = _relative(volume)
+        away = planes - own
+        best = cost.argmin(1, keepdim=True)
+        cues = (
+            away.gather(1, best).clamp(-1, 1),
+            cost.gather(1, best),
+            cost.gather(1, away.abs().argmin(1, keepdim=True)),
+            trusted,
+        )
         seen = torch.cat([features.detach(), *(x.to(features.dtype) for x in cues)], 1)
-        change = torch.sigmoid(self.blend(seen).float()) * away
+        sharpness = F.softplus(self.blend(seen).float())
+        prior = width - away.square() / (2 * SPREAD**2)
+        found = (prior - sharpness * cost).softmax(1) - prior.softmax(1)
+        change = (found * planes).sum(1, keepdim=True) * trusted
+        change = F.avg_pool2d(change, 3, 1, 1, count_include_pad=False)
         out = {}
         for scale, disp in disps.items():
-            inverse = (far + (near - far) * disp.float()).log()
-            inverse = inverse + F.interpolate(
-                change, disp.shape[-2:], mode="bilinear", align_corners=False
-            )
-            out[scale] = ((inverse.exp() - far) / (near - far)).clamp(0, 1)
+            moved = F.interpolate(change, disp.shape[-2:], mode="bilinear", align_corners=False)
+            inverse = (-log_depth(disp) - moved).exp()
+            out[scale] = ((inverse - low) / (high - low)).clamp(0, 1)
         return out
-
-    def _at(self, cost: Tensor, log_inverse: Tensor) -> Tensor:
-        """Cost (B, 1, h, w) of the plane nearest to these logarithms of inverse depths."""
-        first, last, depth = self.nearest, self.farthest, torch.exp(-log_inverse)
-        if self.inverse:
-            place = (1 / first - 1 / depth) / (1 / first - 1 / last)
-        else:
-            place = (depth - first) / (last - first)
-        index = (place * (self.planes - 1)).round().clamp(0, self.planes - 1).long()
-        return cost.gather(1, index)
 
     @torch.no_grad()
     def adapt(self, nearest: Tensor, farthest: Tensor, rate: Tensor) -> None:
@@ -189,3 +194,10 @@ class VolumeDepthNet(nn.Module):
         """
         self.nearest.lerp_(nearest.to(self.nearest.dtype), rate)
         self.farthest.lerp_(farthest.to(self.farthest.dtype), rate)
+
+
+def _relative(volume: CostVolume) -> Tensor:
+    """Costs (B, P, h, w) over the mean of those seen in that pixel; 1 where not seen."""
+    count = volume.seen.sum(1, keepdim=True).clamp(min=1)
+    mean = (volume.cost * volume.seen).sum(1, keepdim=True) / count
+    return torch.where(volume.seen, volume.cost / mean.clamp(min=1e-6), 1.0)

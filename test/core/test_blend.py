@@ -1,4 +1,4 @@
-"""Depth that is drawn to the best plane of a cost volume: by how much, where not, how it learns."""
+"""Depth that a cost volume corrects: by how much, where not, and how it learns whom to believe."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 
 from dyndepth_core.networks.cost_volume import CostVolume, depth_planes
 from dyndepth_core.networks.depth_net import disp_to_depth
-from dyndepth_core.networks.volume_depth_net import AGREE, START_BLEND, VolumeDepthNet
+from dyndepth_core.networks.volume_depth_net import SHARPNESS, SPREAD, VolumeDepthNet
 
 RANGE, OWN = (0.1, 10.0), 2.1  # depths of disp 1 and 0; what the decoder says
 NEAR, FAR, PLANES = 0.5, 4.5, 9
@@ -28,10 +28,10 @@ def network(inverse=False, scales=(0,), depth_range=RANGE):
     return net
 
 
-def volume(best, inverse=False, factor=1.0):
+def volume(best, inverse=False, factor=1.0, least=0.1):
     """The plane `best` matches best everywhere; of a camera of `factor` times the focal length."""
     cost = torch.ones(1, PLANES, 16, 24)
-    cost[:, best] = 0.1
+    cost[:, best] = least
     planes = depth_planes(torch.tensor([NEAR]), torch.tensor([FAR]), PLANES, inverse)
     return CostVolume(cost, torch.ones_like(cost, dtype=torch.bool), factor * planes)
 
@@ -45,16 +45,30 @@ def depth(net, *given):
     return disp_to_depth(net(early(net), *given)[0], *RANGE)
 
 
+def by_hand(planes, cost, sharpness=SHARPNESS):
+    """OWN as the costs correct it."""
+    logs = [math.log(d) for d in planes]
+    widths = [abs(logs[max(k, 1)] - logs[max(k, 1) - 1]) for k in range(len(logs))]
+    mean, means = sum(cost) / len(cost), []
+    for a in (sharpness, 0.0):
+        p = [w * math.exp(-((x - math.log(OWN)) ** 2) / (2 * SPREAD**2) - a * c / mean)
+             for x, w, c in zip(logs, widths, cost, strict=True)]  # fmt: skip
+        means.append(sum(q * x for q, x in zip(p, logs, strict=True)) / sum(p))
+    return OWN * math.exp(means[0] - means[1])
+
+
 @pytest.mark.parametrize("inverse", [False, True])
-def test_it_begins_with_a_fixed_share_of_the_way_to_the_best_plane(inverse):
+def test_it_begins_as_the_mean_over_the_planes_by_their_costs(inverse):
     net = network(inverse)
     assert torch.allclose(depth(net), torch.tensor(OWN))  # without a volume
     for best in range(PLANES):
-        there = volume(best, inverse).planes[0, best].item()
-        share = START_BLEND if 1 / AGREE < there / OWN < AGREE else 0.0
-        wanted = OWN * (there / OWN) ** share
-        found = depth(net, volume(best, inverse, factor=1.7))  # in units of the canonical camera
+        given = volume(best, inverse, factor=1.7)  # in units of the canonical camera
+        planes = volume(best, inverse).planes[0].tolist()
+        wanted = by_hand(planes, given.cost[0, :, 0, 0].tolist())
+        found = depth(net, given)
         torch.testing.assert_close(found, torch.full_like(found, wanted), rtol=1e-4, atol=1e-4)
+        assert (wanted - OWN) * (planes[best] - OWN) > 0 or abs(planes[best] / OWN - 1) < 0.1
+    assert torch.allclose(depth(net, volume(3, inverse, least=1.0)), torch.tensor(OWN))  # flat
 
 
 def test_what_was_not_seen_stays_and_every_scale_follows():
@@ -62,8 +76,10 @@ def test_what_was_not_seen_stays_and_every_scale_follows():
     half = found.seen.clone()
     half[..., :12] = False
     seen = depth(net, CostVolume(found.cost * half, half, found.planes))
-    assert torch.allclose(seen[..., :44], torch.tensor(OWN))  # but for the seam
-    assert torch.allclose(seen[..., 52:], torch.tensor(OWN * (3.0 / OWN) ** START_BLEND))
+    assert torch.allclose(seen[..., :40], torch.tensor(OWN))  # but for the seam
+    wanted = by_hand(found.planes[0].tolist(), found.cost[0, :, 0, 0].tolist())
+    assert wanted > 1.1 * OWN
+    assert torch.allclose(seen[..., 56:], torch.tensor(wanted))
     whole = net(early(net), found)
     assert whole[2].shape == (1, 1, 16, 24)
     assert torch.allclose(whole[2], whole[0].mean())
@@ -72,21 +88,16 @@ def test_what_was_not_seen_stays_and_every_scale_follows():
     assert torch.allclose(depth(net, nothing), torch.tensor(OWN))
 
 
-def test_it_learns_whom_to_believe_by_how_well_the_plane_matches():
-    """True where the best plane is far better than the others, false where it hardly is."""
-    net = network()
-    cost = volume(5).cost
-    cost[:, 5, :, 12:] = 0.95
-    given = CostVolume(cost, torch.ones_like(cost, dtype=torch.bool), volume(5).planes)
-    wanted = torch.full((1, 1, 64, 96), 3.0)
-    wanted[..., 48:] = OWN
-    optimiser = torch.optim.Adam(net.blend.parameters(), lr=0.02)
+@pytest.mark.parametrize("truth", [OWN, 2.5])
+def test_it_learns_whether_the_costs_tell_the_truth(truth):
+    net, given = network(), volume(5)
+    before = abs(math.log(depth(net, given).mean().item() / truth))
+    optimiser = torch.optim.Adam(net.blend.parameters(), lr=0.05)
     for _ in range(60):
         optimiser.zero_grad()
-        (depth(net, given).log() - wanted.log()).abs().mean().backward()
+        (depth(net, given).log() - math.log(truth)).abs().mean().backward()
         optimiser.step()
-    found = depth(net, given)
-    assert found[..., 4:40].mean() > 2.8 and found[..., 56:92].mean() < 2.3
+    assert abs(math.log(depth(net, given).mean().item() / truth)) < 0.3 * before
 
 
 def test_without_it_the_network_is_the_published_one():

@@ -38,8 +38,7 @@ class ManyDepthNetworkConfig(NetworkConfig):
     )
     blend: bool = Field(
         True,
-        description="depth is also drawn to that of the best plane, by a learned share; false as "
-        "published",
+        description="depth is also corrected by what the costs say directly; false as published",
     )  # fmt: skip
     least_seen: float = Field(
         1.0, gt=0, le=1,
