@@ -50,13 +50,13 @@ PLAIN = ("objective.automask=false", "data.source_offsets=[1]")
 
 
 # The volume needs an earlier image. What sees it is behind weights that start at 0: in the first
-# step that one layer has no gradient.
+# step these two layers have no gradient.
 MANY = ("data.source_offsets=[-1]", "objective.student_from=0", "network.planes=8")
 
 
 @pytest.mark.parametrize(
     ("method", "own", "silent"),
-    [("monodepth", (), 0), ("sc_depth", (), 0), ("many_depth", MANY, 1)],
+    [("monodepth", (), 0), ("sc_depth", (), 0), ("many_depth", MANY, 2)],
 )
 def test_two_processes_have_the_gradients_of_one(tmp_path, method, own, silent):
     """Batch norms and the means over visible pixels span both."""

@@ -165,7 +165,7 @@ def test_terms_add_up_and_reach_every_network(recording, network, offsets, both_
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
     sizes = {k: tuple(m.shape[:2]) for k, m in terms.maps.items()}
     assert sizes == {"depth": (2, 1), "error": (2, 1), "warped": (2, 3), "automask": (2, 1),
-                     "residual": (2, 1)}  # fmt: skip
+                     "silent": (2, 1), "residual": (2, 1)}  # fmt: skip
 
 
 def test_residuals_wait_and_grow(recording):
