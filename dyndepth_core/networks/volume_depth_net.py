@@ -16,6 +16,7 @@ from dyndepth_core.networks.encoders import Encoder
 EARLY = 4  # the cost volume is made at 1 / EARLY of the resolution
 CUES, BLEND_CHANNELS = 4, 16
 SPREAD = 0.3  # of the logarithm of what the decoder says about that of the depth
+FLAT = 0.01  # of features of about 1
 SHARPNESS = 6.0  # a before anything is learned
 
 
@@ -184,7 +185,8 @@ class VolumeDepthNet(nn.Module):
         for scale, disp in disps.items():
             moved = F.interpolate(change, disp.shape[-2:], mode="bilinear", align_corners=False)
             inverse = (-log_depth(disp) - moved).exp()
-            out[scale] = ((inverse - low) / (high - low)).clamp(0, 1)
+            new = ((inverse - low) / (high - low)).clamp(0, 1)
+            out[scale] = torch.where(moved == 0, disp, new)  # to the bit where nothing changes
         return out
 
     @torch.no_grad()
@@ -197,7 +199,9 @@ class VolumeDepthNet(nn.Module):
 
 
 def _relative(volume: CostVolume) -> Tensor:
-    """Costs (B, P, h, w) over the mean of those seen in that pixel; 1 where not seen."""
+    """Costs (B, P, h, w) over the mean of those seen in that pixel, and FLAT; as if all were alike
+    where not seen. FLAT keeps the noise of a pixel without texture from looking like a match.
+    """
     count = volume.seen.sum(1, keepdim=True).clamp(min=1)
     mean = (volume.cost * volume.seen).sum(1, keepdim=True) / count
-    return torch.where(volume.seen, volume.cost / mean.clamp(min=1e-6), 1.0)
+    return torch.where(volume.seen, volume.cost, mean) / (mean + FLAT)
