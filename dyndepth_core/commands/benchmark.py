@@ -30,8 +30,7 @@ def command(
         list[str] | None,
         typer.Option(
             help="Only these: network, many_depth, step, ssim, cloud, preprocess, collect, node, "
-            "hot_swap. "
-            "Repeatable."
+            "hot_swap. Repeatable."
         ),
     ] = None,
     collect_gb: Annotated[
