@@ -47,7 +47,7 @@ MOTION = {  # the first frame has none, nor has one whose history was reset
 MARKERS = "depth_node/motion/markers"
 QUEUE = 50
 MATCHING = 200  # stamps kept while their messages come in
-ENOUGH_S = 60.0
+ENOUGH_S = 30.0  # for the writer to write what is still waiting
 
 
 class RecorderConfig(ParameterModel):
@@ -168,11 +168,14 @@ class Recorder(Node):
         self._points.append(len(points))
         self._latency_ms.append(1e3 * (parts.arrived["depth"] - parts.arrived["image"]))
 
-    def close(self) -> None:
-        """Write what is still waiting, the objects and the counts."""
+    def close(self) -> bool:
+        """Write what is still waiting, the objects and the counts; False when that takes too long."""
         self._put(list(self._open))
         self._todo.put(None)
         self._thread.join(ENOUGH_S)
+        if self._thread.is_alive():
+            self.get_logger().error(f"{self._todo.qsize()} frames not written in {ENOUGH_S:g} s")
+            return False
         if self._writer is not None:
             self._writer.close()
         if "mask" in self._all:
@@ -189,6 +192,7 @@ class Recorder(Node):
             "points": self._points,
         }
         (self._out / "received.json").write_text(json.dumps(counts) + "\n")
+        return True
 
 
 def cloud_arrays(message: PointCloud2) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.logging import get_logger
 
 TURN_S = 0.0005  # ten times shorter than Python's own
+LEAVE_S = 15.0  # for ROS to let go of everything once the node has closed
 BAD_START = 2  # exit code: wrong parameter, argument or model; starting it again will not help
 
 
@@ -23,7 +25,7 @@ def run(name: str, make_node: Callable[[], Any], args: list[str] | None = None) 
 
     The node may have `start() -> bool` (False: give up, its own log says why) and, called before it
     is destroyed, `close() -> bool` (False: a thread of it cannot be ended). What goes wrong before
-    it spins is logged as one line.
+    it spins is logged as one line. A process that cannot leave ROS in LEAVE_S says where and ends.
     """
     sys.unraisablehook = _unraisable
     try:
@@ -66,6 +68,11 @@ def _run(name: str, make_node: Callable[[], Any], args: list[str] | None) -> int
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             ended = node.close() is not False if hasattr(node, "close") else True
+        # The middleware may wait for ever for what others hold who died in the same moment; this
+        # says where, and needs no lock of the interpreter.
+        with contextlib.suppress(ValueError, OSError):  # no stderr to say it on
+            faulthandler.dump_traceback_later(LEAVE_S, exit=True)
+        if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
     if not ended:  # the interpreter would abort while it waits for a thread inside the network
