@@ -169,7 +169,7 @@ class Recorder(Node):
         self._latency_ms.append(1e3 * (parts.arrived["depth"] - parts.arrived["image"]))
 
     def close(self) -> bool:
-        """Write what is still waiting, the objects and the counts; False when that takes too long."""
+        """Write what is still waiting, the objects and the counts; False: it takes too long."""
         self._put(list(self._open))
         self._todo.put(None)
         self._thread.join(ENOUGH_S)
