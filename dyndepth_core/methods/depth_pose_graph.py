@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from dyndepth_core.geometry.alignment import align
-from dyndepth_core.geometry.optical_flow import flow_beside
+from dyndepth_core.geometry.alignment import refine_motion
 from dyndepth_core.geometry.se3 import invert_T, make_T
 from dyndepth_core.methods.base import InferenceGraph
 from dyndepth_core.networks.depth_net import DepthNet, disp_to_depth
@@ -48,7 +47,7 @@ class DepthPoseArchitecture(BaseModel):
 
 class DepthPoseGraph(InferenceGraph):
     """depth = u f / f0 disp_to_depth(DepthNet(image)); T_src_tgt from PoseNet(previous, image), src
-    the previous image, refined by `align` where trained so, its translation times u (`units`).
+    the previous image, refined (alignment.py) where trained so, its translation times u (`units`).
 
     Keyword arguments: those of DepthPoseArchitecture; ValueError when they are none.
     """
@@ -86,8 +85,7 @@ class DepthPoseGraph(InferenceGraph):
         if previous_image is not None and self.pose_net is not None:
             motion = self.motion(image, previous_image, K)
             if self.architecture["pose_align"]:
-                flow = flow_beside(image, previous_image, depth, motion, K)
-                motion = align(*flow, depth, motion, K)
+                motion = refine_motion(image, previous_image, depth, motion, K)
             motion = make_T(motion[:, :3, :3], units * motion[:, :3, 3])
         return units * depth, None, motion, state
 

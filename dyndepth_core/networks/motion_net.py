@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dyndepth_core.geometry.alignment import align
+from dyndepth_core.geometry.alignment import refine_motion
 from dyndepth_core.geometry.optical_flow import flow_beside
 from dyndepth_core.geometry.se3 import euler_to_matrix, invert_T, make_T
 from dyndepth_core.networks.moved_parts import CHANNELS, MovedParts, moved_parts
@@ -191,15 +191,14 @@ class MotionNet(nn.Module):
         K = K if K_pair is None else K_pair
         if not moves:
             return MotionOutput(T, torch.zeros_like(tgt), K_pair, says)
-        if self.aligns or self.flow:
-            flow = flow_beside(tgt, src, tgt_depth, T, K)
         if self.aligns:
-            T = align(*flow, tgt_depth, T, K)
+            T = refine_motion(tgt, src, tgt_depth, T, K)
         given = smaller((tgt, src), (tgt_depth, src_depth), self.downscale, self.takes_depth)
         seen = [*features[::-1], given]
         sign = 1.0 - 2.0 * swap.to(tgt.dtype)
         parts = moving = None
         if self.flow:
+            flow = flow_beside(tgt, src, tgt_depth, T, K)
             parts = moved_parts(*flow, tgt_depth, T, K, sign, self.downscale)
             for i, maps in enumerate(parts.maps, 1):
                 seen[-i] = torch.cat((seen[-i], maps), 1)

@@ -7,8 +7,7 @@ from tiny import FOCAL, tiny_config
 
 from dyndepth_core.data.recording import Recording
 from dyndepth_core.data.sample import SampleSource
-from dyndepth_core.geometry.alignment import align
-from dyndepth_core.geometry.optical_flow import flow_beside
+from dyndepth_core.geometry.alignment import refine_motion
 from dyndepth_core.methods import get_method
 
 METHODS = ("monodepth", "sc_depth", "residual_motion")
@@ -42,8 +41,8 @@ def test_the_graph_refines_what_the_network_says(recording, method):
     graph = objective.inference_graph()
     images = sample.tgt_net, sample.src_net[:, 0]
     depth, _, T, _ = graph(*images, sample.K)
-    flow = flow_beside(*images, depth, says, sample.K)
-    torch.testing.assert_close(T, align(*flow, depth, says, sample.K), atol=1e-4, rtol=1e-3)
+    refined = refine_motion(*images, depth, says, sample.K)
+    torch.testing.assert_close(T, refined, atol=1e-4, rtol=1e-3)
     assert (T - says).abs().max() > 1e-3
     graph.architecture["units"] = 3.0
     three = graph(*images, sample.K)[2]

@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from scenes import camera, pose, render
 
 from dyndepth_core.geometry.alignment import align as align_flow
-from dyndepth_core.geometry.optical_flow import flow_beside
+from dyndepth_core.geometry.alignment import refine_motion as align
+from dyndepth_core.geometry.optical_flow import at_stride, large_flow, small_flow
 from dyndepth_core.geometry.se3 import invert_T
+from dyndepth_core.geometry.warp import identity_pixels
 
 SIZE = (96, 160)
 K = camera(110.0, SIZE)
@@ -17,10 +20,6 @@ MOTIONS = [
     pose(yaw=0.04, z=0.3),
     pose(pitch=-0.02, roll=0.03),
 ]
-
-
-def align(tgt, src, depth, start, K):
-    return align_flow(*flow_beside(tgt, src, depth, start, K), depth, start, K)
 
 
 def pair(motion):
@@ -54,6 +53,50 @@ def test_translation_has_the_unit_of_the_depth():
     tgt, src, depth, true = pair(MOTIONS[2])
     found = align(tgt, src, 7 * depth, torch.eye(4)[None], K)
     assert (found[:, :3, 3] / 7 - true[:, :3, 3]).norm() < 0.035
+
+
+def test_a_start_does_not_vote_for_itself():
+    """A dense flow alone keeps what the start has wrong; the small flows after it do not."""
+    tgt, src, depth, true = pair(MOTIONS[2])
+    tgt, src = (F.avg_pool2d(x, 5, 1, 2, count_include_pad=False) for x in (tgt, src))
+    start = true.clone()
+    start[:, :3, 3] += torch.tensor([0.1, 0.0, 0.0])
+    once = align_flow(large_flow(tgt, src, depth, start, K), depth, start, K)
+    (_, before), (_, after) = (errors(T, true) for T in (once, align(tgt, src, depth, start, K)))
+    assert after < 0.8 * before and after < 0.02
+
+
+@pytest.mark.parametrize("shift", [(0.4, 0.0), (-0.7, 0.3), (0.0, 0.0)])
+def test_a_small_flow_is_found_to_a_tenth_of_a_pixel(shift):
+    """However bright the other image is."""
+    tgt = waves(0.0, 0.0)
+    src = 0.2 + 0.5 * waves(*shift)
+    flow = small_flow(tgt, src, torch.ones(1, 1, *SIZE), torch.eye(4)[None], K)
+    found = (flow.ends - at_stride(identity_pixels(1, *SIZE, like=tgt)))[..., 2:-2, 2:-2]
+    torch.testing.assert_close(
+        found, torch.tensor(shift).view(1, 2, 1, 1).expand_as(found), atol=0.1, rtol=0
+    )
+    assert flow.seen.all()
+
+
+def waves(x, y):
+    """(1, 3, H, W) whose content lies x, y pixels further right and down."""
+    v, u = torch.meshgrid(*(torch.arange(float(n)) for n in SIZE), indexing="ij")
+    u, v = u - x, v - y
+    grey = 0.5 + 0.2 * torch.sin(u / 2.5) * torch.cos(v / 3.0) + 0.1 * torch.sin((u + v) / 4.0)
+    return grey.expand(1, 3, *SIZE)
+
+
+def test_a_flow_is_known_across_an_edge_only():
+    """Columns of grey levels say how far along x, nothing about y; an even image says nothing."""
+    columns = waves(0.0, 0.0)[..., :1, :].expand(1, 3, *SIZE)
+    xx, xy, yy = small_flow(
+        columns, columns, torch.ones(1, 1, *SIZE), torch.eye(4)[None], K
+    ).covariance[0, :, 2:-2, 2:-2]
+    assert xx.max() < 0.1 and yy.min() > 100 and xy.abs().max() < 0.1
+    even = torch.full((1, 3, *SIZE), 0.5)
+    flat = small_flow(even, even, torch.ones(1, 1, *SIZE), torch.eye(4)[None], K)
+    assert flat.covariance[:, ::2].min() > 100
 
 
 def test_what_moves_by_itself_hardly_counts():

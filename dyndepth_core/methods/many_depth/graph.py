@@ -9,9 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from dyndepth_core.data.sample import Sample
-from dyndepth_core.geometry.alignment import align
+from dyndepth_core.geometry.alignment import refine_motion
 from dyndepth_core.geometry.flow import mean_parallax
-from dyndepth_core.geometry.optical_flow import flow_beside
 from dyndepth_core.geometry.se3 import invert_T, make_T
 from dyndepth_core.methods.base import InferenceGraph
 from dyndepth_core.methods.depth_pose_graph import DepthPoseArchitecture, DepthPoseGraph
@@ -159,7 +158,7 @@ def refined_motion(
     with torch.no_grad():
         T = T_src_tgt.detach().float()
         if aligned:
-            T = align(*flow_beside(tgt, src, depth, T, K), depth, T, K)
+            T = refine_motion(tgt, src, depth, T, K)
         return T, mean_parallax(depth, T, K) >= MIN_PARALLAX
 
 
