@@ -43,7 +43,7 @@ class LossTerms:
     health checks.
 
     maps: depth (B, 1, H, W), warped (B, 3, H, W), error (B, 1, H, W), automask (B, 1, H, W) in {0,
-    1}; of trainings that may go on from a model silent, see losses/distillation.py.
+    1}; of trainings that keep what they began with silent, see losses/distillation.py.
     """
 
     total: Tensor

@@ -103,6 +103,11 @@ class DepthPoseObjective(Objective):
         if self.config.keep > 0:
             self.start_net = copy.deepcopy(self.depth_net).requires_grad_(False)
 
+    @property
+    def keeps(self) -> bool:
+        """Whether `kept_terms` asks where the images are silent."""
+        return self.start_net is not None
+
     def make_networks(self, scales: tuple[int, ...], intrinsics: bool) -> None:
         """Set the networks; intrinsics: the one of motion also says those of each pair."""
         network = self.network
@@ -161,11 +166,14 @@ class DepthPoseObjective(Objective):
         T = predictions.T_src_tgt if T is None else T
         return self.metric.terms(self.units, sample, T, depth, predictions.K)
 
-    def kept_terms(self, sample: Sample, depth: Tensor, silent: Tensor) -> dict[str, Tensor]:
+    def kept_terms(
+        self, sample: Sample, depth: Tensor, silent: Tensor | None
+    ) -> dict[str, Tensor]:
         """Loss that holds what the model knew that the training began with: depth (B, 1, H, W) of
-        tgt with gradient, silent (B, 1, H, W) in {0, 1}: where the images say nothing about it.
+        tgt with gradient, silent (B, 1, H, W) in {0, 1}: where the images say nothing about it;
+        None will do where nothing is kept.
         """
-        if self.start_net is None:
+        if not self.keeps:
             return {}
         with torch.no_grad():
             before = self.start_net.eval()(sample.tgt_net)

@@ -76,8 +76,10 @@ class MonodepthObjective(DepthPoseObjective):
         self, sample: Sample, predictions: Predictions, maps: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         """Terms that all methods of depth and pose have; maps: those of the losses."""
+        if not self.keeps and self.metric is None:
+            return {}
         depth = self.depth(predictions.disps[min(predictions.disps)], predictions.depth_scale)
-        kept = self.kept_terms(sample, depth, maps["silent"])
+        kept = self.kept_terms(sample, depth, maps.get("silent"))
         return kept | self.metric_terms(sample, predictions, depth=depth)
 
     def _losses(
@@ -106,9 +108,10 @@ class MonodepthObjective(DepthPoseObjective):
                 better = automask(error, view.identity)
                 maps = {
                     "depth": depth.detach(), "error": error.detach(), "automask": better,
-                    "silent": silent_pixels(error, view.identity, better),
                     "warped": warped.detach(),
                 }  # fmt: skip
+                if self.keeps:  # sums over all processes
+                    maps["silent"] = silent_pixels(error, view.identity, better)
         terms = {
             "photometric": torch.stack(photometric).mean(),
             "smoothness": self.config.smoothness * torch.stack(smoothness).mean(),

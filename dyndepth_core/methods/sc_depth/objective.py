@@ -155,8 +155,9 @@ class SCDepthObjective(DepthPoseObjective):
                 smaller = [pairs.smaller(level) for level in range(1, config.pyramid)]
                 errors = [self._compare(p, sample).mean_error() for p in smaller]
                 terms["pyramid"] = coarse * torch.stack(errors).mean()
-            silent = silent_pixels(found.error, found.identity, found.valid)[: len(depth)]
-            terms |= self.kept_terms(sample, depth, silent)
+            if self.keeps:
+                silent = silent_pixels(found.error, found.identity, found.valid)[: len(depth)]
+                terms |= self.kept_terms(sample, depth, silent)
             terms |= self.metric_terms(sample, predictions)
         maps = {
             "depth": depth, "error": found.error, "automask": found.valid, "warped": found.warped,
