@@ -146,13 +146,18 @@ def test_terms_add_up_and_maps_are_what_they_say(recording):
     torch.testing.assert_close(found.total, sum(found.terms.values()))
     assert set(found.terms) == {"photometric", "smoothness"}
     assert all(t.shape == () and t > 0 for t in found.terms.values())
-    shapes = {"depth": 1, "error": 1, "automask": 1, "silent": 1, "warped": 3}
+    shapes = {"depth": 1, "error": 1, "automask": 1, "warped": 3}
     assert {n: tuple(m.shape) for n, m in found.maps.items()} == {
         n: (2, c, 64, 96) for n, c in shapes.items()
     }
     assert not any(m.requires_grad for m in found.maps.values())
     assert set(found.maps["automask"].unique().tolist()) <= {0.0, 1.0}
-    assert not (found.maps["automask"] * found.maps["silent"]).any()
+    keeping = tiny_objective(tiny_config(keep=0.5))
+    keeping.began()
+    kept = keeping(sample, 0.5)
+    assert set(kept.terms) - set(found.terms) == {"kept"}  # who keeps nothing asks not
+    assert set(kept.maps) - set(found.maps) == {"silent"}
+    assert not (kept.maps["automask"] * kept.maps["silent"]).any()
     twice = tiny_objective(tiny_config(smoothness=2e-3))(sample, 0.5)
     torch.testing.assert_close(twice.terms["smoothness"], 2 * found.terms["smoothness"])
 
