@@ -83,9 +83,7 @@ def flow_beside(
 
 @torch.no_grad()
 def large_flow(tgt: Tensor, src: Tensor, depth: Tensor, T_src_tgt: Tensor, K: Tensor) -> Flow:
-    """flow_beside as a Flow. (No texture, no flow: where nothing is seen it says that ego-motion
-    leaves nothing.)
-    """
+    """flow_beside as a Flow, as well known as the texture of tgt allows."""
     with torch.autocast(tgt.device.type, enabled=False):
         flow, seen = flow_beside(tgt, src, depth, T_src_tgt, K)
         own = identity_pixels(*depth.shape[:1], *depth.shape[-2:], like=flow)
