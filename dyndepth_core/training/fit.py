@@ -67,7 +67,7 @@ def fit(
         with loop.stop:
             trainer.fit(loop)
         loop.finish()
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise of_worker(error) from None
     except Abort:
         loop.state = "interrupted"

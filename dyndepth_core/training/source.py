@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import shutil
 import signal
 import sys
@@ -159,9 +160,18 @@ def step_loader(
     )
 
 
-def of_worker(error: ValueError) -> ValueError:
-    """What a data worker raised, without the traceback that torch writes into its message."""
+def of_worker(error: ValueError | RuntimeError) -> ValueError | RuntimeError:
+    """What a data worker raised, without the traceback that torch writes into its message, or that
+    it was killed; any other error as it is.
+    """
     text = str(error)
+    if isinstance(error, RuntimeError):
+        if not re.search("DataLoader worker.*(killed by signal|exited unexpectedly)", text):
+            return error
+        return ValueError(
+            "a process that loads data was killed, by the system if memory ran out: set "
+            "train.workers=0 or a smaller data.cache_mb; --resume goes on from the last checkpoint"
+        )
     if "in DataLoader worker process" not in text:
         return error
     return ValueError(text.strip().splitlines()[-1].partition(": ")[2])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -188,6 +189,19 @@ def test_ctrl_c_twice_ends_the_command_cleanly_and_resumably(tmp_path, root):
     data, start = resumed_request(tmp_path / "run")
     assert data == [root] and start is None
     assert load(tmp_path / "run" / "config.yaml").train.steps == 4000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the children in /proc")
+def test_a_killed_data_worker_is_one_clear_line(tmp_path, root):
+    with command(root, tmp_path / "run", "train.steps=4000", "train.workers=1") as process:
+        wait_for_checkpoint(process, tmp_path / "run")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert children
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode not in (0, 70) and "internal error" not in output
+    assert "loads data was killed" in output and "--resume" in output and "Traceback" not in output
 
 
 def test_a_finished_run_is_not_run_again(root, whole_real):
