@@ -67,7 +67,7 @@ def fit(
         with loop.stop:
             trainer.fit(loop)
         loop.finish()
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, ConnectionError, EOFError) as error:
         raise of_worker(error) from None
     except Abort:
         loop.state = "interrupted"

@@ -160,19 +160,18 @@ def step_loader(
     )
 
 
-def of_worker(error: ValueError | RuntimeError) -> ValueError | RuntimeError:
+def of_worker(error: Exception) -> Exception:
     """What a data worker raised, without the traceback that torch writes into its message, or that
     it was killed; any other error as it is.
     """
     text = str(error)
-    if isinstance(error, RuntimeError):
-        if not re.search("DataLoader worker.*(killed by signal|exited unexpectedly)", text):
-            return error
+    killed = re.search("DataLoader worker.*(killed by signal|exited unexpectedly)", text)
+    if killed or isinstance(error, ConnectionError | EOFError):  # while it handed over a batch
         return ValueError(
             "a process that loads data was killed, by the system if memory ran out: set "
             "train.workers=0 or a smaller data.cache_mb; --resume goes on from the last checkpoint"
         )
-    if "in DataLoader worker process" not in text:
+    if not isinstance(error, ValueError) or "in DataLoader worker process" not in text:
         return error
     return ValueError(text.strip().splitlines()[-1].partition(": ")[2])
 
