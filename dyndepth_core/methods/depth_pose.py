@@ -5,13 +5,15 @@ the graph for the vehicle.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from dyndepth_core.data.sample import Sample
+from dyndepth_core.geometry.alignment import refine_motion
 from dyndepth_core.geometry.se3 import invert_T
 from dyndepth_core.losses.distillation import kept_shape_loss
 from dyndepth_core.methods.base import Objective, Predictions
@@ -21,6 +23,7 @@ from dyndepth_core.networks.depth_net import DepthNet, disp_to_depth
 from dyndepth_core.networks.pose_net import PoseNet, VideoIntrinsics
 
 KEEP = 0.5  # found on tuning seeds
+PredictionsT = TypeVar("PredictionsT", bound=Predictions)
 
 
 class StartConfig(MetricConfig):
@@ -147,6 +150,24 @@ class DepthPoseObjective(Objective):
         K, scale = self.cameras_and_scales(sample, K_pair)
         T_src_tgt = torch.where(past.view(-1, 1, 1), invert_T(T_second_first), T_second_first)
         return T_src_tgt.unflatten(0, (batch, sources)), K, scale
+
+    def with_refined_motion(self, sample: Sample, predictions: PredictionsT) -> PredictionsT:
+        """The predictions with ego-motion as the model will say it, refined where
+        network.pose_align says so, for validation: a pose network knows its training images by
+        heart long before the depth network does, and would end every choice of weights early.
+        """
+        if not self.network.pose_align:
+            return predictions
+        shape = sample.dt.shape
+        disp = predictions.disps[min(predictions.disps)]
+        depth = self.depth(disp, predictions.depth_scale)
+        tgt, depth, K = (
+            x.repeat_interleave(shape[1], 0) for x in (sample.tgt, depth, predictions.K)
+        )
+        T = refine_motion(
+            tgt, sample.src.flatten(0, 1), depth, predictions.T_src_tgt.flatten(0, 1), K
+        )
+        return replace(predictions, T_src_tgt=T.unflatten(0, shape))
 
     def metric_terms(
         self,

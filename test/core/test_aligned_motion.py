@@ -1,22 +1,27 @@
 """Ego-motion of trained models, refined to their depth."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from scenes import camera, drive, write_recording
-from tiny import FOCAL, tiny_config
+from tiny import FOCAL, tiny_config, truth
 
 from dyndepth_core.data.recording import Recording
 from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.geometry.alignment import refine_motion
+from dyndepth_core.geometry.se3 import exp_so3
 from dyndepth_core.methods import get_method
+from dyndepth_core.methods.sc_depth.objective import SCPredictions
 
 METHODS = ("monodepth", "sc_depth", "residual_motion")
+POSES = drive(8)
 
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "drive"
-    write_recording(path, drive(8), camera(FOCAL))
+    write_recording(path, POSES, camera(FOCAL))
     return Recording(path)
 
 
@@ -50,3 +55,28 @@ def test_the_graph_refines_what_the_network_says(recording, method):
     plain = make(method, (-1,), align=False)
     T = plain.inference_graph()(*images, sample.K)[2]
     torch.testing.assert_close(T, plain.predict(sample, 1.0).T_src_tgt[:, 0])
+
+
+@pytest.mark.parametrize("method", ["monodepth", "sc_depth"])
+def test_weights_are_chosen_by_the_motion_the_model_will_say(recording, method):
+    """Right depth beside a pose network that turns 0.7 degrees too far is as good as right depth;
+    without refinement it is not.
+    """
+    sample, offsets, score = draw(recording, (-1, 1)), (-1, 1), {}
+    for align in (True, False):
+        objective = make(method, offsets, align)
+        right = truth(objective, sample, recording, POSES)
+        if method == "sc_depth":
+            right = SCPredictions(
+                **vars(right), src_disps=right.disps[0][:, None].expand(-1, 2, -1, -1, -1)
+            )
+            objective.config.geometry, objective.config.self_discovered = 0.0, False
+        wrong = replace(right, T_src_tgt=right.T_src_tgt.clone())
+        wrong.T_src_tgt[..., :3, :3] = (
+            exp_so3(torch.tensor([[0.0, 0.012, 0.0]])) @ right.T_src_tgt[..., :3, :3]
+        )
+        for name, found in (("right", right), ("wrong", wrong)):
+            objective.predict = lambda *_, found=found: replace(found)
+            score[align, name] = objective.validation(sample).item()
+    assert score[False, "wrong"] > 1.5 * score[False, "right"]
+    assert score[True, "wrong"] == pytest.approx(score[False, "right"], rel=0.1)

@@ -148,7 +148,7 @@ class MonodepthObjective(DepthPoseObjective):
         """mean_px min(pe(warps), pe(sources)): falls with better depth and motion and cannot be
         lowered by masking pixels.
         """
-        predictions = self.predict(sample)
+        predictions = self.with_refined_motion(sample, self.predict(sample))
         finest = min(predictions.disps)
         predictions.disps = {finest: predictions.disps[finest]}
         with torch.autocast(sample.tgt.device.type, enabled=False):

@@ -198,7 +198,7 @@ class SCDepthObjective(DepthPoseObjective):
         """The photometric score of monodepth, mean_px min over sources of warp and source, plus
         the weighted inconsistency: cannot be lowered by masking pixels.
         """
-        predictions = self.predict(sample)
+        predictions = self.with_refined_motion(sample, self.predict(sample))
         with torch.autocast(sample.tgt.device.type, enabled=False):
             pairs = self._pairs(sample, predictions)
             found = pairs.compare(self.config.ssim_weight).least(*sample.dt.shape)
