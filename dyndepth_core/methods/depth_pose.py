@@ -187,9 +187,7 @@ class DepthPoseObjective(Objective):
         T = predictions.T_src_tgt if T is None else T
         return self.metric.terms(self.units, sample, T, depth, predictions.K)
 
-    def kept_terms(
-        self, sample: Sample, depth: Tensor, silent: Tensor | None
-    ) -> dict[str, Tensor]:
+    def kept_terms(self, sample: Sample, depth: Tensor, silent: Tensor | None) -> dict[str, Tensor]:
         """Loss that holds what the model knew that the training began with: depth (B, 1, H, W) of
         tgt with gradient, silent (B, 1, H, W) in {0, 1}: where the images say nothing about it;
         None will do where nothing is kept.

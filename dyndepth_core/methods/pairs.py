@@ -39,6 +39,13 @@ class Comparison:
         """Mean photometric error over the valid pixels."""
         return masked_mean(self.error, self.valid)
 
+    def consistent_with(self, source: int, batch: int, sources: int) -> Comparison:
+        """With the inconsistency to that source alone, for all pairs of a tgt; 0 where it does not
+        see the pixel.
+        """
+        seen = (self.inconsistency * self.valid).unflatten(0, (batch, sources))
+        return replace(self, inconsistency=seen[:, source].repeat_interleave(sources, 0))
+
     def least(self, batch: int, sources: int) -> Comparison:
         """Per pixel of every tgt its source of the least error among those that see it; then come
         the pairs (src, tgt), each alone in its image plane. identity becomes that of the best

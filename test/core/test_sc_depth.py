@@ -161,6 +161,44 @@ def test_each_pixel_is_judged_by_the_source_that_sees_it_best():
     assert found.automask(noise=False).valid.flatten().tolist() == [1, 1, 0]
 
 
+def test_one_source_says_for_all_how_consistent_depth_is():
+    pair = comparison([[0.3] * 3, [0.2] * 3], [[0.9] * 3] * 2, [[1.0] * 3, [1.0, 0.0, 1.0]])
+    for lender, expected in ((0, [0.1, 0.1, 0.1]), (1, [0.2, 0.0, 0.2])):
+        found = pair.consistent_with(lender, 1, 2)
+        for source in found.inconsistency:
+            assert source.flatten().tolist() == pytest.approx(expected)
+        assert found.error is pair.error and found.valid is pair.valid
+
+
+def test_in_training_one_drawn_source_is_asked_for_its_depth(recording):
+    """Source 0 has the depth of tgt, source 1 one that is 1.5 times as large: what a step sees
+    depends on the draw.
+    """
+    sample, terms = draw(recording), {}
+    for lender in (0, 1, None):
+        objective = make(automask=False, self_discovered=False)
+        predictions = whole_truth(objective, sample, recording)
+        wrong = truth_disp(objective, replace(sample, index=sample.index + 1), recording, 1.5)
+        disps = torch.stack((predictions.src_disps[:, 0], wrong), 1)
+        if lender is not None:  # as predict leaves them
+            disps = disps[:, lender : lender + 1].expand(-1, 2, -1, -1, -1)
+        predictions = replace(predictions, src_disps=disps, lender=lender)
+        terms[lender] = objective.losses(sample, predictions).terms["geometry"].item()
+    # (1.5 - 1) / (1.5 + 1), where source 1 sees the pixel
+    assert terms[1] == pytest.approx(0.2 * objective.config.geometry, rel=0.15)
+    assert terms[0] < 0.1 * terms[1]
+    assert terms[0] < terms[None] < terms[1]
+    for lenders, asked in (("one", {len(sample.dt)}), ("all", {2 * len(sample.dt)})):
+        objective, seen = make(lenders=lenders).train(), []
+        objective.depth_net.register_forward_pre_hook(
+            lambda _, images, seen=seen: seen.append((len(images[0]), torch.is_grad_enabled()))
+        )
+        drawn = {objective.predict(sample).lender for _ in range(20)}
+        assert drawn == ({0, 1} if lenders == "one" else {None})
+        assert {n for n, grad in seen if not grad} == asked
+        assert {n for n, grad in seen if grad} == {len(sample.dt)}
+
+
 def test_a_pixel_no_source_sees_is_not_judged():
     found = comparison([[0.1] * 3, [0.2] * 3], [[1.0] * 3] * 2, [[0.0] * 3] * 2).least(1, 2)
     assert found.valid.sum() == 0 and found.mean_error() == 0

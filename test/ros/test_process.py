@@ -41,7 +41,5 @@ sys.exit(process.run("trial", Stuck))
 
 
 def test_a_process_that_cannot_leave_ros_says_where_and_ends():
-    done = subprocess.run(
-        [sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "in destroy_node" in done.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -44,6 +44,11 @@ class SCDepthConfig(DepthPoseConfig):
         False,
         description="also judge and learn the depth of every source (paper), which costs twice",
     )
+    lenders: Literal["one", "all"] = Field(
+        "one",
+        description="sources that each step compares the depth of its targets with: one, drawn, "
+        "which costs half; all (paper)",
+    )
     self_discovered: bool = Field(
         True, description="weight the photometric error down where the two depths disagree"
     )
@@ -55,10 +60,12 @@ class SCDepthConfig(DepthPoseConfig):
 @dataclass
 class SCPredictions(Predictions):
     """With the disps of the sources, (B, S, 1, H, W), each in its own image plane; rectified: those
-    image planes are turned to the orientation of tgt.
+    image planes are turned to the orientation of tgt. lender: the only source that was asked for
+    its depth, whose disp then stands for all; None: each has its own.
     """
 
     src_disps: Tensor
+    lender: int | None = None
     rectified: Rectified | None = None
 
 
@@ -72,7 +79,9 @@ class SCDepthObjective(DepthPoseObjective):
     better explained by the warp than by any source itself (automask). L_S: edge-aware smoothness of
     the depth (Bian et al. 2019, 2021).
 
-    Sources lend their depth without gradient: each is a tgt in its turn. `both_ways` adds the pairs
+    Sources lend their depth without gradient: each is a tgt in its turn. One of them does so in a
+    step, drawn for the whole batch (`lenders`); its D_diff, 0 where it does not see the pixel, is
+    that of the pixel, whichever source explains it best. `both_ways` adds the pairs
     (src, tgt) of the paper, each in the image plane of its own src: one reference code takes the
     minimum over maps of different planes. The motion of the way back is the inverse, so that a pair
     has one motion. The start (`pose_first`, `pyramid`) is that of monodepth. `rectify`: see
@@ -103,7 +112,7 @@ class SCDepthObjective(DepthPoseObjective):
     def predict(self, sample: Sample, progress: float = 1.0) -> SCPredictions:
         """Depth of tgt and of every source in one forward pass, motions, intrinsics."""
         shape = batch, sources = sample.dt.shape
-        rectified = None
+        rectified = lender = None
         if self.rectify_net is not None:
             rectified = rectify(self.rectify_net, *self._flat(sample))
             sample = replace(sample, src_net=rectified.src_net.unflatten(0, shape))
@@ -113,13 +122,18 @@ class SCDepthObjective(DepthPoseObjective):
             tgt_disp, src_disp = self.disps(images, progress)[0].split((batch, len(src_net)))
         else:
             tgt_disp = self.disps(sample.tgt_net, progress)[0]
+            if self.training and self.config.lenders == "one":
+                lender = int(torch.randint(sources, ()))  # in every process the same
+                src_net = sample.src_net[:, lender]
             with torch.no_grad():
                 src_disp = self.disps(src_net, progress)[0]
+            if lender is not None:
+                src_disp = src_disp.repeat_interleave(sources, 0)
         T_src_tgt, K, scale = self.motions(sample)
         if rectified is not None:
             T_src_tgt = rectified.T_src_rect.unflatten(0, shape) @ T_src_tgt
         src_disps = src_disp.unflatten(0, shape)
-        return SCPredictions({0: tgt_disp}, T_src_tgt, K, scale, src_disps, rectified)
+        return SCPredictions({0: tgt_disp}, T_src_tgt, K, scale, src_disps, lender, rectified)
 
     def _flat(self, sample: Sample) -> tuple[Tensor, ...]:
         """tgt, src, src_net, K and whether src is the earlier one, of every pair (N = B S, ...)."""
@@ -135,7 +149,7 @@ class SCDepthObjective(DepthPoseObjective):
         config = self.config
         with torch.autocast(sample.tgt.device.type, enabled=False):
             pairs = self._pairs(sample, predictions)
-            found = self._compare(pairs, sample)
+            found = self._compare(pairs, sample, predictions.lender)
             weight = self_discovered_mask(found.inconsistency) if config.self_discovered else 1.0
             depth = self.depth(predictions.disps[0], predictions.depth_scale)
             turned = predictions.rectified
@@ -166,8 +180,11 @@ class SCDepthObjective(DepthPoseObjective):
         maps = {name: values[: len(depth)] for name, values in maps.items()}
         return LossTerms(sum(terms.values()), terms, {k: m.detach() for k, m in maps.items()})
 
-    def _compare(self, pairs: Pairs, sample: Sample) -> Comparison:
-        found = pairs.compare(self.config.ssim_weight).least(*sample.dt.shape)
+    def _compare(self, pairs: Pairs, sample: Sample, lender: int | None = None) -> Comparison:
+        found = pairs.compare(self.config.ssim_weight)
+        if lender is not None:
+            found = found.consistent_with(lender, *sample.dt.shape)
+        found = found.least(*sample.dt.shape)
         return found.automask(self.training) if self.config.automask else found
 
     def _smoothness(self, depth: Tensor, image: Tensor) -> Tensor:
