@@ -62,15 +62,15 @@ def test_weights_are_chosen_by_the_motion_the_model_will_say(recording, method):
     """Right depth beside a pose network that turns 0.7 degrees too far is as good as right depth;
     without refinement it is not.
     """
-    sample, offsets, score = draw(recording, (-1, 1)), (-1, 1), {}
+    sample, score = draw(recording, (-1, 1)), {}
     for align in (True, False):
-        objective = make(method, offsets, align)
+        objective = make(method, (-1, 1), align)
         right = truth(objective, sample, recording, POSES)
         if method == "sc_depth":
             right = SCPredictions(
                 **vars(right), src_disps=right.disps[0][:, None].expand(-1, 2, -1, -1, -1)
             )
-            objective.config.geometry, objective.config.self_discovered = 0.0, False
+            objective.config.geometry = 0.0
         wrong = replace(right, T_src_tgt=right.T_src_tgt.clone())
         wrong.T_src_tgt[..., :3, :3] = (
             exp_so3(torch.tensor([[0.0, 0.012, 0.0]])) @ right.T_src_tgt[..., :3, :3]

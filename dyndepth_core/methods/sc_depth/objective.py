@@ -110,7 +110,9 @@ class SCDepthObjective(DepthPoseObjective):
         return {**super().architecture(), "rectify": self.config.rectify}
 
     def predict(self, sample: Sample, progress: float = 1.0) -> SCPredictions:
-        """Depth of tgt and of every source in one forward pass, motions, intrinsics."""
+        """Depth of tgt and of the sources that lend theirs, motions, intrinsics. In training the
+        lender is drawn from torch's random numbers, which a training seeds for each step.
+        """
         shape = batch, sources = sample.dt.shape
         rectified = lender = None
         if self.rectify_net is not None:
