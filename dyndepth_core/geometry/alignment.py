@@ -38,6 +38,16 @@ def refine_motion(tgt: Tensor, src: Tensor, depth: Tensor, T_src_tgt: Tensor, K:
     return T
 
 
+def refine_motions(tgt: Tensor, src: Tensor, depth: Tensor, T_src_tgt: Tensor, K: Tensor) -> Tensor:
+    """refine_motion of all pairs: T_src_tgt (B, S, 4, 4) from tgt (B, 3, H, W), its sources
+    (B, S, 3, H, W), depth (B, 1, H, W) of tgt and K (B, 3, 3).
+    """
+    shape = T_src_tgt.shape[:2]
+    tgt, depth, K = (x.repeat_interleave(shape[1], 0) for x in (tgt, depth, K))
+    T = refine_motion(tgt, src.flatten(0, 1), depth, T_src_tgt.flatten(0, 1), K)
+    return T.unflatten(0, shape)
+
+
 @torch.no_grad()
 def align(
     flow: Flow, depth: Tensor, T_src_tgt: Tensor, K: Tensor, steps: int = 8, start: float = 8.0

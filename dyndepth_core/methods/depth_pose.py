@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from dyndepth_core.data.sample import Sample
-from dyndepth_core.geometry.alignment import refine_motion
+from dyndepth_core.geometry.alignment import refine_motions
 from dyndepth_core.geometry.se3 import invert_T
 from dyndepth_core.losses.distillation import kept_shape_loss
 from dyndepth_core.methods.base import Objective, Predictions
@@ -158,16 +158,10 @@ class DepthPoseObjective(Objective):
         """
         if not self.network.pose_align:
             return predictions
-        shape = sample.dt.shape
         disp = predictions.disps[min(predictions.disps)]
         depth = self.depth(disp, predictions.depth_scale)
-        tgt, depth, K = (
-            x.repeat_interleave(shape[1], 0) for x in (sample.tgt, depth, predictions.K)
-        )
-        T = refine_motion(
-            tgt, sample.src.flatten(0, 1), depth, predictions.T_src_tgt.flatten(0, 1), K
-        )
-        return replace(predictions, T_src_tgt=T.unflatten(0, shape))
+        T = refine_motions(sample.tgt, sample.src, depth, predictions.T_src_tgt, predictions.K)
+        return replace(predictions, T_src_tgt=T)
 
     def metric_terms(
         self,

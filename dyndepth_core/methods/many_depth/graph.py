@@ -8,8 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dyndepth_core.data.sample import Sample
-from dyndepth_core.geometry.alignment import refine_motion
+from dyndepth_core.geometry.alignment import refine_motions
 from dyndepth_core.geometry.flow import mean_parallax
 from dyndepth_core.geometry.se3 import invert_T, make_T
 from dyndepth_core.methods.base import InferenceGraph
@@ -125,8 +124,10 @@ class ManyDepthGraph(InferenceGraph):
         """
         ahead, _ = self.pose_net(previous_image, image)
         aligned = self.architecture["pose_align"]
-        ahead, usable = refined_motion(previous_image, image, previous_depth, ahead, K, aligned)
-        return invert_T(ahead), usable
+        ahead, usable = refined_motions(
+            previous_image, image[:, None], previous_depth, ahead[:, None], K, aligned
+        )
+        return invert_T(ahead[:, 0]), usable[:, 0]
 
     def _depth(self, early: list[Tensor], volume: Any, K: Tensor) -> Tensor:
         """In units of the training."""
@@ -149,28 +150,17 @@ def make_student(network: Any, scales: tuple[int, ...]) -> VolumeDepthNet:
     )  # fmt: skip
 
 
-def refined_motion(
+@torch.no_grad()
+def refined_motions(
     tgt: Tensor, src: Tensor, depth: Tensor, T_src_tgt: Tensor, K: Tensor, aligned: bool
 ) -> tuple[Tensor, Tensor]:
-    """T_src_tgt (N, 4, 4) as the student meets it, and (N,) bool: whether the camera has moved
-    enough; tgt, src (N, 3, H, W), depth (N, 1, H, W) of tgt, K (N, 3, 3). Without gradient.
+    """T_src_tgt (B, S, 4, 4) as the student meets them, and (B, S) bool: whether the camera has
+    moved enough; tgt (B, 3, H, W), src (B, S, 3, H, W), depth (B, 1, H, W) of tgt, K (B, 3, 3).
+    Without gradient.
     """
-    with torch.no_grad():
-        T = T_src_tgt.detach().float()
-        if aligned:
-            T = refine_motion(tgt, src, depth, T, K)
-        return T, mean_parallax(depth, T, K) >= MIN_PARALLAX
-
-
-def refined_motions(
-    sample: Sample, depth: Tensor, T_src_tgt: Tensor, K: Tensor, aligned: bool
-) -> tuple[Tensor, Tensor]:
-    """`refined_motion` of all pairs of a sample: T_src_tgt (B, S, 4, 4) and (B, S) bool, from depth
-    (B, 1, H, W) of tgt, T_src_tgt (B, S, 4, 4) and K (B, 3, 3).
-    """
-    shape = sample.dt.shape
-    tgt, depth, K = (x.repeat_interleave(shape[1], 0) for x in (sample.tgt, depth, K))
-    found = refined_motion(
-        tgt, sample.src.flatten(0, 1), depth, T_src_tgt.flatten(0, 1), K, aligned
-    )
-    return tuple(x.unflatten(0, shape) for x in found)
+    T = T_src_tgt.detach().float()
+    if aligned:
+        T = refine_motions(tgt, src, depth, T, K)
+    depth, K = (x.repeat_interleave(T.shape[1], 0) for x in (depth, K))
+    parallax = mean_parallax(depth, T.flatten(0, 1), K)
+    return T, (parallax >= MIN_PARALLAX).unflatten(0, T.shape[:2])

@@ -145,7 +145,9 @@ class ManyDepthObjective(MonodepthObjective):
         self, sample: Sample, found: ManyPredictions, depth: Tensor
     ) -> StudentPredictions:
         K = found.K.detach().float()
-        T, moves = refined_motions(sample, depth, found.T_src_tgt, K, self.network.pose_align)
+        T, moves = refined_motions(
+            sample.tgt, sample.src, depth, found.T_src_tgt, K, self.network.pose_align
+        )
         static, empty = self.augmentation(sample.index)
         early = self.student.early(sample.tgt_net)
         with torch.no_grad():
