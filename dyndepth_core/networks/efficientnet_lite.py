@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dyndepth_core.networks.depthwise import depthwise_conv2d
+
 # (repeats, channels, kernel, stride, expansion) of each stage
 STAGES = (
     (1, 16, 3, 1, 1),
@@ -45,11 +47,17 @@ class SameConv2d(nn.Conv2d):
         """(B, C_in, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         if stride == 1:
-            return F.conv2d(x, self.weight, self.bias, 1, kernel // 2, 1, self.groups)
+            return self._convolve(x, kernel // 2)
         total_h = max((-(-x.shape[-2] // stride) - 1) * stride + kernel - x.shape[-2], 0)
         total_w = max((-(-x.shape[-1] // stride) - 1) * stride + kernel - x.shape[-1], 0)
         x = F.pad(x, (total_w // 2, total_w - total_w // 2, total_h // 2, total_h - total_h // 2))
-        return F.conv2d(x, self.weight, self.bias, stride, 0, 1, self.groups)
+        return self._convolve(x, 0)
+
+    def _convolve(self, x: Tensor, padding: int) -> Tensor:
+        stride = self.stride[0]
+        if self.groups == x.shape[1] == self.out_channels and self.bias is None:
+            return depthwise_conv2d(x, self.weight, stride, padding)
+        return F.conv2d(x, self.weight, self.bias, stride, padding, 1, self.groups)
 
 
 class MBConv(nn.Module):
