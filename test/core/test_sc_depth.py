@@ -26,10 +26,10 @@ def recording(tmp_path_factory):
     return Recording(path)
 
 
-def make(geometry=0.5, **objective):
-    """With the paper's weight of the geometry consistency."""
+def make(geometry=0.5, mean_over="valid", **objective):
+    """With the paper's weight and mean of the geometry consistency."""
     info = get_method("sc_depth")
-    objective["geometry"] = geometry
+    objective |= {"geometry": geometry, "mean_over": mean_over}
     plain = tiny_config()
     config = SimpleNamespace(
         data=plain.data,
@@ -197,6 +197,21 @@ def test_in_training_one_drawn_source_is_asked_for_its_depth(recording):
         assert drawn == ({0, 1} if lenders == "one" else {None})
         assert {n for n, grad in seen if not grad} == asked
         assert {n for n, grad in seen if grad} == {len(sample.dt)}
+
+
+def test_a_pixel_weighs_the_same_however_few_are_valid(recording):
+    """Over all pixels the losses are those over the valid ones times their share."""
+    sample, found = draw(recording), {}
+    half = sample.tgt.shape[-1] // 2
+    sample.src[..., :half] = sample.tgt[:, None, ..., :half]  # as if it moved with the camera
+    for mean_over in ("valid", "all"):
+        objective = make(mean_over=mean_over)
+        found[mean_over] = objective.losses(sample, whole_truth(objective, sample, recording))
+    share = found["all"].maps["automask"].mean().item()
+    assert 0.3 < share < 0.7
+    for term, factor in {"photometric": share, "geometry": share, "smoothness": 1}.items():
+        over_all, over_valid = (found[k].terms[term].item() for k in ("all", "valid"))
+        assert over_all == pytest.approx(factor * over_valid, rel=1e-4), term
 
 
 def test_a_pixel_no_source_sees_is_not_judged():

@@ -49,6 +49,12 @@ class SCDepthConfig(DepthPoseConfig):
         description="sources that each step compares the depth of its targets with: one, drawn, "
         "which costs half; all (paper)",
     )
+    mean_over: Literal["all", "valid"] = Field(
+        "all",
+        description="pixels that losses are averaged over, those left out counting 0: all, so that "
+        "a pixel weighs the same in every batch; valid (paper), which weighs what moves by itself "
+        "several times where little else is valid: near standing cameras",
+    )
     self_discovered: bool = Field(
         True, description="weight the photometric error down where the two depths disagree"
     )
@@ -77,7 +83,8 @@ class SCDepthObjective(DepthPoseObjective):
     L_G = sum(V D_diff) / sum(V);  L_P = sum(V M_s e) / sum(V), M_s = 1 - D_diff (no gradient), e
     the photometric error of b warped into a; V: inside the image, in front of the camera, and
     better explained by the warp than by any source itself (automask). L_S: edge-aware smoothness of
-    the depth (Bian et al. 2019, 2021).
+    the depth (Bian et al. 2019, 2021). Both are divided by the number of all pixels instead of
+    sum(V) unless `mean_over` is valid.
 
     Sources lend their depth without gradient: each is a tgt in its turn. One of them does so in a
     step, drawn for the whole batch (`lenders`); its D_diff, 0 where it does not see the pixel, is
@@ -156,8 +163,8 @@ class SCDepthObjective(DepthPoseObjective):
             depth = self.depth(predictions.disps[0], predictions.depth_scale)
             turned = predictions.rectified
             terms = {
-                "photometric": masked_mean(weight * found.error, found.valid),
-                "geometry": config.geometry * masked_mean(found.inconsistency, found.valid),
+                "photometric": self._mean(weight * found.error, found.valid),
+                "geometry": config.geometry * self._mean(found.inconsistency, found.valid),
                 "smoothness": config.smoothness * self._smoothness(depth, sample.tgt),
             }
             if turned is not None:
@@ -169,7 +176,8 @@ class SCDepthObjective(DepthPoseObjective):
             coarse = config.pyramid_weight(progress)
             if coarse > 0:
                 smaller = [pairs.smaller(level) for level in range(1, config.pyramid)]
-                errors = [self._compare(p, sample).mean_error() for p in smaller]
+                judged = (self._compare(p, sample) for p in smaller)
+                errors = [self._mean(found.error, found.valid) for found in judged]
                 terms["pyramid"] = coarse * torch.stack(errors).mean()
             if self.keeps:
                 silent = silent_pixels(found.error, found.identity, found.valid)[: len(depth)]
@@ -181,6 +189,11 @@ class SCDepthObjective(DepthPoseObjective):
         }  # fmt: skip
         maps = {name: values[: len(depth)] for name, values in maps.items()}
         return LossTerms(sum(terms.values()), terms, {k: m.detach() for k, m in maps.items()})
+
+    def _mean(self, values: Tensor, valid: Tensor) -> Tensor:
+        if self.config.mean_over == "valid":
+            return masked_mean(values, valid)
+        return (values * valid).mean()
 
     def _compare(self, pairs: Pairs, sample: Sample, lender: int | None = None) -> Comparison:
         found = pairs.compare(self.config.ssim_weight)
