@@ -79,14 +79,14 @@ class Comparison:
 @dataclass
 class Pairs:
     """N pairs (a, b) of images (N, 3, H, W) in [0, 1] with their depths (N, 1, H, W), T_b_a
-    (N, 4, 4) and K (N, 3, 3) of both. seen_a, seen_b (N, 1, H, W) bool: pixels that show something;
-    None: all.
+    (N, 4, 4) and K (N, 3, 3) of both. depth_b None: not known, and nothing is inconsistent. seen_a,
+    seen_b (N, 1, H, W) bool: pixels that show something; None: all.
     """
 
     image_a: Tensor
     image_b: Tensor
     depth_a: Tensor
-    depth_b: Tensor
+    depth_b: Tensor | None
     T_b_a: Tensor
     K: Tensor
     seen_a: Tensor | None = None
@@ -108,15 +108,18 @@ class Pairs:
         )  # fmt: skip
 
     def smaller(self, level: int) -> Pairs:
-        """At 1 / 2^level of the resolution; depth is averaged as inverse depth."""
+        """At 1 / 2^level of the resolution, for images alone to be compared; depth is averaged as
+        inverse depth.
+        """
         factor = 2**level
         images = (F.avg_pool2d(x, factor) for x in (self.image_a, self.image_b))
-        depths = (1 / F.avg_pool2d(1 / d, factor) for d in (self.depth_a, self.depth_b))
+        depth = 1 / F.avg_pool2d(1 / self.depth_a, factor)
         seen = (
             None if x is None else F.avg_pool2d(x.float(), factor) == 1
             for x in (self.seen_a, self.seen_b)
         )
-        return Pairs(*images, *depths, self.T_b_a, resize_K(self.K, 1 / factor, 1 / factor), *seen)
+        K = resize_K(self.K, 1 / factor, 1 / factor)
+        return Pairs(*images, depth, None, self.T_b_a, K, *seen)
 
     def compare(self, ssim_weight: float) -> Comparison:
         """Warp b into a and compare images and depths."""
@@ -131,5 +134,7 @@ class Pairs:
                 valid = valid & (look_up(self.seen_b.float(), seen.pixels) > 0.999)
             if self.seen_a is not None:
                 valid = valid & self.seen_a
-        inconsistency = depth_inconsistency(seen.z_src, look_up(self.depth_b, seen.pixels))
+        inconsistency = torch.zeros_like(error)
+        if self.depth_b is not None:
+            inconsistency = depth_inconsistency(seen.z_src, look_up(self.depth_b, seen.pixels))
         return Comparison(error, identity, inconsistency, valid.to(error.dtype), warped)

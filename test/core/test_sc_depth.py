@@ -199,6 +199,20 @@ def test_in_training_one_drawn_source_is_asked_for_its_depth(recording):
         assert {n for n, grad in seen if grad} == {len(sample.dt)}
 
 
+def test_sources_are_asked_once_depth_is_no_guess(recording):
+    """Before, all depths agree, every pixel is believed, and the depth network sees tgt alone."""
+    objective, sample, seen = make().train(), draw(recording, 2), []
+    objective.depth_net.register_forward_pre_hook(lambda _, images: seen.append(len(images[0])))
+    start = objective.config.consistent_from
+    before, after = (objective.predict(sample, start + step) for step in (-0.01, 0.01))
+    assert before.src_disps is None and after.src_disps is not None
+    assert seen == [2, 2, 2]
+    terms = objective.losses(sample, before, start - 0.01)
+    assert terms.terms["geometry"] == 0 and (terms.maps["consistency"] == 1).all()
+    assert objective.losses(sample, after, start + 0.01).terms["geometry"] > 0
+    assert type(objective.config).going_on()["consistent_from"] == 0
+
+
 def test_a_pixel_weighs_the_same_however_few_are_valid(recording):
     """Over all pixels the losses are those over the valid ones times their share."""
     sample, found = draw(recording), {}

@@ -49,6 +49,11 @@ class SCDepthConfig(DepthPoseConfig):
         description="sources that each step compares the depth of its targets with: one, drawn, "
         "which costs half; all (paper)",
     )
+    consistent_from: float = Field(
+        0.5, ge=0, lt=1,
+        description="fraction of the training from which sources lend their depth (paper: 0); "
+        "before, depth is a guess, and asking costs a quarter of a step",
+    )  # fmt: skip
     mean_over: Literal["all", "valid"] = Field(
         "all",
         description="pixels that losses are averaged over, those left out counting 0: all, so that "
@@ -62,15 +67,20 @@ class SCDepthConfig(DepthPoseConfig):
         False, description="take the rotation out of each pair first: for hand-held video (V2)"
     )
 
+    @classmethod
+    def going_on(cls) -> dict[str, Any]:
+        """See StartConfig; depth is no guess any more."""
+        return {**super().going_on(), "consistent_from": 0.0}
+
 
 @dataclass
 class SCPredictions(Predictions):
-    """With the disps of the sources, (B, S, 1, H, W), each in its own image plane; rectified: those
-    image planes are turned to the orientation of tgt. lender: the only source that was asked for
-    its depth, whose disp then stands for all; None: each has its own.
+    """With the disps of the sources, (B, S, 1, H, W), each in its own image plane, None: not asked
+    for; rectified: those image planes are turned to the orientation of tgt. lender: the only source
+    that was asked for its depth, whose disp then stands for all; None: each has its own.
     """
 
-    src_disps: Tensor
+    src_disps: Tensor | None
     lender: int | None = None
     rectified: Rectified | None = None
 
@@ -86,13 +96,13 @@ class SCDepthObjective(DepthPoseObjective):
     the depth (Bian et al. 2019, 2021). Both are divided by the number of all pixels instead of
     sum(V) unless `mean_over` is valid.
 
-    Sources lend their depth without gradient: each is a tgt in its turn. One of them does so in a
-    step, drawn for the whole batch (`lenders`); its D_diff, 0 where it does not see the pixel, is
-    that of the pixel, whichever source explains it best. `both_ways` adds the pairs
-    (src, tgt) of the paper, each in the image plane of its own src: one reference code takes the
-    minimum over maps of different planes. The motion of the way back is the inverse, so that a pair
-    has one motion. The start (`pose_first`, `pyramid`) is that of monodepth. `rectify`: see
-    rectify.py.
+    Sources lend their depth without gradient, each is a tgt in its turn, from `consistent_from` on.
+    One of them does so in a step, drawn for the whole batch (`lenders`); its D_diff, 0 where it
+    does not see the pixel, is that of the pixel, whichever source explains it best. `both_ways`
+    adds the pairs (src, tgt) of the paper, each in the image plane of its own src: one reference
+    code takes the minimum over maps of different planes. The motion of the way back is the inverse,
+    so that a pair has one motion. The start (`pose_first`, `pyramid`) is that of monodepth.
+    `rectify`: see rectify.py.
     """
 
     graph_class = SCDepthGraph
@@ -130,18 +140,20 @@ class SCDepthObjective(DepthPoseObjective):
             images = torch.cat((sample.tgt_net, src_net))
             tgt_disp, src_disp = self.disps(images, progress)[0].split((batch, len(src_net)))
         else:
-            tgt_disp = self.disps(sample.tgt_net, progress)[0]
-            if self.training and self.config.lenders == "one":
+            tgt_disp, src_disp = self.disps(sample.tgt_net, progress)[0], None
+            asked = progress >= self.config.consistent_from
+            if asked and self.training and self.config.lenders == "one":
                 lender = int(torch.randint(sources, ()))  # in every process the same
                 src_net = sample.src_net[:, lender]
-            with torch.no_grad():
-                src_disp = self.disps(src_net, progress)[0]
+            if asked:
+                with torch.no_grad():
+                    src_disp = self.disps(src_net, progress)[0]
             if lender is not None:
                 src_disp = src_disp.repeat_interleave(sources, 0)
         T_src_tgt, K, scale = self.motions(sample)
         if rectified is not None:
             T_src_tgt = rectified.T_src_rect.unflatten(0, shape) @ T_src_tgt
-        src_disps = src_disp.unflatten(0, shape)
+        src_disps = None if src_disp is None else src_disp.unflatten(0, shape)
         return SCPredictions({0: tgt_disp}, T_src_tgt, K, scale, src_disps, lender, rectified)
 
     def _flat(self, sample: Sample) -> tuple[Tensor, ...]:
@@ -221,7 +233,9 @@ class SCDepthObjective(DepthPoseObjective):
         if (turned := predictions.rectified) is not None:
             src, T, seen = turned.src, turned.T_src_rect.mT @ T, turned.seen
         tgt_depth = repeat(self.depth(predictions.disps[0], scale))
-        src_depth = self.depth(predictions.src_disps.flatten(0, 1), repeat(scale))
+        src_depth = predictions.src_disps
+        if src_depth is not None:
+            src_depth = self.depth(src_depth.flatten(0, 1), repeat(scale))
         pairs = Pairs(tgt, src, tgt_depth, src_depth, T, repeat(predictions.K.float()), None, seen)
         return pairs.both_ways() if self.config.both_ways else pairs
 
