@@ -77,7 +77,7 @@ def test_where_the_depths_disagree_images_count_less(sample):
     ).view(3, 1, 1, 1, 1)
     losses = sideways(sample)
     agreed, other = (losses(0.0, near, d, none.repeat(1, 3, 1, 1)).terms for d in (near, far))
-    assert agreed["static"] > 0 and agreed["depth"] == 0
+    assert agreed["static"] > 0 and agreed["depth"] < 1e-6  # rounding of the interpolation
     torch.testing.assert_close(other["static"], agreed["static"] * 2 / 3)
     torch.testing.assert_close(other["depth"], torch.tensor(0.5 / 3))
     assert "motion" not in agreed  # until residuals begin to grow
