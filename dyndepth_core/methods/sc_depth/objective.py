@@ -52,7 +52,7 @@ class SCDepthConfig(DepthPoseConfig):
     consistent_from: float = Field(
         0.5, ge=0, lt=1,
         description="fraction of the training from which sources lend their depth (paper: 0); "
-        "before, depth is a guess, and asking costs a sixth of a step",
+        "before, depth is a guess, and asking costs a sixth of a step; always with both_ways",
     )  # fmt: skip
     mean_over: Literal["all", "valid"] = Field(
         "all",
