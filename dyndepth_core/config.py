@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 import functools
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ class Config(BaseModel):
         default_factory=BaseModel, description="the method's own settings"
     )
     train: TrainConfig = Field(default_factory=TrainConfig)
+
+    def __reduce__(self) -> tuple[Callable[..., Config], tuple[Any, ...]]:
+        """Other processes do not know the classes that `config_class` made in this one."""
+        return from_dict, (self.model_dump(mode="json"),)
 
 
 def parse_method(text: str) -> tuple[str, str | None]:

@@ -39,6 +39,14 @@ def command(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N, for scoring.")] = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Rendering processes.")] = 2,
+    at_once: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Rows trained at the same time, sharing the cores: so that arms compared by "
+            "minutes meet the same machine.",
+        ),
+    ] = 1,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write results.json there.")
     ] = None,
@@ -91,7 +99,7 @@ def command(
 
         table = reproduce(
             names, plan, seeds, out, minutes=minutes, steps=finetune_steps, device=device,
-            workers=workers, command=line, advance=advance,
+            workers=workers, at_once=at_once, command=line, advance=advance,
             say=lambda text: console.print(f"[bold]{text}[/bold]"),
         )  # fmt: skip
     write_json(json_file, table)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 JOIN_S = 5.0  # a terminated process is gone long before
@@ -22,12 +23,13 @@ def run_in_processes(
     *,
     poll: Callable[[], None] = lambda: None,
     killed: str = "a process was killed (is the memory full?): use fewer processes",
+    patience: float = JOIN_S,
 ) -> Iterator[Any]:
     """Yield function(job) of all jobs as they are done; in this process with one worker or one job.
 
     function and jobs must be picklable. poll is called about twice a second. However it is left,
-    all workers are gone then. Raises what a job raises, ChildProcessError(killed) when a process
-    was killed.
+    all workers are gone then; patience: seconds that one is given to end its job. Raises what a job
+    raises, ChildProcessError(killed) when a process was killed.
     """
     if workers == 1 or len(jobs) < 2:
         yield from map(function, jobs)
@@ -51,10 +53,29 @@ def run_in_processes(
             for worker in ours:
                 worker.terminate()  # it would end its job first
             for worker in ours:
-                worker.join(JOIN_S)
+                worker.join(patience)
             if isinstance(error, BrokenProcessPool):
                 raise ChildProcessError(killed) from error
             raise
+
+
+@contextmanager
+def sigterm_as_ctrl_c(stays: str) -> Iterator[None]:
+    """While it lasts, SIGTERM raises KeyboardInterrupt, which says what `stays`, so that it too is
+    cleaned up after.
+    """
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt(f"terminated; {stays}")
+
+    if threading.current_thread() is not threading.main_thread():  # may set no handler
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start_worker() -> None:

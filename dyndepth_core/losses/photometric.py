@@ -36,6 +36,11 @@ class ImageStats:
     mean: Tensor
     square: Tensor
 
+    def repeat(self, times: int) -> ImageStats:
+        """Each image `times` times in a row: for the comparison with as many others."""
+        maps = (self.image, self.mean, self.square)
+        return ImageStats(*(x.repeat_interleave(times, 0) for x in maps))
+
 
 def image_stats(image: Tensor) -> ImageStats:
     """Local statistics of an image (B, C, H, W) in [0, 1], at least in float32: the variance is a

@@ -79,8 +79,9 @@ class Comparison:
 @dataclass
 class Pairs:
     """N pairs (a, b) of images (N, 3, H, W) in [0, 1] with their depths (N, 1, H, W), T_b_a
-    (N, 4, 4) and K (N, 3, 3) of both. depth_b None: not known, and nothing is inconsistent. seen_a,
-    seen_b (N, 1, H, W) bool: pixels that show something; None: all.
+    (N, 4, 4) and K (N, 3, 3) of both. image_a may have fewer, each that of as many pairs in a row.
+    depth_b None: not known, and nothing is inconsistent. seen_a, seen_b (N, 1, H, W) bool: pixels
+    that show something; None: all.
     """
 
     image_a: Tensor
@@ -96,13 +97,14 @@ class Pairs:
         """These, and then each the other way round; the motion back is the inverse, so that a pair
         has one motion.
         """
+        image_a = self.image_a.repeat_interleave(len(self.image_b) // len(self.image_a), 0)
         seen = self.seen_a, self.seen_b
         if any(x is not None for x in seen):
             like = next(x for x in seen if x is not None)
             seen_a, seen_b = (torch.ones_like(like) if x is None else x for x in seen)
             seen = torch.cat((seen_a, seen_b)), torch.cat((seen_b, seen_a))
         return Pairs(
-            torch.cat((self.image_a, self.image_b)), torch.cat((self.image_b, self.image_a)),
+            torch.cat((image_a, self.image_b)), torch.cat((self.image_b, image_a)),
             torch.cat((self.depth_a, self.depth_b)), torch.cat((self.depth_b, self.depth_a)),
             torch.cat((self.T_b_a, invert_T(self.T_b_a))), torch.cat((self.K, self.K)), *seen,
         )  # fmt: skip
@@ -125,7 +127,7 @@ class Pairs:
         """Warp b into a and compare images and depths."""
         seen = correspond(self.depth_a, self.T_b_a, self.K)
         warped = look_up(self.image_b, seen.pixels)
-        target = image_stats(self.image_a)
+        target = image_stats(self.image_a).repeat(len(self.image_b) // len(self.image_a))
         error = photometric_error(warped, target, ssim_weight)
         with torch.no_grad():
             identity = photometric_error(self.image_b, target, ssim_weight)

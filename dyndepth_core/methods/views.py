@@ -65,10 +65,7 @@ class View:
         src, tgt = sample.src.flatten(0, 1), sample.tgt
         if level:
             src, tgt = F.avg_pool2d(src, 2**level), F.avg_pool2d(tgt, 2**level)
-        stats = image_stats(tgt)
-        target = ImageStats(
-            *(t.repeat_interleave(sources, 0) for t in (stats.image, stats.mean, stats.square))
-        )
+        target = image_stats(tgt).repeat(sources)
         with torch.no_grad():
             errors = photometric_error(src, target, ssim_weight)
             identity = min_reprojection(errors.unflatten(0, (-1, sources)).squeeze(2))

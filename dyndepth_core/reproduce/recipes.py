@@ -133,3 +133,8 @@ def in_order(names: Iterable[str]) -> list[str]:
     for name in names:
         add(name)
     return found
+
+
+def depth_of(name: str) -> int:
+    """How many rows must be trained one after the other before this one."""
+    return max((1 + depth_of(needed) for needed in recipe(name).needs), default=0)

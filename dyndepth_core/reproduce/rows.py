@@ -97,58 +97,65 @@ def settings_of(config: Config) -> dict[str, Any]:
     return settings
 
 
-def run_row(
-    name: str,
-    config: Config,
-    data: Path,
-    test: Sequence[Recording],
-    folder: Path,
-    seed: int,
-    device: str,
-    advance: Callable[[], None],
-    models: Mapping[str, Path] | None = None,
-) -> list[RowResult]:
-    """Train `config` on the root `data` (whatever is there of it is gone on with) and score it, and
-    after it the arms of its graph (InferenceGraph.arms), as NAME_ARM, which cost no training.
+@dataclass(frozen=True)
+class Row:
+    """A row to be trained on the root `data` into `folder`; models: of other rows it is made from;
+    `start`: the one its training begins with.
+    """
 
-    models: of other rows it is made from; `start`: the one its training begins with. Leaves
-    folder/run, folder/result.json and folder/ARM/result.json. Raises KeyboardInterrupt when
+    name: str
+    seed: int
+    config: Config
+    data: Path
+    folder: Path
+    models: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def run(self) -> Path:
+        """Folder of its training."""
+        return self.folder / "run"
+
+
+def run_row(
+    row: Row, test: Sequence[Recording], device: str, advance: Callable[[], None]
+) -> list[RowResult]:
+    """Train it (whatever is there of it is gone on with) and score it, and after it the arms of its
+    graph (InferenceGraph.arms), as NAME_ARM, which cost no training.
+
+    Leaves folder/run, folder/result.json and folder/ARM/result.json. Raises KeyboardInterrupt when
     interrupted; the next call goes on.
     """
-    key, run = row_key(config, data, models), folder / "run"
-    result = RowResult.read(folder / RESULT, key)
+    key, run = row_key(row.config, row.data, row.models), row.run
+    result = RowResult.read(row.folder / RESULT, key)
     if result is None:
-        start, resume = (models or {}).get("start"), (run / "config.yaml").is_file()
-        metrics = train_run(config, [data], run, resume=resume, start=start)
-        result = score(name, seed, ModelArm(Predictor(run / MODEL, device=device)), test, advance)
+        start, resume = row.models.get("start"), (run / "config.yaml").is_file()
+        metrics = train_run(row.config, [row.data], run, resume=resume, start=start)
+        arm = ModelArm(Predictor(run / MODEL, device=device))
+        result = score(row.name, row.seed, arm, test, advance)
         result.train_seconds, result.steps = metrics["seconds"], metrics["step"]
         result.parameters = _parameters(load_model(run / MODEL)[0])
         result.warnings = [w["message"] for w in metrics["warnings"]]
-        result.write(folder / RESULT, key)
-    return [result, *_arms(name, seed, key, folder, test, device, advance)]
+        result.write(row.folder / RESULT, key)
+    return [result, *_arms(row, key, test, device, advance)]
 
 
 def _arms(
-    name: str,
-    seed: int,
-    key: str,
-    folder: Path,
-    test: Sequence[Recording],
-    device: str,
-    advance: Callable[[], None],
+    row: Row, key: str, test: Sequence[Recording], device: str, advance: Callable[[], None]
 ) -> list[RowResult]:
     """The rows beside that of a trained model, scored where they are not stored."""
-    if not (folder / "run" / MODEL).is_file():
+    if not (row.run / MODEL).is_file():
         return []
-    graph, meta = load_model(folder / "run" / MODEL)
+    graph, meta = load_model(row.run / MODEL)
     results = []
     for arm, part in graph.arms().items():
-        result = RowResult.read(folder / arm / RESULT, key)
+        path = row.folder / arm / RESULT
+        result = RowResult.read(path, key)
         if result is None:
             predictor = Predictor.from_graph(part, meta, device=device)
-            result = score(f"{name}_{arm}", seed, ModelArm(predictor), test, advance)
+            name = f"{row.name}_{arm}"
+            result = score(name, row.seed, ModelArm(predictor), test, advance)
             result.parameters = _parameters(part)
-            result.write(folder / arm / RESULT, key)
+            result.write(path, key)
         results.append(result)
     return results
 

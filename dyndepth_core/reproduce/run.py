@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from ..training.run import MODEL
 from .budgets import Budget
 from .curve import draw_curves, stage_curve
 from .recipes import in_order, recipe
-from .rows import RowResult, flatten, run_baselines, run_row, settings_of
+from .rows import Row, RowResult, flatten, run_baselines, run_row, settings_of
 from .table import make_table, markdown
+from .together import run_together
 
 SAY = Callable[[str], None]
 
@@ -68,12 +69,13 @@ def reproduce(
     steps: int | None = None,
     device: str = "auto",
     workers: int = 2,
+    at_once: int = 1,
     command: str = "",
     say: SAY = lambda text: None,
     advance: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Render the worlds, run every row that is not stored yet, and those it needs (recipes.py),
-    write results.json, results.md and plots into `out`.
+    write results.json, results.md and plots into `out`. at_once: rows trained at the same time.
 
     Returns the content of results.json. Raises ValueError on bad names, KeyboardInterrupt when
     interrupted; the next call with the same folder goes on.
@@ -81,7 +83,7 @@ def reproduce(
     check_methods(methods)
     results: list[RowResult] = []
     tests: dict[int, list[Recording]] = {}
-    folders: dict[tuple[str, int], Path] = {}
+    rows: dict[tuple[str, int], Row] = {}
     for seed in seeds:
         data = out / "data" / f"seed_{seed}"
         total = sum(budget.clips.values())
@@ -95,36 +97,41 @@ def reproduce(
         render_dataset(data, seed, budget.clips, budget.frames, budget.size, workers, rendered)
         tests[seed] = open_recordings(data, "test")
         for name in in_order(methods):
-            say(f"{name}, seed {seed}")
             how = recipe(name)
             models = {
-                role: folders[row, seed] / "run" / MODEL
+                role: rows[row, seed].run / MODEL
                 for role, row in (("start", how.start), ("miner", how.miner))
                 if row is not None
             }
             config = row_config(name, budget, seed, minutes, steps, models.get("miner"))
-            folder = folders[name, seed] = row_folder(out, config, name, seed)
-            count = _Count(f"scoring {name}, seed {seed}", tests[seed], advance)
-            results += run_row(
-                name, config, data, tests[seed], folder, seed, device, count, models
-            )  # fmt: skip
-        count = _Count(f"scoring baselines, seed {seed}", tests[seed], advance, 2)
-        training = open_recordings(data, "train")
+            folder = row_folder(out, config, name, seed)
+            rows[name, seed] = Row(name, seed, config, data, folder, models)
+    if at_once > 1:
+        run_together(list(rows.values()), at_once, device, advance)
+    for row in rows.values():
+        say(f"{row.name}, seed {row.seed}")
+        test = tests[row.seed]
+        count = _Count(f"scoring {row.name}, seed {row.seed}", test, advance)
+        results += run_row(row, test, device, count)
+    for seed, test in tests.items():
+        count = _Count(f"scoring baselines, seed {seed}", test, advance, 2)
+        data = out / "data" / f"seed_{seed}"
         folder = out / "rows" / "baselines" / f"seed_{seed}"
-        results += run_baselines(training, data, tests[seed], folder, seed, count)
+        training = open_recordings(data, "train")
+        results += run_baselines(training, data, test, folder, seed, count)
     order = {name: k for k, name in enumerate(flatten(results))}
     results.sort(key=lambda r: (r.method in ("row_prior", "plane"), order[r.method], r.seed))
     about = {
         "seed": list(seeds),
         "budget": budget.name,
         "device": _device(device),
-        "says": _says(budget, minutes, steps, methods),
+        "says": _says(budget, minutes, steps, methods, at_once),
         "command": command,
     }
     table = as_json(make_table(results, about))
     write_atomically(out / "results.json", (json.dumps(table, indent=1) + "\n").encode())
     write_atomically(out / "results.md", markdown(table, command).encode())
-    _draw(results, table, tests, folders, out, device)
+    _draw(results, table, tests, rows, out, device)
     return table
 
 
@@ -154,17 +161,24 @@ def _device(device: str) -> str:
     return f"cpu, {torch.get_num_threads()} threads"
 
 
-def _says(budget: Budget, minutes: float | None, steps: int | None, methods: Sequence[str]) -> str:
+def _says(
+    budget: Budget,
+    minutes: float | None,
+    steps: int | None,
+    methods: Sequence[str],
+    at_once: int,
+) -> str:
     height, width = budget.size
     spent = budget.minutes if minutes is None else minutes
     further = budget.finetune_steps if steps is None else steps
     long = {n: recipe(n).times * spent for n in in_order(methods) if recipe(n).times != 1}
     more = f" ({', '.join(f'{name}: {time:g}' for name, time in long.items())})" if long else ""
+    beside = f"; {at_once} rows trained at the same time" if at_once > 1 else ""
     return (
         f"{spent:g} minutes of training per row{more}, {further} steps for one that goes on from "
         f"the model of another, {height}x{width} pixels, "
         f"{budget.clips['train']} training and {budget.clips['test']} test clips of "
-        f"{budget.frames} frames per seed."
+        f"{budget.frames} frames per seed{beside}."
     )
 
 
@@ -172,7 +186,7 @@ def _draw(
     results: Sequence[RowResult],
     table: dict[str, Any],
     tests: dict[int, list[Recording]],
-    folders: dict[tuple[str, int], Path],
+    trained: Mapping[tuple[str, int], Row],
     out: Path,
     device: str,
 ) -> None:
@@ -189,15 +203,15 @@ def _draw(
     if tracks:
         draw_trajectories(tracks, truth, out / "plots" / "trajectories.png")
     mined = {
-        f"{name}, seed {seed}": stage_curve(folder / "run", folder)
-        for (name, seed), folder in folders.items()
+        f"{name}, seed {seed}": stage_curve(row.run, row.folder)
+        for (name, seed), row in trained.items()
         if recipe(name).method == "mined_supervision"
     }
     if mined:
         draw_curves(mined, out / "plots" / "stages.png")
     for row in results:
-        if (row.method, row.seed) in folders:
-            model = folders[row.method, row.seed] / "run" / MODEL
+        if (row.method, row.seed) in trained:
+            model = trained[row.method, row.seed].run / MODEL
             arm = ModelArm(Predictor(model, device=device))
             folder = out / "plots" / f"{row.method}_seed_{row.seed}"
             save_pictures(

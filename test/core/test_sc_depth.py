@@ -239,7 +239,7 @@ def test_sources_lend_their_depth_or_learn_it(recording):
         assert disps.shape == (2, 2, 1, 64, 96) and disps.requires_grad == both
     one, both = make(automask=False), make(automask=False, both_ways=True)
     predictions = whole_truth(one, sample, recording)
-    count = [len(o._pairs(sample, predictions).image_a) for o in (one, both)]
+    count = [len(o._pairs(sample, predictions).image_b) for o in (one, both)]
     assert count == [4, 8]
 
 

@@ -6,14 +6,11 @@ import json
 import os
 import re
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..processes import run_in_processes
+from ..processes import run_in_processes, sigterm_as_ctrl_c
 from ..writer import PART, replace_file, write_manifest, write_splits
 from .world import World
 from .write import write_clip
@@ -74,7 +71,7 @@ def render_dataset(
     replace_file(out / MANIFEST, text.encode(), durable=True)
     advance(len(names) - len(todo))
     _remove_stale_parts(out)
-    with _sigterm_as_ctrl_c():
+    with sigterm_as_ctrl_c("complete clips stay, the same command goes on"):
         try:
             for _ in run_in_processes(_render, todo, workers, killed=KILLED):
                 advance(1)
@@ -138,23 +135,6 @@ def _check_settings(out: Path, about: Mapping[str, Any]) -> None:
     if changed:
         was = ", ".join(f"{k} {old[k]}" for k in changed)
         raise ValueError(f"{out} holds clips of {was}: give a new folder with --out")
-
-
-@contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """While it lasts, SIGTERM raises KeyboardInterrupt, so that it too is cleaned up after."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt("terminated; complete clips stay, the same command goes on")
-
-    if threading.current_thread() is not threading.main_thread():  # may set no handler
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _render(job: tuple) -> str:

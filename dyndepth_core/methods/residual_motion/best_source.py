@@ -60,9 +60,8 @@ def best_source_losses(
         return pairs.compare(ssim_share).least(batch, sources)
 
     pairs = Pairs(
-        sample.tgt.repeat_interleave(sources, 0), sample.src.flatten(0, 1),
-        depth.repeat_interleave(sources, 0), src_depth.detach(), T_src_tgt.flatten(0, 1),
-        K.repeat_interleave(sources, 0),
+        sample.tgt, sample.src.flatten(0, 1), depth.repeat_interleave(sources, 0),
+        src_depth.detach(), T_src_tgt.flatten(0, 1), K.repeat_interleave(sources, 0),
     )  # fmt: skip
     found = compare(pairs)
     judged, still = found.automask(noise), torch.ones_like(found.error)

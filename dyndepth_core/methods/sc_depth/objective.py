@@ -227,7 +227,7 @@ class SCDepthObjective(DepthPoseObjective):
             return x.repeat_interleave(sources, 0)
 
         scale = predictions.depth_scale
-        tgt, src = repeat(sample.tgt), sample.src.flatten(0, 1)
+        src = sample.src.flatten(0, 1)
         T = predictions.T_src_tgt.flatten(0, 1).float()
         seen = None
         if (turned := predictions.rectified) is not None:
@@ -236,7 +236,8 @@ class SCDepthObjective(DepthPoseObjective):
         src_depth = predictions.src_disps
         if src_depth is not None:
             src_depth = self.depth(src_depth.flatten(0, 1), repeat(scale))
-        pairs = Pairs(tgt, src, tgt_depth, src_depth, T, repeat(predictions.K.float()), None, seen)
+        K = repeat(predictions.K.float())
+        pairs = Pairs(sample.tgt, src, tgt_depth, src_depth, T, K, None, seen)
         return pairs.both_ways() if self.config.both_ways else pairs
 
     @torch.no_grad()

@@ -1,0 +1,78 @@
+"""Rows trained at the same time: on a machine that is now fast, now slow, equal minutes one after
+the other are not equal training.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from ..data.processes import run_in_processes, sigterm_as_ctrl_c
+from ..data.recording import open_recordings
+from .recipes import depth_of
+from .rows import Row, run_row
+
+LOG = "log.txt"
+PATIENCE_S = 60.0  # a training ends after its step, with a checkpoint
+KILLED = (
+    "a training was killed (is the memory full?): give a smaller --at-once; the same command goes "
+    "on from the last checkpoint"
+)
+
+
+def run_together(
+    rows: Sequence[Row],
+    at_once: int,
+    device: str,
+    advance: Callable[[str, int, int], None],
+) -> None:
+    """Train and score `rows` in their order, `at_once` of them at a time in processes that share
+    the cores, those that need a row's model after it. What each says goes into its log.txt.
+
+    Raises what a training raises, KeyboardInterrupt when interrupted, each training with a
+    checkpoint; the next call goes on.
+    """
+    threads = max(1, len(os.sched_getaffinity(0)) // at_once)
+    with sigterm_as_ctrl_c("every training has a checkpoint, the same command goes on"):
+        for depth in sorted({depth_of(row.name) for row in rows}):
+            wave = [row for row in rows if depth_of(row.name) == depth]
+
+            def show(wave: Sequence[Row] = wave) -> None:
+                for row in wave:
+                    if (done := _progress(row.run)) is not None:
+                        advance(f"training {row.name}, seed {row.seed}, %", done, 100)
+
+            jobs = [(row, device, threads) for row in wave]
+            for _ in run_in_processes(
+                _train, jobs, at_once, poll=show, killed=KILLED, patience=PATIENCE_S
+            ):
+                pass
+
+
+def _train(job: tuple[Row, str, int]) -> None:
+    row, device, threads = job
+    torch.set_num_threads(threads)
+    row.folder.mkdir(parents=True, exist_ok=True)
+    with (row.folder / LOG).open("a") as log:  # several progress bars would write over each other
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+    logging.basicConfig(level=os.environ.get("DYNDEPTH_LOG", "INFO").upper(), force=True)
+    run_row(row, open_recordings(row.data, "test"), device, lambda: None)
+
+
+def _progress(run: Path) -> int | None:
+    """Per cent of the stage that was written last; None before the first line of its metrics."""
+    written = sorted(run.glob("stages/*/metrics.csv"), key=lambda p: p.stat().st_mtime)
+    if not written:
+        return None
+    with written[-1].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        return round(100 * float(rows[-1]["progress"]))
+    except (IndexError, KeyError, TypeError, ValueError):  # it is being written
+        return None

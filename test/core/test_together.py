@@ -1,0 +1,94 @@
+"""`dyndepth reproduce --at-once`: rows that train at the same time."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_reproduce import TINY
+from test_synthetic_processes import is_running, wait_until
+
+from dyndepth_core.data.synthetic.dataset import render_dataset
+from dyndepth_core.reproduce.recipes import depth_of, in_order
+from dyndepth_core.reproduce.run import reproduce
+
+ARMS = ["monodepth", "sc_depth"]
+LONG = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+if __name__ == "__main__":
+    from test_together import ARMS, TINY
+    from dyndepth_core.reproduce.run import reproduce
+    reproduce(ARMS, TINY, [5], Path(sys.argv[2]), minutes=30, workers=1, at_once=2)
+"""
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("together")
+    render_dataset(
+        folder / "data" / "seed_5", 5, TINY.clips, TINY.frames, TINY.size, 1, lambda n: None
+    )
+    return folder
+
+
+def test_arms_train_at_the_same_time_and_are_scored_as_alone(out):
+    shown = {}
+    table = reproduce(
+        ARMS, TINY, [5], out, workers=1, at_once=2,
+        advance=lambda what, done, total: shown.setdefault(what, []).append((done, total)),
+    )  # fmt: skip
+    assert list(table["methods"]) == [*ARMS, "row_prior", "plane"]
+    assert "2 rows trained at the same time" in table["says"]
+    times = {}
+    for name in ARMS:
+        (row,) = out.glob(f"rows/{name}/seed_5_*")
+        assert "training targets" in (row / "log.txt").read_text()
+        times[name] = [
+            (row / file).stat().st_mtime_ns for file in ("run/config.yaml", "run/model.safetensors")
+        ]
+        assert table["methods"][name]["train_seconds"] > 1
+        assert all(0 <= d <= t == 100 for d, t in shown[f"training {name}, seed 5, %"])
+    (begun, ended), (other_begun, other_ended) = times.values()
+    assert begun < other_ended and other_begun < ended
+    again = reproduce(ARMS, TINY, [5], out, workers=1)  # nothing is trained again
+    assert again["methods"] == table["methods"]
+
+
+def test_what_a_training_raises_is_said(out, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "seed_5").symlink_to(out / "data" / "seed_5")
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "sc_depth").write_text("in the way")
+    with pytest.raises(OSError, match="sc_depth"):
+        reproduce(ARMS, TINY, [5], tmp_path, workers=1, at_once=2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_sigterm_leaves_every_training_with_a_checkpoint_and_no_process(out, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "seed_5").symlink_to(out / "data" / "seed_5")
+    script = tmp_path / "long.py"  # spawned processes import the main module again
+    script.write_text(LONG)
+    words = [sys.executable, script, Path(__file__).parent, tmp_path]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: len(list(tmp_path.glob("rows/*/*/run/stages/*/metrics.csv"))) == 2)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(signal.SIGTERM)
+    text = process.communicate(timeout=90)[1]
+    assert "every training has a checkpoint" in text
+    wait_until(lambda: not any(is_running(int(c)) for c in children))
+    assert len(list(tmp_path.glob("rows/*/*/run/stages/*/last.ckpt"))) == 2
+
+
+def test_rows_wait_for_those_they_are_made_from():
+    names = in_order(["many_depth+motion_aware", "monodepth"])
+    depths = {name: depth_of(name) for name in names}
+    assert depths == {
+        "many_depth": 0, "residual_motion": 0, "monodepth": 0, "many_depth_finetuned": 1,
+        "many_depth+motion_aware": 2,
+    }  # fmt: skip
