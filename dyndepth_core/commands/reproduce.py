@@ -47,6 +47,15 @@ def command(
             "minutes meet the same machine.",
         ),
     ] = 1,
+    repeats: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Trainings of each row on each world, from different initialisations: intervals "
+            "then say what another training would give, too. Rows that go on from the model of "
+            "another all begin with the same one.",
+        ),
+    ] = 1,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write results.json there.")
     ] = None,
@@ -99,7 +108,8 @@ def command(
 
         table = reproduce(
             names, plan, seeds, out, minutes=minutes, steps=finetune_steps, device=device,
-            workers=workers, at_once=at_once, command=line, advance=advance,
+            workers=workers, at_once=at_once, repeats=repeats,
+            command=line, advance=advance,
             say=lambda text: console.print(f"[bold]{text}[/bold]"),
         )  # fmt: skip
     write_json(json_file, table)

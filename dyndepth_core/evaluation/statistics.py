@@ -15,6 +15,8 @@ MIN_CLIPS = 10
 BLOCK_SECONDS = 2.0
 MIN_BLOCKS = 5  # the bootstrap of fewer pieces is far too sure of itself
 
+Training = tuple[Hashable, Hashable]  # world, and which of the trainings on it
+
 
 @dataclass(frozen=True)
 class PairedInterval:
@@ -43,15 +45,22 @@ class PairedInterval:
 
 
 def paired_log_ratio(
-    a: Sequence[float], b: Sequence[float], blocks: Sequence[Hashable], seed: int = 0
+    a: Sequence[float],
+    b: Sequence[float],
+    blocks: Sequence[Hashable],
+    seed: int = 0,
+    trainings: Sequence[Training] | None = None,
 ) -> PairedInterval:
     """Compare two errors per image, paired, resampling whole blocks with replacement (cluster
     bootstrap).
 
-    a, b: positive errors (N,) of the same images; blocks: the block every image belongs to.
-    Neighbouring frames of a video repeat each other, so single images must not be resampled (Efron
-    and Tibshirani 1993, chapter 8). Raises ValueError on unequal lengths, on none, or on errors
-    that are not positive.
+    a, b: positive errors (N,) of the same images; blocks: the block every image belongs to;
+    trainings: which of several models made both, None: all one. Neighbouring frames of a video
+    repeat each other, so single images must not be resampled (Efron and Tibshirani 1993, chapter
+    8). Of the K trainings of a world K - 1 are drawn, beside the blocks: K would make the variance
+    of a mean too small by (K - 1) / K (McCarthy and Snowden 1985). With one per world the interval
+    leaves out what another training would give. Raises ValueError on unequal lengths, on none, or
+    on errors that are not positive.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if not len(a) == len(b) == len(blocks) or len(a) == 0:
@@ -64,17 +73,38 @@ def paired_log_ratio(
             "paired comparison: errors must be positive and finite to have a log ratio"
         )
     logs = np.log(a / b)
-    names = {name: k for k, name in enumerate(dict.fromkeys(blocks))}
-    member = np.array([names[name] for name in blocks])
-    sums = np.bincount(member, weights=logs)
-    sizes = np.bincount(member)
+    names, member = _numbered(blocks)
+    models, model = _numbered([(0, 0)] * len(logs) if trainings is None else trainings)
+    sums, sizes = np.zeros((2, len(names), len(models)))
+    np.add.at(sums, (member, model), logs)
+    np.add.at(sizes, (member, model), 1)
     ratio = float(np.exp(logs.mean()))
-    if len(sums) < 2:
-        return PairedInterval(ratio, None, None, len(logs), len(sums))
-    drawn = np.random.default_rng(seed).integers(0, len(sums), (DRAWS, len(sums)))
-    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    if len(names) < 2:
+        return PairedInterval(ratio, None, None, len(logs), len(names))
+    random = np.random.default_rng(seed)
+    clips = _drawn(random, len(names), len(names))
+    count = np.ones((DRAWS, len(models)))
+    for world in {w for w, _ in models}:
+        of_world = [k for k, (w, _) in enumerate(models) if w == world]
+        if len(of_world) > 1:
+            count[:, of_world] = _drawn(random, len(of_world), len(of_world) - 1)
+    total = ((clips @ sizes) * count).sum(1)
+    seen = total > 0  # a draw may have missed every clip of the worlds whose models it has
+    means = ((clips @ sums) * count).sum(1)[seen] / total[seen]
     low, high = np.exp(np.percentile(means, (2.5, 97.5)))
-    return PairedInterval(ratio, float(low), float(high), len(logs), len(sums))
+    return PairedInterval(ratio, float(low), float(high), len(logs), len(names))
+
+
+def _numbered(names: Sequence[Hashable]) -> tuple[list[Hashable], np.ndarray]:
+    """The different names in order of appearance, and which of them each one is."""
+    number = {name: k for k, name in enumerate(dict.fromkeys(names))}
+    return list(number), np.array([number[name] for name in names])
+
+
+def _drawn(random: np.random.Generator, of: int, times: int) -> np.ndarray:
+    """How often each is among `times` drawn with replacement, (DRAWS, of)."""
+    drawn = random.integers(0, of, (DRAWS, times))
+    return np.stack([(drawn == k).sum(1) for k in range(of)], 1)
 
 
 def block_ids(
@@ -103,26 +133,50 @@ def compare_scores(
 
     Only images both were scored on count. The same seed and scores give the same interval.
     """
-    other = {(s.clip, s.index): s for s in b}
+    return compare_trainings({(0, 0): a}, {(0, 0): b}, metric, min_pixels, seed)
+
+
+def compare_trainings(
+    a: Mapping[Training, Sequence[ImageScore]],
+    b: Mapping[Training, Sequence[ImageScore]],
+    metric: str = "abs_rel",
+    min_pixels: int = MIN_PIXELS,
+    seed: int = 0,
+) -> dict[str, dict]:
+    """See compare_scores; of several trainings of both, those of the same name in pairs."""
+    tiny = np.finfo(np.float64).tiny  # a perfect guess has error 0: keep its logarithm finite
     result: dict[str, dict] = {}
     for stratum in STRATA:
-        left = [s for s in counted(a, stratum, min_pixels) if (s.clip, s.index) in other]
-        right = [other[s.clip, s.index] for s in left]
-        if not left:
-            continue
-        tiny = np.finfo(np.float64).tiny  # a perfect guess has error 0: keep its logarithm finite
-        errors = [[max(s.scaled[stratum][metric], tiny) for s in side] for side in (left, right)]
-        interval = paired_log_ratio(errors[0], errors[1], block_ids(left), seed)
-        result[stratum] = {**asdict(interval), "verdict": interval.verdict}
+        left: list[ImageScore] = []
+        errors: tuple[list[float], list[float]] = [], []
+        trainings: list[Training] = []
+        for training in [t for t in a if t in b]:
+            other = {(s.clip, s.index): s for s in b[training]}
+            for score in counted(a[training], stratum, min_pixels):
+                if (score.clip, score.index) in other:
+                    pair = score, other[score.clip, score.index]
+                    for side, one in zip(errors, pair, strict=True):
+                        side.append(max(one.scaled[stratum][metric], tiny))
+                    left.append(score)
+                    trainings.append(training)
+        if left:
+            interval = paired_log_ratio(*errors, block_ids(left), seed, trainings)
+            result[stratum] = {**asdict(interval), "verdict": interval.verdict}
     return result
 
 
-def compare_clips(a: Mapping[str, float], b: Mapping[str, float], seed: int = 0) -> dict | None:
-    """Paired interval of one positive number per clip, over the clips both have; None without."""
-    clips = [clip for clip in a if clip in b]
-    if not clips:
+def compare_clips(
+    a: Mapping[Training, Mapping[str, float]],
+    b: Mapping[Training, Mapping[str, float]],
+    seed: int = 0,
+) -> dict | None:
+    """Paired interval of one positive number per clip and training, over those both have; None
+    without.
+    """
+    both = [(t, clip) for t in a if t in b for clip in a[t] if clip in b[t]]
+    if not both:
         return None
     tiny = np.finfo(np.float64).tiny
-    sides = [[max(side[clip], tiny) for clip in clips] for side in (a, b)]
-    interval = paired_log_ratio(*sides, clips, seed)
+    sides = [[max(side[t][clip], tiny) for t, clip in both] for side in (a, b)]
+    interval = paired_log_ratio(*sides, [clip for _, clip in both], seed, [t for t, _ in both])
     return {**asdict(interval), "verdict": interval.verdict}

@@ -135,6 +135,16 @@ def in_order(names: Iterable[str]) -> list[str]:
     return found
 
 
+def trained_once(methods: Iterable[str]) -> set[str]:
+    """Of the rows that `methods` need, those that are there only for others to go on from or to
+    find what moves: every repetition begins with the same model.
+    """
+    methods = [*methods]
+    hows = [recipe(name) for name in in_order(methods)]
+    compared = {*methods, *(how.control for how in hows)}
+    return {name for how in hows for name in (how.start, how.miner) if name} - compared
+
+
 def depth_of(name: str) -> int:
     """How many rows must be trained one after the other before this one."""
     return max((1 + depth_of(needed) for needed in recipe(name).needs), default=0)

@@ -51,6 +51,12 @@ class RowResult:
     steps: int | None = None
     parameters: int | None = None
     warnings: list[str] = field(default_factory=list)
+    repeat: int = 0
+
+    @property
+    def training(self) -> tuple[int, int]:
+        """Seed of the world and which of the trainings on it."""
+        return self.seed, self.repeat
 
     def evaluation(self) -> Evaluation:
         """As the evaluation's own type, under this method's name."""
@@ -100,7 +106,7 @@ def settings_of(config: Config) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Row:
     """A row to be trained on the root `data` into `folder`; models: of other rows it is made from;
-    `start`: the one its training begins with.
+    `start`: the one its training begins with; repeat: which of the trainings on this world.
     """
 
     name: str
@@ -109,6 +115,10 @@ class Row:
     data: Path
     folder: Path
     models: Mapping[str, Path] = field(default_factory=dict)
+    repeat: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.name}, seed {self.seed}" + (f", repeat {self.repeat}" if self.repeat else "")
 
     @property
     def run(self) -> Path:
@@ -132,6 +142,7 @@ def run_row(
         metrics = train_run(row.config, [row.data], run, resume=resume, start=start)
         arm = ModelArm(Predictor(run / MODEL, device=device))
         result = score(row.name, row.seed, arm, test, advance)
+        result.repeat = row.repeat
         result.train_seconds, result.steps = metrics["seconds"], metrics["step"]
         result.parameters = _parameters(load_model(run / MODEL)[0])
         result.warnings = [w["message"] for w in metrics["warnings"]]
@@ -154,7 +165,7 @@ def _arms(
             predictor = Predictor.from_graph(part, meta, device=device)
             name = f"{row.name}_{arm}"
             result = score(name, row.seed, ModelArm(predictor), test, advance)
-            result.parameters = _parameters(part)
+            result.parameters, result.repeat = _parameters(part), row.repeat
             result.write(path, key)
         results.append(result)
     return results

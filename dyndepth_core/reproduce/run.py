@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,12 +25,13 @@ from ..methods import get_method
 from ..training.run import MODEL
 from .budgets import Budget
 from .curve import draw_curves, stage_curve
-from .recipes import in_order, recipe
+from .recipes import in_order, recipe, trained_once
 from .rows import Row, RowResult, flatten, run_baselines, run_row, settings_of
 from .table import make_table, markdown
 from .together import run_together
 
 SAY = Callable[[str], None]
+REPEATS_APART = 1000  # between their seeds: those of another world are others
 
 
 def check_methods(methods: Sequence[str]) -> None:
@@ -47,16 +49,19 @@ def row_config(
     minutes: float | None,
     steps: int | None = None,
     miner: Path | None = None,
+    repeat: int = 0,
 ) -> Config:
     """The configuration of a row: the budget's, the same for every method; minutes, steps: instead
     of the budget's, for rows that begin with nothing, and with the model of another; miner: model
-    file that finds what moves.
+    file that finds what moves; repeat: which of the trainings on this world, each from another
+    initialisation.
     """
     how = recipe(name)
     minutes = how.times * (budget.minutes if minutes is None else minutes)
     spent = budget.finetuning(seed, steps) if how.start else budget.overrides(seed, minutes)
     masks = [f"objective.masks.model={miner}"] if miner else []
-    return load(overrides=[*spent, *how.settings, *masks], method=how.method)
+    start = [f"train.seed={seed + repeat * REPEATS_APART}"]
+    return load(overrides=[*spent, *start, *how.settings, *masks], method=how.method)
 
 
 def reproduce(
@@ -70,12 +75,14 @@ def reproduce(
     device: str = "auto",
     workers: int = 2,
     at_once: int = 1,
+    repeats: int = 1,
     command: str = "",
     say: SAY = lambda text: None,
     advance: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Render the worlds, run every row that is not stored yet, and those it needs (recipes.py),
-    write results.json, results.md and plots into `out`. at_once: rows trained at the same time.
+    write results.json, results.md and plots into `out`. at_once: rows trained at the same time;
+    repeats: trainings of each row on each world, but for those that others only begin with.
 
     Returns the content of results.json. Raises ValueError on bad names, KeyboardInterrupt when
     interrupted; the next call with the same folder goes on.
@@ -83,7 +90,8 @@ def reproduce(
     check_methods(methods)
     results: list[RowResult] = []
     tests: dict[int, list[Recording]] = {}
-    rows: dict[tuple[str, int], Row] = {}
+    rows: dict[tuple[str, int, int], Row] = {}
+    names, once = in_order(methods), trained_once(methods)
     for seed in seeds:
         data = out / "data" / f"seed_{seed}"
         total = sum(budget.clips.values())
@@ -96,22 +104,25 @@ def reproduce(
 
         render_dataset(data, seed, budget.clips, budget.frames, budget.size, workers, rendered)
         tests[seed] = open_recordings(data, "test")
-        for name in in_order(methods):
+        for repeat, name in itertools.product(range(repeats), names):
+            if repeat and name in once:
+                continue
             how = recipe(name)
             models = {
-                role: rows[row, seed].run / MODEL
-                for role, row in (("start", how.start), ("miner", how.miner))
-                if row is not None
+                role: rows[needed, seed, 0].run / MODEL
+                for role, needed in (("start", how.start), ("miner", how.miner))
+                if needed is not None
             }
-            config = row_config(name, budget, seed, minutes, steps, models.get("miner"))
+            miner = models.get("miner")
+            config = row_config(name, budget, seed, minutes, steps, miner, repeat)
             folder = row_folder(out, config, name, seed)
-            rows[name, seed] = Row(name, seed, config, data, folder, models)
+            rows[name, seed, repeat] = Row(name, seed, config, data, folder, models, repeat)
     if at_once > 1:
-        run_together(list(rows.values()), at_once, device, advance)
+        run_together(list(rows.values()), at_once, device, say, advance)
     for row in rows.values():
-        say(f"{row.name}, seed {row.seed}")
+        say(str(row))
         test = tests[row.seed]
-        count = _Count(f"scoring {row.name}, seed {row.seed}", test, advance)
+        count = _Count(f"scoring {row}", test, advance)
         results += run_row(row, test, device, count)
     for seed, test in tests.items():
         count = _Count(f"scoring baselines, seed {seed}", test, advance, 2)
@@ -120,12 +131,12 @@ def reproduce(
         training = open_recordings(data, "train")
         results += run_baselines(training, data, test, folder, seed, count)
     order = {name: k for k, name in enumerate(flatten(results))}
-    results.sort(key=lambda r: (r.method in ("row_prior", "plane"), order[r.method], r.seed))
+    results.sort(key=lambda r: (r.method in ("row_prior", "plane"), order[r.method], r.training))
     about = {
         "seed": list(seeds),
         "budget": budget.name,
         "device": _device(device),
-        "says": _says(budget, minutes, steps, methods, at_once),
+        "says": _says(budget, minutes, steps, methods, at_once, repeats),
         "command": command,
     }
     table = as_json(make_table(results, about))
@@ -167,6 +178,7 @@ def _says(
     steps: int | None,
     methods: Sequence[str],
     at_once: int,
+    repeats: int,
 ) -> str:
     height, width = budget.size
     spent = budget.minutes if minutes is None else minutes
@@ -174,11 +186,12 @@ def _says(
     long = {n: recipe(n).times * spent for n in in_order(methods) if recipe(n).times != 1}
     more = f" ({', '.join(f'{name}: {time:g}' for name, time in long.items())})" if long else ""
     beside = f"; {at_once} rows trained at the same time" if at_once > 1 else ""
+    again = f"; {repeats} trainings of each row per seed" if repeats > 1 else ""
     return (
         f"{spent:g} minutes of training per row{more}, {further} steps for one that goes on from "
         f"the model of another, {height}x{width} pixels, "
         f"{budget.clips['train']} training and {budget.clips['test']} test clips of "
-        f"{budget.frames} frames per seed{beside}."
+        f"{budget.frames} frames per seed{again}{beside}."
     )
 
 
@@ -186,7 +199,7 @@ def _draw(
     results: Sequence[RowResult],
     table: dict[str, Any],
     tests: dict[int, list[Recording]],
-    trained: Mapping[tuple[str, int], Row],
+    trained: Mapping[tuple[str, int, int], Row],
     out: Path,
     device: str,
 ) -> None:
@@ -203,17 +216,17 @@ def _draw(
     if tracks:
         draw_trajectories(tracks, truth, out / "plots" / "trajectories.png")
     mined = {
-        f"{name}, seed {seed}": stage_curve(row.run, row.folder)
-        for (name, seed), row in trained.items()
+        str(row): stage_curve(row.run, row.folder)
+        for (name, *_), row in trained.items()
         if recipe(name).method == "mined_supervision"
     }
     if mined:
         draw_curves(mined, out / "plots" / "stages.png")
-    for row in results:
-        if (row.method, row.seed) in trained:
-            model = trained[row.method, row.seed].run / MODEL
-            arm = ModelArm(Predictor(model, device=device))
-            folder = out / "plots" / f"{row.method}_seed_{row.seed}"
+    for result in results:
+        row = trained.get((result.method, *result.training))
+        if row is not None:
+            arm = ModelArm(Predictor(row.run / MODEL, device=device))
+            folder = out / "plots" / str(row).replace(", ", "_").replace(" ", "_")
             save_pictures(
-                folder, tests[row.seed], arm, row.scores, get_protocol("native"), row.method
+                folder, tests[row.seed], arm, result.scores, get_protocol("native"), row.name
             )

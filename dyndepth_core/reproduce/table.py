@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..evaluation.metrics import METRICS, STRATA, scale_std_per_clip
-from ..evaluation.statistics import compare_clips, compare_scores
+from ..evaluation.statistics import Training, compare_clips, compare_trainings
 from .rows import BASELINES, RowResult, flatten
 
 COSTS = ("train_seconds", "steps", "parameters")
@@ -20,6 +20,7 @@ def make_table(results: Sequence[RowResult], about: Mapping[str, Any]) -> dict[s
     methods = {name: _over_seeds([_one(r) for r in of_seed]) for name, of_seed in rows.items()}
     for name, of_seed in rows.items():
         methods[name]["seeds"] = [r.seed for r in of_seed]
+        methods[name]["repeats"] = [r.repeat for r in of_seed]
         if warnings := sorted({w for r in of_seed for w in r.warnings}):
             methods[name]["warnings"] = warnings
     return {**about, "methods": methods, "paired": _paired(rows)}
@@ -70,14 +71,37 @@ def _paired(rows: Mapping[str, list[RowResult]]) -> list[dict[str, Any]]:
     return found
 
 
-def _compare(a: Sequence[RowResult], b: Sequence[RowResult]):  # noqa: ANN202
-    scores = [[s for row in side for s in row.scores] for side in (a, b)]
-    for stratum, interval in compare_scores(*scores).items():
+def _compare(
+    a: Sequence[RowResult], b: Sequence[RowResult]
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Metric, stratum and interval, with the ratio of each training on its own in `each`."""
+    sides = {r.training: r for r in a}, {r.training: r for r in b}
+    if {r.method for r in b} <= {*BASELINES}:  # nothing in them is drawn
+        of_seed = {r.seed: r for r in b}
+        sides = sides[0], {t: of_seed[t[0]] for t in sides[0] if t[0] in of_seed}
+    single = [
+        {(m, s): interval["ratio"] for m, s, interval in _intervals({t: r}, {t: sides[1][t]})}
+        for t, r in sides[0].items()
+        if t in sides[1]
+    ]
+    for metric, stratum, interval in _intervals(*sides):
+        each = [ratios[metric, stratum] for ratios in single if (metric, stratum) in ratios]
+        yield metric, stratum, {**interval, "each": each}
+
+
+def _intervals(
+    *sides: Mapping[Training, RowResult],
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    scores = [{t: r.scores for t, r in side.items()} for side in sides]
+    for stratum, interval in compare_trainings(*scores).items():
         yield "abs_rel", stratum, interval
     clips = {
-        "scale_std": [scale_std_per_clip(s) for s in scores],
-        "temporal_change": [{k: v for r in side for k, v in r.temporal.items()} for side in (a, b)],
-        "ate_m": [{k: v["ate_m"] for r in side for k, v in r.ego.items()} for side in (a, b)],
+        "scale_std": [{t: scale_std_per_clip(s) for t, s in side.items()} for side in scores],
+        "temporal_change": [{t: r.temporal for t, r in side.items()} for side in sides],
+        "ate_m": [
+            {t: {k: v["ate_m"] for k, v in r.ego.items()} for t, r in side.items()}
+            for side in sides
+        ],
     }
     for metric, (left, right) in clips.items():
         interval = compare_clips(left, right)
@@ -95,7 +119,7 @@ def markdown(table: Mapping[str, Any], command: str) -> str:
         f"    {command}",
         "",
         f"{table['says']} One median ratio per image; every stratum is the mean over images with at"
-        " least 100 of its pixels. Numbers are means over the seeds.",
+        " least 100 of its pixels. Numbers are means over the trainings.",
         "",
         *_grid(
             ["method", *(f"abs_rel {s}" for s in STRATA), "d1", "scale_std", "change", "ate_m",
@@ -108,12 +132,13 @@ def markdown(table: Mapping[str, Any], command: str) -> str:
         "",
         *_moving(methods),
         *_grid(
-            ["first", "second", "metric", "stratum", "ratio", "95 %", "blocks", "first is"],
+            ["first", "second", "metric", "stratum", "ratio", "95 %", "blocks", "first is",
+             "each training"],
             [
                 [
                     p["first"], p["second"], p["metric"], p["stratum"], f"{p['ratio']:.3f}",
                     "-" if p["low"] is None else f"{p['low']:.3f} to {p['high']:.3f}",
-                    str(p["blocks"]), p["verdict"],
+                    str(p["blocks"]), p["verdict"], ", ".join(f"{x:.3f}" for x in p["each"]),
                 ]
                 for p in table["paired"]
             ],

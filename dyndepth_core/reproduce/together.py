@@ -29,6 +29,7 @@ def run_together(
     rows: Sequence[Row],
     at_once: int,
     device: str,
+    say: Callable[[str], None],
     advance: Callable[[str, int, int], None],
 ) -> None:
     """Train and score `rows` in their order, `at_once` of them at a time in processes that share
@@ -45,8 +46,10 @@ def run_together(
             def show(wave: Sequence[Row] = wave) -> None:
                 for row in wave:
                     if (done := _progress(row.run)) is not None:
-                        advance(f"training {row.name}, seed {row.seed}, %", done, 100)
+                        advance(f"training {row}, %", done, 100)
 
+            for row in wave:
+                say(f"{row}: see {row.folder / LOG}")
             jobs = [(row, device, threads) for row in wave]
             for _ in run_in_processes(
                 _train, jobs, at_once, poll=show, killed=KILLED, patience=PATIENCE_S

@@ -8,7 +8,7 @@ from test_reproduce import TINY
 
 from dyndepth_core.config import load
 from dyndepth_core.inference.model_file import read_meta
-from dyndepth_core.reproduce.recipes import FINETUNE, in_order, recipe
+from dyndepth_core.reproduce.recipes import FINETUNE, in_order, recipe, trained_once
 from dyndepth_core.reproduce.run import reproduce
 
 
@@ -97,3 +97,10 @@ def test_a_plug_in_row_goes_on_from_one_model_beside_the_same_without_it(tmp_pat
     masks = read_meta(models["many_depth+motion_aware"]).provenance.config["objective"]["masks"]
     assert masks["source"] == "mined" and masks["model"] == str(models["residual_motion"])
     assert any(p["first"] == "many_depth+motion_aware" for p in table["paired"])
+
+
+def test_repeated_fine_tunings_begin_with_one_model():
+    plugged = "many_depth+motion_aware"
+    assert trained_once([plugged]) == {"many_depth", "residual_motion"}
+    assert trained_once([plugged, "many_depth"]) == {"residual_motion"}
+    assert trained_once(["monodepth", "sc_depth"]) == set()

@@ -89,6 +89,14 @@ def test_another_configuration_has_a_folder_of_its_own(out):
     assert one != two and one.parent == two.parent == out / "rows" / "sc_depth"
 
 
+def test_repeats_start_elsewhere_and_keep_what_is_there(table, out):
+    found = reproduce(["monodepth"], TINY, [5], out, workers=1, repeats=2)
+    first, second = found["methods"]["monodepth"]["all"]["per_seed"]["abs_rel"]
+    assert first == table["methods"]["monodepth"]["all"]["abs_rel"] != second
+    assert "2 trainings of each row per seed" in found["says"]
+    assert (out / "plots" / "monodepth_seed_5_repeat_1" / "worst.png").is_file()
+
+
 def test_a_damaged_or_foreign_row_is_made_anew(table, out, tmp_path):
     (row,) = out.glob("rows/sc_depth/seed_5_*/result.json")
     key = json.loads(row.read_text())["key"]
@@ -121,7 +129,7 @@ def test_mined_rows_take_three_times_the_budget_and_bring_their_control():
     check_methods([control, "mined_supervision_oracle"])
 
 
-def fake(method, seed, errors, ratios):
+def fake(method, seed, errors, ratios, repeat=0):
     """A row of two clips with the given abs_rel and median ratio per image."""
     scores = [
         ImageScore(
@@ -130,7 +138,9 @@ def fake(method, seed, errors, ratios):
         )
         for k, (e, ratio) in enumerate(zip(errors, ratios, strict=True))
     ]  # fmt: skip
-    return RowResult(method, seed, scores, temporal={"c": 0.1}, train_seconds=60.0 * seed)
+    return RowResult(
+        method, seed, scores, temporal={"c": 0.1}, train_seconds=60.0 * seed, repeat=repeat
+    )
 
 
 def test_seeds_are_averaged_and_stay_beside():
@@ -157,6 +167,29 @@ def test_seeds_are_averaged_and_stay_beside():
     near = {"objects": 3.0, "speed_mps": 5.0, "speed_error_mps": None}
     found["methods"]["b"]["motion"]["over_distance"] = {"0 to 10 m": near}
     assert "| b | 0 to 10 m | 3 | 5.00 | - |" in markdown(found, "")
+
+
+def test_trainings_of_one_world_are_compared_one_with_one():
+    flat = [1, 1, 1, 1]
+    rows = [
+        fake("a", 1, [0.1] * 4, flat), fake("a", 1, [0.2] * 4, flat, 1),
+        fake("b", 1, [0.2] * 4, flat), fake("b", 1, [0.1] * 4, flat, 1),
+        fake("row_prior", 1, [0.4] * 4, flat),
+    ]  # fmt: skip
+    about = {"seed": [1], "budget": "x", "device": "cpu", "says": "", "command": ""}
+    found = make_table(rows, about)
+    assert found["methods"]["a"]["repeats"] == [0, 1]
+    assert found["methods"]["a"]["all"]["per_seed"]["abs_rel"] == pytest.approx([0.1, 0.2])
+    pairs = {
+        (p["first"], p["second"]): p
+        for p in found["paired"]
+        if (p["metric"], p["stratum"]) == ("abs_rel", "all")
+    }
+    pair = pairs["b", "a"]
+    assert pair["ratio"] == pytest.approx(1) and pair["each"] == pytest.approx([2, 0.5])
+    assert (pair["low"], pair["high"]) == pytest.approx((0.5, 2))
+    assert pairs["a", "row_prior"]["each"] == pytest.approx([0.25, 0.5])
+    assert "2.000, 0.500 |" in markdown(found, "")
 
 
 @pytest.mark.parametrize("text", ["", "a", "1,1", "-1", "1.5"])

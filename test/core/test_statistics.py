@@ -48,6 +48,30 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     assert 85 <= covered <= 99  # the percentile bootstrap is a little narrow at 25 blocks
 
 
+def test_luck_of_a_training_widens_the_interval_by_as_much_as_it_should():
+    """Five trainings on one world, each with a luck of its own beside that of the clips."""
+    covered = {True: 0, False: 0}
+    clips = [k for _ in range(5) for k in range(25)]
+    for seed in range(100):
+        random = np.random.default_rng(seed)
+        luck = np.repeat(random.normal(0, 0.2, 5), 25) + np.tile(random.normal(0, 0.1, 25), 5)
+        for known in covered:
+            trainings = [(0, k // 25 if known else 0) for k in range(125)]
+            found = paired_log_ratio(np.exp(luck), np.ones(125), clips, 0, trainings)
+            covered[known] += found.low <= 1.0 <= found.high
+    assert covered[True] >= 85 and covered[False] < 60
+
+
+def test_trainings_are_drawn_within_their_world():
+    """Two worlds that differ, each trained twice with one outcome: nothing was luck."""
+    worlds, clips = np.repeat([1.0, 4.0], 20), [f"{w} {c}" for w in "ab" for c in [*range(10)] * 2]
+    trainings = [(w, r) for w in "ab" for r in (0, 1) for _ in range(10)]
+    alone = paired_log_ratio(worlds, np.ones(40), clips)
+    found = paired_log_ratio(worlds, np.ones(40), clips, 0, trainings)
+    assert found.ratio == pytest.approx(2.0) and found.blocks == 20 and found.images == 40
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high), rel=1e-6)
+
+
 def test_the_same_seed_gives_the_same_interval():
     a, b = noisy(3, 10, 2)
     blocks = list(np.repeat(np.arange(10), 2))
