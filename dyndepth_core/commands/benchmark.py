@@ -29,8 +29,8 @@ def command(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only these: network, many_depth, step, ssim, cloud, preprocess, collect, node, "
-            "hot_swap. Repeatable."
+            help="Only these: network, many_depth, step, depthwise, ssim, cloud, preprocess, "
+            "collect, node, hot_swap. Repeatable."
         ),
     ] = None,
     collect_gb: Annotated[
@@ -48,7 +48,7 @@ def command(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from dyndepth_core.evaluation import many_speed, speed
+    from dyndepth_core.evaluation import network_speed, speed
     from dyndepth_core.evaluation.timing import environment
     from dyndepth_core.inference.device import resolve_device
 
@@ -65,8 +65,9 @@ def command(
         )
     measurements = {
         "network": lambda: speed.network_forward(plain, target, rounds, (192, 640)),
-        "many_depth": lambda: many_speed.many_depth(target, rounds, (192, 640)),
+        "many_depth": lambda: network_speed.many_depth(target, rounds, (192, 640)),
         "step": lambda: speed.training_step(plain, target, max(3, rounds // 3), (128, 416)),
+        "depthwise": lambda: network_speed.depthwise_gradient(rounds, (96, 320)),
         "ssim": lambda: speed.ssim(plain, target, rounds, (128, 416)),
         "cloud": lambda: speed.cloud(plain, rounds, (480, 640), 2.5),
         "cloud720": lambda: speed.cloud(plain, rounds, (720, 1280), 7.0),

@@ -10,12 +10,13 @@ import typer
 from typer.testing import CliRunner
 
 from dyndepth_core.data.transforms import image_tensor
-from dyndepth_core.evaluation import many_speed, speed
+from dyndepth_core.evaluation import network_speed, speed
 from dyndepth_core.evaluation.timing import Gate, interleave
 from dyndepth_core.geometry.warp import inverse_warp
 from dyndepth_core.inference.cloud import CloudWriter
 from dyndepth_core.losses.photometric import image_stats, photometric_error, ssim_error
 from dyndepth_core.losses.smoothness import edge_aware_smoothness
+from dyndepth_core.networks import depthwise
 from dyndepth_core.networks.pose_net import ROTATION_SCALE, TRANSLATION_SCALE
 
 FOLDER = Path(__file__).parents[1] / "reference"
@@ -194,11 +195,23 @@ def test_network_and_step_rows(plain):
 
 
 def test_the_cost_volume_is_measured_beside_the_network_of_one_image():
-    row = many_speed.many_depth(CPU, 1, (64, 96))
+    row = network_speed.many_depth(CPU, 1, (64, 96))
     single = row.others["single image"]
     assert min(row.ms, single, row.others["faithful"]) > 0
     assert row.gates[0].limit == 2.0 and not row.gates[0].at_least
     assert row.gates[0].value == pytest.approx(row.ms / single, rel=1e-6)
+
+
+def test_both_gradients_of_depthwise_convolutions_are_measured(monkeypatch):
+    used = []
+    real = depthwise._weight_gradient
+    monkeypatch.setattr(depthwise, "_weight_gradient", lambda *a: used.append(1) or real(*a))
+    row = network_speed.depthwise_gradient(1, (64, 96), batch=1)
+    layers = len(used)
+    assert layers > 0 and min(row.ms, row.plain_ms, row.speedup) > 0
+    monkeypatch.setattr(depthwise, "LARGEST", -1)
+    network_speed.depthwise_gradient(1, (64, 96), batch=1)
+    assert len(used) == layers
 
 
 def test_collecting_is_measured_with_its_memory(tmp_path):

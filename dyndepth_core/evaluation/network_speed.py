@@ -1,4 +1,6 @@
-"""The measurement of `dyndepth benchmark` of what a cost volume costs on the vehicle."""
+"""Measurements of `dyndepth benchmark` of parts of networks: what a cost volume costs on the
+vehicle, what depthwise convolutions cost a training.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,8 @@ from dyndepth_core.inference.model_meta import ModelMeta
 from dyndepth_core.inference.predictor import Predictor
 from dyndepth_core.methods import build_graph
 from dyndepth_core.methods.many_depth.config import ManyDepthNetworkConfig
+from dyndepth_core.networks import depthwise
+from dyndepth_core.networks.encoders import Encoder
 
 ENCODER = "efficientnet_lite0"
 VOLUME = ("planes", "inverse_planes", "match_channels", "fuse_channels", "window", "blend")
@@ -39,6 +43,38 @@ def many_depth(device: torch.device, rounds: int, size: tuple[int, int]) -> Row:
         ms=float(np.median(times["ours"])),
         others={k: float(np.median(t)) for k, t in times.items() if k != "ours"},
         gates=[Gate("times the network of one image", ratio, MOST)],
+    )
+
+
+def depthwise_gradient(rounds: int, size: tuple[int, int], batch: int = 3) -> Row:
+    """Forward and backward pass of the encoder in a training, our weight gradient of depthwise
+    convolutions beside torch's; on the CPU, the only place that has one of ours.
+    """
+    torch.manual_seed(0)
+    encoder = Encoder(ENCODER).train().to(memory_format=torch.channels_last)
+    images = torch.rand(batch, 3, *size).to(memory_format=torch.channels_last)
+
+    def ours() -> None:
+        encoder.zero_grad()
+        sum(x.mean() for x in encoder(images)).backward()
+
+    def plain() -> None:
+        largest, depthwise.LARGEST = depthwise.LARGEST, -1
+        try:
+            ours()
+        finally:
+            depthwise.LARGEST = largest
+
+    times = interleave({"ours": ours, "plain": plain}, rounds)
+    return Row(
+        work=f"{ENCODER} in a training",
+        input=f"{batch}x3x{size[0]}x{size[1]}",
+        timer="forward and backward pass of the encoder",
+        plain="torch's own gradient of every depthwise convolution",
+        precision="fp32",
+        ms=float(np.median(times["ours"])),
+        plain_ms=float(np.median(times["plain"])),
+        speedup=float(np.median(times["plain"] / times["ours"])),
     )
 
 
