@@ -24,6 +24,7 @@ from dyndepth_ros.raw import message_class
 BROKEN_BAG = 1  # exit code: nothing could be replayed
 QUEUE = 10  # messages kept for a slow reliable subscriber
 LATE_S = 0.5
+LOOP_LINE_S = 10.0  # between two lines of the log that say that the bag begins anew
 SETTLED_S = 1.0  # without a new subscriber
 MAX_GAP_NS = 60 * 10**9  # between two messages; more is a damaged time, or too long to wait for
 
@@ -180,7 +181,10 @@ class BagReplayNode(Node):
                 self._play_once()
                 if not self.config.loop:
                     break
-                self.get_logger().info("end of the bag: from its start again")
+                self.get_logger().info(
+                    "end of the bag: from its start again", throttle_duration_sec=LOOP_LINE_S
+                )
+                self._stop.wait(1 / self.config.clock_rate)  # messages may span no time at all
             self._flush()
         except Exception as error:
             if self.context.ok():  # not merely publishing into a graph that is going down

@@ -70,7 +70,8 @@ class CameraPreparation:
                     calib = calibration_from_info(info, size, self._rectified, source)
                 self._known = Preparation(calib, self._options.size, self._options.crop)
             except ValueError as error:
-                self._known = error
-        if isinstance(self._known, ValueError):
-            raise self._known
+                self._known = str(error)
+        if isinstance(self._known, str):
+            # a new one each time: one that is raised again keeps the frames of all its callers
+            raise ValueError(self._known)
         return self._known, is_new

@@ -236,7 +236,8 @@ class CollectNode(Node):
         collector = self._collector
         silent = time.monotonic() - self._last_image
         with self._lock:
-            dropped = self._dropped + collector.dropped
+            # a copy, which the worker cannot change meanwhile
+            dropped = self._dropped + Counter(dict(collector.dropped))
         level, message = DiagnosticStatus.OK, "recording" if collector.recording else "waiting"
         if collector.blocked:
             level, message = DiagnosticStatus.ERROR, f"recording stops: {collector.blocked}"

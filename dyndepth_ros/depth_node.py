@@ -31,10 +31,10 @@ from dyndepth_ros.process import giving_way, run
 from dyndepth_ros.worker import Worker
 
 SILENCE_S = 5.0  # without an image the log says so
+RELOAD_S = 5.0  # for a model that is being loaded when the node closes
 SYNTHETIC = (
-    "no model given: running the bundled one, trained on a SYNTHETIC world. It knows no real "
-    "street: do not drive by it. Train one on your own video (dyndepth train) and set the "
-    "parameter `model`"
+    "running a bundled model, trained on a SYNTHETIC world. It knows no real street: do not drive "
+    "by it. Train one on your own video (dyndepth train) and set the parameter `model`"
 )
 
 
@@ -72,6 +72,8 @@ class DepthNode(LifecycleNode):
         self._camera_info: Any = None
         self._odometry: VehicleOdometry | None = None
         self._odometry_input: OdometryInput | None = None
+        self._reloading: threading.Thread | None = None
+        self._stuck = False  # a thread of it that could not be ended
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused simulation still reports
         self.create_timer(1.0, self._report, clock=steady)
@@ -95,8 +97,15 @@ class DepthNode(LifecycleNode):
         return self.trigger_configure() == success and self.trigger_activate() == success
 
     def close(self) -> bool:
-        """End the worker thread; False when it is stuck and the process has to end without it."""
+        """End the threads; False when one is stuck and the process has to end without it."""
         self._core_log.detach()
+        stopped = self._stop_worker()
+        if self._reloading is not None:
+            self._reloading.join(RELOAD_S)
+            stopped = stopped and not self._reloading.is_alive()
+        return stopped and not self._stuck
+
+    def _stop_worker(self) -> bool:
         return self._worker is None or self._worker.stop()
 
     # -- lifecycle: what each transition makes, its mirror takes away --------------------------
@@ -124,7 +133,7 @@ class DepthNode(LifecycleNode):
             predictor, calibrator, self._outputs, self._statistics, self._notices,
             lambda: self.config, lambda: self.get_clock().now().nanoseconds, self.context.ok,
         )  # fmt: skip
-        self._announce()
+        self._announce(predictor)
         return super().on_configure(state)
 
     @logged
@@ -182,8 +191,7 @@ class DepthNode(LifecycleNode):
         self._images, self._camera_info, self._odometry_input = None, None, None
 
     def _release(self) -> None:
-        if self._worker is not None:
-            self._worker.stop()
+        self._stuck = not self._stop_worker() or self._stuck
         if self._outputs is not None:
             self._outputs.destroy()
         self._worker, self._outputs, self._pipeline = None, None, None
@@ -218,7 +226,7 @@ class DepthNode(LifecycleNode):
             scale_variance=scale.variance if scale else 0.0,
             scale_report=learned.report() if learned else {},
             scale_fault=learned.fault if learned else "",
-            wanted=bool(self._outputs and self._outputs.wanted()),
+            wanted=bool(pipeline and pipeline.can_give(self._outputs.wanted())),
         )
         now = self._statistics.snapshot()
         if self._images is not None and now.seconds_since_input > SILENCE_S:
@@ -232,29 +240,40 @@ class DepthNode(LifecycleNode):
             reply.message = "not configured: the model is loaded by configure"
             return reply
         loaded: Future = Future()
-        threading.Thread(target=self._reload, args=(loaded,), name="reload", daemon=True).start()
+        # what a transition takes away meanwhile is not mixed with what another makes
+        parts = self._pipeline, self._worker, self._odometry
+        self._reloading = threading.Thread(
+            target=self._reload, args=(loaded, *parts), name="reload", daemon=True
+        )
+        self._reloading.start()
         reply.success, reply.message = await loaded
         return reply
 
-    def _reload(self, done: Future) -> None:
+    def _reload(
+        self, done: Future, pipeline: Pipeline, worker: Worker, odometry: VehicleOdometry | None
+    ) -> None:
         try:
             with giving_way():
-                predictor = load_predictor(self.config, self._odometry)
-            old = self._pipeline.predictor
-            self._worker.call(lambda: self._pipeline.swap(predictor)).result()
+                predictor = load_predictor(self.config, odometry)
+            old = pipeline.predictor
+            worker.call(lambda: pipeline.swap(predictor)).result()
             del old  # its memory is given back here, not between two frames
-            self._announce()
+            self._announce(predictor)
             done.set_result((True, f"now running {_in_words(predictor)}"))
         except Exception as error:  # whatever it was, the old model goes on
             text = f"model not changed, the old one goes on: {error}"
+            if self._pipeline is not pipeline:
+                text = "model not changed: the node was cleaned up meanwhile; configure loads it"
             self.get_logger().error(text)
             done.set_result((False, text))
         self._reload_done.trigger()  # wakes the spin thread, which then sends the reply
 
-    def _announce(self) -> None:
-        predictor = self._pipeline.predictor
-        if not self.config.model:
-            self.get_logger().warning(SYNTHETIC)
+    def _announce(self, predictor: Any) -> None:
+        from dyndepth_core.inference.model_file import BUNDLED
+
+        if predictor.path in BUNDLED.values():
+            given = "" if self.config.model else "no model given: "
+            self.get_logger().warning(given + SYNTHETIC)
         text = f"depth in {predictor.scale.source} scale by {_in_words(predictor)}"
         self.get_logger().info(text)
 

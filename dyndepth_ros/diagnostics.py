@@ -190,7 +190,7 @@ def judge(situation: Situation, now: Snapshot) -> tuple[bytes, str]:
     if now.seconds_since_input > 2:
         return warn, silence(situation, now)
     if not situation.wanted:
-        return ok, "idle: nobody subscribes to a result"
+        return ok, "idle: nobody subscribes to a result that this model gives"
     if now.output_hz == 0:
         return warn, f"images arrive, none can be used (calibration: {situation.calibration})"
     if situation.calibration == GUESSED:

@@ -35,6 +35,7 @@ TOPICS: dict[str, tuple[str, type]] = {
     "odometry": ("~/odometry", Odometry),
 }
 OBJECTS = frozenset({"mask", "velocity", "moving_points", "markers"})  # need object motion
+ODOMETRY_DEPTH = 10  # steps add up: none may be lost to a subscriber that stalls for a moment
 IN_METRES = frozenset({"velocity", "moving_points", "markers", "odometry"})  # need m/s
 
 
@@ -57,7 +58,7 @@ class Outputs:
                 )
             )
             self._publishers[name] = node.create_lifecycle_publisher(
-                kind, topic, qos.result_output(),
+                kind, topic, qos.result_output(ODOMETRY_DEPTH if name == "odometry" else 1),
                 event_callbacks=events, qos_overriding_options=qos.overridable(),
             )  # fmt: skip
         encodings = ("32FC1", "16UC1", "rgb8", "mono8", "32FC3")

@@ -159,9 +159,10 @@ class Pipeline:
                 output_size=config.output_size, cloud=bool(wanted & {"points", "moving_points"}),
                 motion=bool(wanted & (OBJECTS | {"odometry"})) or self._learns_scale(),
             )  # fmt: skip
+            allowed = self._allowed(wanted, prediction, config)
             self._outputs.publish(
-                self._allowed(wanted, prediction, config), msg.header, prediction,
-                self.predictor.write_cloud, config, self._follow(wanted, msg, prediction),
+                allowed, msg.header, prediction, self.predictor.write_cloud, config,
+                self._follow(allowed, msg, prediction),
             )  # fmt: skip
             network_ms = prediction.timings_ms["network"]
         done = time.perf_counter()
@@ -169,15 +170,19 @@ class Pipeline:
         self._statistics.published(latency, network_ms, 1e3 * (done - started))
 
     def _possible(self, wanted: frozenset[str]) -> frozenset[str]:
-        """Without what this model cannot give; says once what is missing."""
+        """`can_give`; says once what is missing."""
         predictor = self.predictor
         if wanted & OBJECTS and predictor.has_object_motion is False:
             self._notices.once("no object motion", NO_OBJECT_MOTION.format(predictor.meta.method))
-            wanted -= OBJECTS
         if "odometry" in wanted and predictor.has_ego_motion is False:
             self._notices.once("no ego-motion", NO_EGO_MOTION.format(predictor.meta.method))
-            wanted -= {"odometry"}
-        return wanted
+        return self.can_give(wanted)
+
+    def can_give(self, wanted: frozenset[str]) -> frozenset[str]:
+        """Without what this model cannot give."""
+        if self.predictor.has_object_motion is False:
+            wanted -= OBJECTS
+        return wanted - {"odometry"} if self.predictor.has_ego_motion is False else wanted
 
     def _allowed(
         self, wanted: frozenset[str], prediction: Any, config: NodeConfig
@@ -190,7 +195,9 @@ class Pipeline:
         return wanted - IN_METRES
 
     def _follow(self, wanted: frozenset[str], msg: Any, prediction: Any) -> Any:
-        """The camera's EgoState, where odometry is wanted."""
+        """The camera's EgoState, where odometry is wanted; its path begins with the first one that
+        may be published, so that it has one unit.
+        """
         if "odometry" not in wanted:
             self._ego = None
             return None

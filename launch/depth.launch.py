@@ -15,6 +15,7 @@ from launch_ros.actions import Node
 
 CONFIG = Path(__file__).absolute().parent.parent / "config"
 SWITCH = ["true", "false"]
+BUNDLED = ("motion", "depth")  # models that come with the package, by name
 
 ARGUMENTS = [
     DeclareLaunchArgument(
@@ -41,7 +42,8 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "model",
         default_value="",
-        description="Model file (.safetensors) or folder of a run, made by `dyndepth train`. "
+        description="Model file (.safetensors) or folder of a run, made by `dyndepth train`, or a "
+        "bundled one: motion, depth. "
         "Empty: what params_file says, else the bundled model, which knows only a synthetic world.",
     ),
     DeclareLaunchArgument(
@@ -121,7 +123,8 @@ def start(context) -> list:
 
 def check(args: dict[str, str]) -> None:
     """Raise ValueError naming the argument that is wrong."""
-    check_files(args, ("model", "params_file", "bag"))
+    is_bundled = args["model"] in BUNDLED and not os.path.exists(args["model"])
+    check_files(args, ("params_file", "bag") if is_bundled else ("model", "params_file", "bag"))
     check_topics(args, ("image", "camera_info", "odom", "twist"))
     if not re.fullmatch(r"(auto|cpu|cuda(:\d+)?)?", args["device"]):
         raise ValueError(f"device:={args['device']}: give auto, cpu, cuda or cuda:N")

@@ -135,6 +135,7 @@ class LiveCollector:
     def take(self, frame: CameraFrame, size: int) -> None:
         """Take a frame that was wanted, of `size` bytes in memory."""
         self._last_came = self._clock()
+        self._newest = frame.stamp_ns  # a change of the camera has forgotten it
         before = self._settings().before_s
         short = self.ring.short
         self.ring.push(frame.stamp_ns, size, (frame, self._last_came), before)
@@ -249,7 +250,10 @@ class LiveCollector:
         settings = self._settings()
         if self.total() >= settings.max_total:
             return f"{self.root} has reached max_total, {settings.max_total / 1e9:g} GB"
-        free = shutil.disk_usage(self.root).free
+        try:
+            free = shutil.disk_usage(self.root).free
+        except OSError as error:
+            return f"{self.root}: {error.strerror}; is its disk still there?"
         if free < settings.min_free:
             return (
                 f"{free / 1e9:.1f} GB free at {self.root}, min_free is {settings.min_free / 1e9:g}"

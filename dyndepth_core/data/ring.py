@@ -11,6 +11,7 @@ from typing import Any
 from dyndepth_core.data.odometry import OdometryTrack
 
 ODOMETRY_S = 120.0  # of odometry that is remembered
+LATE_S = 0.5  # an older message came late; by more, the clock was set back
 
 
 class FrameRing:
@@ -68,9 +69,14 @@ class OdometryMemory:
             return self._stamps[-1] if self._stamps else None
 
     def observe(self, stamp_ns: int, values: list[float]) -> None:
-        """Take values in the order of ODOMETRY_KEYS; a jump back in time forgets what was."""
+        """Take values in the order of ODOMETRY_KEYS. One that is older by less than LATE_S came
+        late and is left out; a jump back in time forgets what was.
+        """
         with self._lock:
-            if self._stamps and stamp_ns < self._stamps[-1]:
+            back = self._stamps[-1] - stamp_ns if self._stamps else 0
+            if 0 < back < round(LATE_S * 1e9):
+                return
+            if back > 0:
                 self._forget()
             self._stamps.append(stamp_ns)
             self._values.append(values)

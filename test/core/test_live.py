@@ -14,7 +14,7 @@ from dyndepth_core.data.calibration import Calibration
 from dyndepth_core.data.collect import CameraFrame, CollectOptions, Preparation
 from dyndepth_core.data.live import LiveCollector, LiveSettings
 from dyndepth_core.data.recording import open_recordings
-from dyndepth_core.data.ring import FrameRing, OdometryMemory
+from dyndepth_core.data.ring import FrameRing
 
 START, STEP = 10**18, 10**8
 SIZE = (32, 48)
@@ -154,10 +154,6 @@ def test_odometry_is_interpolated_even_where_it_comes_after_its_image(tmp_path):
     [recording] = open_recordings(tmp_path)
     speeds = [recording.odometry(i)["speed"] for i in range(len(recording))]
     assert speeds == pytest.approx(indices(recording))
-    memory = OdometryMemory()
-    memory.observe(START, [nan] * 7 + [1.0, 0.0])
-    memory.observe(START - STEP, [nan] * 7 + [2.0, 0.0])  # a bag that began again
-    assert memory.newest_ns == START - STEP and memory.at(START) is None
 
 
 def test_a_camera_that_falls_silent_ends_its_clip(tmp_path):

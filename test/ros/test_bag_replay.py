@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -97,6 +98,17 @@ def test_loop_goes_back_in_time_and_two_ctrl_c_end_it_cleanly(bags, listener, re
     stamps = listener.stamps(CAMERA)
     assert stamps[: 2 * FRAMES] == STAMPS * 2
     assert (np.diff(clock(listener)) < 0).sum() >= 2
+
+
+def test_a_loop_over_messages_of_one_moment_takes_its_time(bags, listener, replay):
+    begin, rate = time.monotonic(), 20.0
+    words = {"duration": 0.01, "topics": INFO, "clock_rate": rate, "wait": PATIENCE}
+    process = replay(bag=bags["mcap"], loop=True, **words)
+    listener.spin_until(lambda: len(listener.heard[INFO]) >= 10)
+    os.killpg(process.pid, signal.SIGINT)
+    log = finish(process, listener)
+    assert 10 <= len(listener.heard[INFO]) <= (time.monotonic() - begin) * rate + 2, log
+    assert log.count("from its start again") <= 2 + (time.monotonic() - begin) / 10
 
 
 def test_a_truncated_bag_plays_what_is_left(bags, tmp_path, listener, replay):

@@ -97,6 +97,15 @@ def test_a_bad_argument_fails_before_any_node_and_is_named(name, value):
         doubles.launch(DEPTH, **{name: value})
 
 
+def test_a_bundled_model_is_a_name_unless_such_a_file_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    [node] = doubles.launch(DEPTH, model="depth").nodes
+    assert node.parameter("model") == "depth"
+    (tmp_path / "depth").touch()
+    [node] = doubles.launch(DEPTH, model="depth").nodes
+    assert node.parameter("model") == str(tmp_path / "depth")
+
+
 @pytest.mark.parametrize("bad", [{"seed": "x"}, {"seed": "-1"}, {"rate": "0"}, {"rate": "nan"}])
 def test_a_bad_demo_argument_is_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):

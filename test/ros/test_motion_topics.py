@@ -145,13 +145,14 @@ class Asked:
         self.names, self.calls, self.published, self.bad_frames = frozenset(wanted), [], [], 0
         self.has_object_motion = self.has_ego_motion = True
         self.scale_filter = None
+        self.metric, self.T = [], np.eye(4)  # of each frame; not, where it ends
         self.meta, self.write_cloud = SimpleNamespace(method="monodepth"), None
         vars(self).update(abilities)
 
     def __call__(self, image, K, stamp_ns, **options):
         self.calls.append(options)
-        scale = SimpleNamespace(is_metric=False)
-        return SimpleNamespace(scale=scale, T_src_tgt=np.eye(4), timings_ms={"network": 1.0})
+        scale = SimpleNamespace(is_metric=bool(self.metric) and self.metric.pop(0))
+        return SimpleNamespace(scale=scale, T_src_tgt=self.T, timings_ms={"network": 1.0})
 
     def wanted(self):
         return self.names
@@ -166,8 +167,8 @@ class Asked:
         """Of the predictor."""
 
 
-def piped(wanted, allow=False, **abilities):
-    """What a pipeline asks of a predictor and publishes of two frames, and what it warns of."""
+def piped(wanted, allow=False, frames=2, **abilities):
+    """What a pipeline asks of a predictor and publishes of frames, and what it warns of."""
     asked, lines = Asked(wanted, **abilities), []
     log = SimpleNamespace(warning=lines.append, error=lines.append)
     statistics = SimpleNamespace(published=lambda *_: None, bad=asked.bad, unwanted=lambda: None)
@@ -176,7 +177,7 @@ def piped(wanted, allow=False, **abilities):
         asked, lambda image, config: (image, np.eye(3)), asked, statistics, Notices(log),
         lambda: config, lambda: 0, lambda: True,
     )  # fmt: skip
-    for second in (1, 2):
+    for second in range(1, frames + 1):
         message = rgb_message(red_box())
         message.header.stamp.sec = second
         pipeline(message)
@@ -210,3 +211,13 @@ def test_metres_per_second_are_held_back_with_one_warning():
     asked, lines = piped({"mask", "velocity", "odometry"})
     assert [names for names, _ in asked.published] == [frozenset({"mask"})] * 2
     assert len(lines) == 1 and "~/motion/velocity, ~/odometry" in lines[0]
+
+
+def test_the_path_begins_where_metres_begin():
+    """Units of the model must not be added to metres."""
+    step = np.eye(4)
+    step[2, 3] = 1.0
+    asked, _ = piped({"odometry"}, frames=4, metric=[False, False, True, True], T=step)
+    assert [names for names, _ in asked.published] == [frozenset()] * 2 + [{"odometry"}] * 2
+    egos = [ego for _, ego in asked.published]
+    assert egos[:3] == [None] * 3 and egos[3].T_start_cam[2, 3] == 1.0
