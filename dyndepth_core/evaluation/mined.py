@@ -120,9 +120,9 @@ class Mined:
 
 def errors(mined: Mined, targets: list[int]) -> dict[str, Any]:
     """Where there is truth: abs_rel of scene, label and final network over what truly moves, over
-    that of it which has a label, and over the rest, one median ratio per image (that of the scene's
-    static pixels for label and scene alike); and |log| errors of the scales of dynamic objects,
-    median and 90th percentile.
+    that of it which has a label, and over the rest, one median ratio per image (of its static
+    pixels; the scene's for label and scene alike); and |log| errors of the scales of dynamic
+    objects, median and 90th percentile.
     """
     single: dict[str, list[float]] = {}
     for target in targets:
@@ -136,7 +136,8 @@ def errors(mined: Mined, targets: list[int]) -> dict[str, Any]:
         found = mined.depths(target)
         for name, depth in found.items():
             unit = found["scene"] if name == "label" else depth
-            ratio = float(np.median(truth[known] / unit[known]))
+            stands = strata["static"] if strata["static"].any() else known
+            ratio = float(np.median(truth[stands] / unit[stands]))
             for stratum, where in strata.items():
                 if where.sum() >= 20:
                     off = np.abs(depth[where] * ratio / truth[where] - 1).mean()

@@ -156,8 +156,9 @@ def _motion_objective(job: StageJob) -> Objective:
     motion = from_dict(tree)
     torch.manual_seed(config.train.seed)
     focal = config.network.canonical_focal or job.source.mean_focal()
-    kind = get_method("residual_motion").objective_class
-    return kind(motion, job.source.names, focal)
+    objective = get_method("residual_motion").objective_class(motion, job.source.names, focal)
+    job.begin_cameras(objective)
+    return objective
 
 
 def _mine(job: StageJob) -> list[Path]:

@@ -41,6 +41,11 @@ class StageJob(Protocol):
         they are learned, its cameras as a training begins with them.
         """
 
+    def begin_cameras(self, objective: Objective) -> None:
+        """Have an objective made otherwise begin with the cameras that tracks say, where these are
+        learned per video.
+        """
+
     def fit(
         self,
         objective: Objective,

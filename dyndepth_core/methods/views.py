@@ -32,9 +32,9 @@ class Reprojection:
     depth: Tensor
     seen: Tensor | None = None
 
-    def least(self, more: Tensor | None = None) -> Tensor:
+    def least(self, more: Tensor | None = None, unseen: float = 0.0) -> Tensor:
         """Minimum error (B, 1, h, w) over the sources that may be believed and over further
-        candidates (B, N, h, w); 0 where there is none.
+        candidates (B, N, h, w); `unseen` where there is none.
         """
         errors = self.errors
         if self.seen is not None:
@@ -42,7 +42,7 @@ class Reprojection:
         if more is not None:
             errors = torch.cat((errors, more), 1)
         least = min_reprojection(errors)
-        return least if self.seen is None else least.masked_fill(least == torch.inf, 0.0)
+        return least if self.seen is None else least.masked_fill(least == torch.inf, unseen)
 
 
 @dataclass

@@ -59,7 +59,8 @@ def fit(
         torch.set_num_threads(config.threads)
     folder.mkdir(parents=True, exist_ok=True)
     trainer = make_trainer(config, folder, objective.partial_gradients)
-    objective.to(memory_format=torch.channels_last)
+    # Lightning leaves the mode alone, and a part may come from a frozen network
+    objective.train().to(memory_format=torch.channels_last)
     if trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
         share_batch_norms(objective)
     loop = _Loop(objective, config, train, val, folder, label)

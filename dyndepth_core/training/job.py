@@ -101,9 +101,13 @@ class Job:
                 "metric by %s; the training begins at %.4g metres per unit of its own",
                 metric.replace("_", " "), objective.units,
             )  # fmt: skip
-        if config.data.intrinsics == "video":
-            begin_at(objective.intrinsics, source, self._cameras())
+        self.begin_cameras(objective)
         return objective
+
+    def begin_cameras(self, objective: Objective) -> None:
+        """See StageJob."""
+        if self.config.data.intrinsics == "video":
+            begin_at(objective.intrinsics, self.source, self._cameras())
 
     def fit(
         self,
@@ -153,8 +157,9 @@ class Job:
             return path
         frames = self.held_out or self.source
         graph, meta = trained_model(
-            self.given.config, objective, frames, self.given.data, self._step, self.start
-        )
+            self.given.config, objective, frames, self.given.data, self._step, self.start,
+            self.source.names,
+        )  # fmt: skip
         save_model(path, graph, meta)
         if isinstance(getattr(objective, "intrinsics", None), VideoIntrinsics):
             cameras = self._cameras()

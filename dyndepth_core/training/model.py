@@ -28,8 +28,10 @@ def trained_model(
     data: Sequence[str | Path],
     step: int,
     start: str | Path | None,
+    videos: Sequence[str] | None = None,
 ) -> tuple[InferenceGraph, ModelMeta]:
-    """The graph that runs on the vehicle, with units, and its metadata.
+    """The graph that runs on the vehicle, with units, and its metadata. videos: names of the
+    recordings of the training, whose cameras may have been learned; None: those of `frames`.
 
     The unit of depth learned from plain video is arbitrary. It is chosen here so that the median
     pixel of `frames` lies at TYPICAL_DEPTH: ranges and colours meant for metres then fit, though
@@ -37,17 +39,18 @@ def trained_model(
     trainings measure it on `frames` (units.py).
     """
     objective.eval()
+    videos = frames.names if videos is None else videos
     graph = objective.inference_graph()
     parent = read_meta(start) if start else None
     scale = ModelScale()
     if metric_source(config):
-        units, scale = measured_units(config, objective, frames)
+        units, scale = measured_units(config, objective, frames, videos)
     elif parent:
         units = parent.architecture.get("units", 1.0)
     else:
-        units = typical_units(objective, graph, frames)
+        units = typical_units(objective, graph, frames, videos)
     graph.architecture["units"] = units
-    batches = validation_batches(frames, UNIT_BATCHES, frames.names)
+    batches = validation_batches(frames, UNIT_BATCHES, videos)
     thresholds = objective.thresholds(batches)
     network = config.network
     meta = ModelMeta(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -25,22 +26,28 @@ STD_PER_MAD = 1.4826  # of a normal distribution
 
 
 @torch.no_grad()
-def typical_units(objective: Objective, graph: InferenceGraph, frames: SampleSource) -> float:
-    """TYPICAL_DEPTH over the median, over images, of the median predicted depth."""
+def typical_units(
+    objective: Objective, graph: InferenceGraph, frames: SampleSource, videos: Sequence[str]
+) -> float:
+    """TYPICAL_DEPTH over the median, over images, of the median predicted depth. videos: names of
+    the recordings of the training.
+    """
     medians = []
-    for batch in validation_batches(frames, UNIT_BATCHES, frames.names):
+    for batch in validation_batches(frames, UNIT_BATCHES, videos):
         K = objective.predict(batch, 1.0).K  # learned ones, too
         medians.append(graph(batch.tgt, None, K)[0].flatten(1).median(1).values)
     return TYPICAL_DEPTH / float(torch.cat(medians).median())
 
 
 @torch.no_grad()
-def log_units(config: Config, objective: Objective, frames: SampleSource) -> Tensor:
+def log_units(
+    config: Config, objective: Objective, frames: SampleSource, videos: Sequence[str]
+) -> Tensor:
     """Log of the metres per unit of the training by every pair (odometry) or image (camera height)
     of at most UNIT_BATCHES batches that can tell, (N,).
     """
     graph, found = objective.inference_graph(), []  # of a training: its units are 1
-    for batch in validation_batches(frames, UNIT_BATCHES, frames.names):
+    for batch in validation_batches(frames, UNIT_BATCHES, videos):
         said = objective.predict(batch, 1.0)
         depth = graph(batch.tgt, None, said.K)[0]
         found.append(
@@ -66,10 +73,10 @@ def start_units(
     try:
         graph = objective.inference_graph()
         if start is None:
-            return typical_units(objective, graph, frames)
+            return typical_units(objective, graph, frames, frames.names)
         known = load_model(start)[0].state_dict()
         if graph.state_dict().keys() <= known.keys():
-            found = log_units(config, objective, frames)
+            found = log_units(config, objective, frames, frames.names)
             if len(found) >= MIN_MEASURED:
                 return math.exp(found.median())
         return read_meta(start).architecture.get("units", 1.0)
@@ -78,7 +85,10 @@ def start_units(
 
 
 def measured_units(
-    config: Config, objective: Objective, frames: SampleSource
+    config: Config,
+    objective: Objective,
+    frames: SampleSource,
+    videos: Sequence[str] | None = None,
 ) -> tuple[float, ModelScale]:
     """Metres per unit of a metric training that has ended, and the scale of its model.
 
@@ -87,7 +97,7 @@ def measured_units(
     cannot tell, the units are those the losses worked in, and nobody knows the variance.
     """
     source, worked_in = metric_source(config), float(objective.units)
-    found = log_units(config, objective, frames)
+    found = log_units(config, objective, frames, frames.names if videos is None else videos)
     if len(found) < MIN_MEASURED:
         log.warning(
             "metric scale: %d held-out %s can tell it, %d are needed: it rests on the training "

@@ -279,3 +279,12 @@ def test_another_method_with_the_same_networks_is_a_start(root, run):
     given = load_model(start)[0].state_dict()
     assert given and all(torch.equal(begun[k], v) for k, v in given.items())
     assert any(k.startswith("rectify_net.") for k in begun.keys() - given.keys())
+
+
+def test_a_training_begins_in_training_mode_however_its_networks_come(tmp_path, root):
+    """Those of a frozen network are in evaluation mode; a validation would only mend it late."""
+    modes, objective = [], ToyObjective().eval()
+    objective.at_step = lambda step: modes.append(objective.norm.training)
+    config = settings(steps=2, validate_every=10)
+    fit(objective, config, source(root), source(root), tmp_path)
+    assert modes == [True, True]

@@ -31,6 +31,8 @@ from dyndepth_core.methods.views import Reprojection, View
 
 GAPS = 5.0  # times as old as in training an image before may be
 
+OF_TEACHER = "teacher_"  # how the names of its loss terms begin
+
 
 class ManyDepthObjective(MonodepthObjective):
     """L = L_teacher + L_student (Watson et al., CVPR 2021).
@@ -218,7 +220,7 @@ class ManyDepthObjective(MonodepthObjective):
                 found.terms |= self.shared_terms(sample, predictions, found.maps)
                 if predictions.student is None:
                     return LossTerms(sum(found.terms.values()), found.terms, found.maps)
-                terms = {f"teacher_{name}": value for name, value in found.terms.items()}
+                terms = {OF_TEACHER + name: value for name, value in found.terms.items()}
             elif self.teacher_always_seen:
                 with torch.no_grad():
                     self._score(view, predictions.disps[min(predictions.disps)], predictions)

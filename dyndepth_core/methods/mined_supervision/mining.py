@@ -51,7 +51,9 @@ def mine_block(
     """The arrays of `mine`, one row per target; every block begins without a history. Without a
     threshold nothing moves.
     """
-    tracker, found = MotionTracker(birth=1), []
+    # one for every phase of the frames' stride, by the stamp it has come to
+    trackers: dict[int, MotionTracker] = {}
+    found = []
     recording = source.recordings[block.video]
     stamps = [
         (recording.stamps_ns[frame], recording.stamps_ns[max(frames, key=lambda f: (f < frame, f))])
@@ -62,8 +64,10 @@ def mine_block(
         for velocity, depth, K, T, residual, past in zip(*said, strict=True):
             stamp, before = (int(s) for s in stamps[len(found)])
             if before < stamp and threshold is not None:
+                tracker = trackers.pop(before, None) or MotionTracker(birth=1)
                 motion = tracker.step(velocity, depth, K, T[past], stamp, before, threshold)
-                ids, moving = np.minimum(motion.ids, MOST), motion.mask
+                trackers[stamp] = tracker
+                ids, moving = motion.ids, motion.mask
             else:
                 ids, moving = np.zeros(depth.shape, np.int32), np.zeros(depth.shape, bool)
             found.append((_compact(ids), moving, T, residual))
@@ -102,9 +106,9 @@ def full_size(residual: np.ndarray, size: tuple[int, int]) -> Tensor:
 
 
 def _compact(ids: np.ndarray) -> np.ndarray:
-    """Ids that count from 1 without gaps, uint8."""
+    """Ids that count from 1 without gaps, uint8; beyond MOST they share the last one."""
     names = np.unique(ids[ids > 0])
-    return np.where(ids > 0, np.searchsorted(names, ids) + 1, 0).astype(np.uint8)
+    return np.where(ids > 0, np.minimum(np.searchsorted(names, ids) + 1, MOST), 0).astype(np.uint8)
 
 
 def _count(path: Path) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -142,15 +142,10 @@ def train_segment(job: StageJob) -> list[Path]:
     sources = [mined_source(job, "training"), mined_source(job, "held_out")]
     job.fit(objective, *sources)
     objective.eval()
-    judged = sources[1] or sources[0]
-    plain = MapSource(judged.source.plain(), SegmentSample, judged.maps)
-    count = min(len(plain), 256)
-    targets = [k * len(plain) // count for k in range(count)]
-    batches = (
-        plain.add(plain.source.take(list(enumerate(targets[k : k + 8]))))
-        for k in range(0, count, 8)
-    )
-    sure = objective.calibrate(batches)
+    sure = 0.0
+    for part in reversed(sources):  # what was learned from only where nothing else was mined
+        if part is not None and not sure:
+            sure = objective.calibrate(_batches(part))
     if sure < LEAST_SURE:
         log.warning(
             "what was mined is not told from the rest by its looks (%.2f of it is recognised): "
@@ -159,6 +154,15 @@ def train_segment(job: StageJob) -> list[Path]:
         )
     job.report({"recognised": sure})
     return [job.keep(objective)]
+
+
+def _batches(part: MapSource) -> Iterator[SegmentSample]:
+    """Samples spread evenly over a source, not augmented."""
+    plain = MapSource(part.source.plain(), SegmentSample, part.maps)
+    count = min(len(plain), 256)
+    targets = [k * len(plain) // count for k in range(count)]
+    for k in range(0, count, 8):
+        yield plain.add(plain.source.take(list(enumerate(targets[k : k + 8]))))
 
 
 def mined_source(job: StageJob, part: str) -> MapSource | None:

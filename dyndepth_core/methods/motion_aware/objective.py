@@ -16,7 +16,7 @@ from dyndepth_core.losses.balance import LossBalance
 from dyndepth_core.losses.distillation import best_of, distillation_loss, ensemble_depth
 from dyndepth_core.losses.photometric import photometric_error
 from dyndepth_core.methods.base import LossTerms, MethodInfo
-from dyndepth_core.methods.many_depth.objective import ManyDepthObjective
+from dyndepth_core.methods.many_depth.objective import OF_TEACHER, ManyDepthObjective
 from dyndepth_core.methods.many_depth.predictions import ManyPredictions, Role
 from dyndepth_core.methods.masks import MaskConfig, masked_stages
 from dyndepth_core.methods.motion_aware.config import MotionAwareConfig
@@ -67,7 +67,11 @@ class MotionAware:
         rest = sum(terms.values())
         weight = self.hints.weight
         if self.hints.balance:
-            weight = self.balance.step(rest, own, progress) if self.training else self.balance.ratio
+            # not the teacher's: they end when it is frozen, which is no progress of the student
+            of_student = sum(v for name, v in terms.items() if not name.startswith(OF_TEACHER))
+            weight = self.balance.ratio
+            if self.training:
+                weight = self.balance.step(of_student, own, progress)
         terms[DISTILLATION] = weight * own
         return replace(found, total=rest + terms[DISTILLATION], terms=terms)
 
@@ -140,15 +144,19 @@ class MotionAware:
         if not instances.any():
             return own
         student, teacher = (predictions.seen[role] for role in ("student", "teacher"))
+        # Depths are compared, so all are judged by one motion and the same images: the student's,
+        # whose motion may be refined and whose objects may be re-rendered.
+        T, weight = predictions.student.T_src_tgt, self.config.ssim_weight
         with torch.no_grad():
             hinted = self.candidates("teacher", teacher, view, predictions)
-            errors = [teacher.least(hinted), student.least()]
+            judged = view.warp(teacher.depth, T, weight)
+            errors = [judged.least(hinted, torch.inf), student.least(unseen=torch.inf)]
             if self.hints.ensemble:
                 mean = ensemble_depth(teacher.depth, student.depth)
-                T = predictions.student.T_src_tgt
-                errors.append(view.warp(mean, T, self.config.ssim_weight).least())
+                errors.append(view.warp(mean, T, weight).least(unseen=torch.inf))
             best = best_of(*errors)
-        loss = distillation_loss(best, teacher.depth, student.depth, mask * instances)
+            shown = torch.stack(errors).amin(0).isfinite()
+        loss = distillation_loss(best, teacher.depth, student.depth, mask * instances * shown)
         return own | {DISTILLATION: loss}
 
 
