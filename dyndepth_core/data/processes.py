@@ -24,14 +24,16 @@ def run_in_processes(
     poll: Callable[[], None] = lambda: None,
     killed: str = "a process was killed (is the memory full?): use fewer processes",
     patience: float = JOIN_S,
+    alone: bool = False,
 ) -> Iterator[Any]:
-    """Yield function(job) of all jobs as they are done; in this process with one worker or one job.
+    """Yield function(job) of all jobs as they are done; in this process with one worker or one job,
+    unless each is to be `alone` in one.
 
     function and jobs must be picklable. poll is called about twice a second. However it is left,
     all workers are gone then; patience: seconds that one is given to end its job. Raises what a job
     raises, ChildProcessError(killed) when a process was killed.
     """
-    if workers == 1 or len(jobs) < 2:
+    if not alone and (workers == 1 or len(jobs) < 2):
         yield from map(function, jobs)
         return
     # spawn: forking a process that has threads (BLAS, OpenCV) can deadlock

@@ -60,7 +60,7 @@ class SampleSource:
             seed,
             train,
         )
-        self.names = [r.name for r in recordings]
+        self.names = [r.label for r in recordings]
         self._lenses = [lens_of(r.calib) for r in recordings]
         self._cameras = [
             lens.calib if lens else r.calib

@@ -15,6 +15,7 @@ from dyndepth_core.data.recording import Recording, open_recordings
 from dyndepth_core.data.rectify import lens_of
 from dyndepth_core.data.settings import DataConfig
 from dyndepth_core.data.writer import manifest_hash
+from dyndepth_core.evaluation.runner import name_clips
 from dyndepth_core.inference.lineage import sources
 from dyndepth_core.inference.model_meta import ModelMeta
 from dyndepth_core.training.source import split_recordings
@@ -61,12 +62,12 @@ def unseen_blocks(
     notes, blocks = [], []
     seen = _Seen(data, metas, notes)
     count: Counter[str] = Counter()
-    for recording in recordings:
+    for clip, recording in name_clips(recordings).items():
         free = np.ones(len(recording), bool)
         for name, trained in seen.trained(recording).items():
             count[name] += int(trained.sum())
             free &= ~trained
-        blocks += _cut(recording, np.flatnonzero(free))
+        blocks += _cut(clip, recording, np.flatnonzero(free))
     notes += [
         f"{n} was trained on {k} of these frames, which are left out" for n, k in count.items()
     ]
@@ -86,8 +87,10 @@ def unseen_blocks(
     return blocks, list(dict.fromkeys(notes))
 
 
-def _cut(recording: Recording, free: np.ndarray) -> list[Block]:
-    """Blocks of at most FRAMES frames at about RATE_HZ, none across frames that are not free."""
+def _cut(name: str, recording: Recording, free: np.ndarray) -> list[Block]:
+    """Blocks of a recording of this name, of at most FRAMES frames at about RATE_HZ, none across
+    frames that are not free.
+    """
     if not len(free):
         return []
     steps = np.diff(recording.stamps_ns)
@@ -98,7 +101,6 @@ def _cut(recording: Recording, free: np.ndarray) -> list[Block]:
         run = run[::stride]
         pieces = max(1, -(-len(run) // FRAMES))
         found += [p for p in np.array_split(run, pieces) if len(p) >= LEAST]
-    name = recording.name
     return [
         Block(f"{name}#{p[0]}" if len(found) > 1 else name, recording, tuple(map(int, p)))
         for p in found

@@ -58,8 +58,10 @@ def paired_log_ratio(
     trainings: which of several models made both, None: all one. Neighbouring frames of a video
     repeat each other, so single images must not be resampled (Efron and Tibshirani 1993, chapter
     8). Of the K trainings of a world K - 1 are drawn, beside the blocks: K would make the variance
-    of a mean too small by (K - 1) / K (McCarthy and Snowden 1985). With one per world the interval
-    leaves out what another training would give. Raises ValueError on unequal lengths, on none, or
+    of a mean too small by (K - 1) / K (McCarthy and Snowden 1985). A variance from so few is itself
+    unsure: the interval is stretched as Student's t is wider than a normal distribution, with K - 1
+    degrees of freedom from each world. With one per world the interval leaves out what another
+    training would give. Raises ValueError on unequal lengths, on none, or
     on errors that are not positive.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
@@ -84,15 +86,27 @@ def paired_log_ratio(
     random = np.random.default_rng(seed)
     clips = _drawn(random, len(names), len(names))
     count = np.ones((DRAWS, len(models)))
-    for world in {w for w, _ in models}:
+    free = 0
+    for world in dict.fromkeys(w for w, _ in models):
         of_world = [k for k, (w, _) in enumerate(models) if w == world]
         if len(of_world) > 1:
+            free += len(of_world) - 1
             count[:, of_world] = _drawn(random, len(of_world), len(of_world) - 1)
     total = ((clips @ sizes) * count).sum(1)
     seen = total > 0  # a draw may have missed every clip of the worlds whose models it has
     means = ((clips @ sums) * count).sum(1)[seen] / total[seen]
-    low, high = np.exp(np.percentile(means, (2.5, 97.5)))
+    ends = np.percentile(means, (2.5, 97.5))
+    low, high = np.exp(logs.mean() + _stretch(free) * (ends - logs.mean()))
     return PairedInterval(ratio, float(low), float(high), len(logs), len(names))
+
+
+def _stretch(free: int) -> float:
+    """Student's t over the normal distribution at 97.5 %; 1 without degrees of freedom."""
+    if not free:
+        return 1.0
+    from scipy.stats import norm, t  # half a second, for tables alone
+
+    return float(t.ppf(0.975, free) / norm.ppf(0.975))
 
 
 def _numbered(names: Sequence[Hashable]) -> tuple[list[Hashable], np.ndarray]:

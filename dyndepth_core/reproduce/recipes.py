@@ -146,5 +146,8 @@ def trained_once(methods: Iterable[str]) -> set[str]:
 
 
 def depth_of(name: str) -> int:
-    """How many rows must be trained one after the other before this one."""
-    return max((1 + depth_of(needed) for needed in recipe(name).needs), default=0)
+    """How many rows must be trained one after the other before this one, which is made from their
+    models.
+    """
+    how = recipe(name)
+    return max((1 + depth_of(needed) for needed in (how.start, how.miner) if needed), default=0)

@@ -115,7 +115,7 @@ def reproduce(
             }
             miner = models.get("miner")
             config = row_config(name, budget, seed, minutes, steps, miner, repeat)
-            folder = row_folder(out, config, name, seed)
+            folder = row_folder(out, config, name, seed, models)
             rows[name, seed, repeat] = Row(name, seed, config, data, folder, models, repeat)
     if at_once > 1:
         run_together(list(rows.values()), at_once, device, say, advance)
@@ -146,12 +146,15 @@ def reproduce(
     return table
 
 
-def row_folder(out: Path, config: Config, method: str, seed: int) -> Path:
-    """Folder of a row; another configuration has another one, so that nothing trained is lost."""
-    settings = json.dumps(settings_of(config), sort_keys=True)
-    return (
-        out / "rows" / method / f"seed_{seed}_{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
-    )
+def row_folder(
+    out: Path, config: Config, method: str, seed: int, models: Mapping[str, Path] | None = None
+) -> Path:
+    """Folder of a row; another configuration has another one, and so have other models that it is
+    made from (models: those of other rows, by their role), so that nothing trained is lost.
+    """
+    made_from = {role: model.parents[1].name for role, model in (models or {}).items()}
+    text = json.dumps([settings_of(config), made_from][: 1 + bool(made_from)], sort_keys=True)
+    return out / "rows" / method / f"seed_{seed}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 class _Count:

@@ -45,10 +45,10 @@ def _over_seeds(tables: Sequence[Any]) -> Any:
         return dict(tables[0])
     result: dict[str, Any] = {}
     lists: dict[str, list] = {}
-    for key in tables[0]:
+    for key in dict.fromkeys(k for t in tables for k in t):
         values = [t[key] for t in tables if t.get(key) is not None]
         if values and isinstance(values[0], dict):
-            result[key] = _over_seeds(values)
+            result[key] = _over_seeds([t.get(key) or {} for t in tables])
         elif values:
             result[key] = float(np.mean(values))
             lists[key] = [t.get(key) for t in tables]

@@ -52,7 +52,7 @@ def run_together(
                 say(f"{row}: see {row.folder / LOG}")
             jobs = [(row, device, threads) for row in wave]
             for _ in run_in_processes(
-                _train, jobs, at_once, poll=show, killed=KILLED, patience=PATIENCE_S
+                _train, jobs, at_once, poll=show, killed=KILLED, patience=PATIENCE_S, alone=True
             ):
                 pass
 
@@ -65,7 +65,11 @@ def _train(job: tuple[Row, str, int]) -> None:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
     logging.basicConfig(level=os.environ.get("DYNDEPTH_LOG", "INFO").upper(), force=True)
-    run_row(row, open_recordings(row.data, "test"), device, lambda: None)
+    try:
+        run_row(row, open_recordings(row.data, "test"), device, lambda: None)
+    except KeyboardInterrupt:
+        logging.getLogger(__name__).warning("interrupted")
+        os._exit(130)  # a process that lives on would begin the next row
 
 
 def _progress(run: Path) -> int | None:

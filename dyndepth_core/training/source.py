@@ -5,6 +5,7 @@ batch k.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import re
 import shutil
@@ -52,7 +53,20 @@ def split_recordings(
             parts = _hold_out(recording, config)
             train.append(parts[0])
             val += parts[1:]
+    _label(train + val)
     return train, val
+
+
+def _label(recordings: Sequence[Recording]) -> None:
+    """Recordings of the same name in several roots get different labels: their cameras differ."""
+    labels: dict[Path, str] = {}
+    for recording in recordings:
+        path, taken = recording.path.resolve(), set(labels.values())
+        if path not in labels:
+            numbered = (f"{recording.name}#{k}" for k in itertools.count(2))
+            names = itertools.chain((recording.name,), numbered)
+            labels[path] = next(name for name in names if name not in taken)
+        recording.label = labels[path]
 
 
 def _hold_out(recording: Recording, config: DataConfig) -> list[Recording]:

@@ -96,6 +96,8 @@ def run_stages(stages: Sequence[Stage], run: Path) -> dict[str, list[Path]]:
             if not same and folder.exists():
                 log.info("stage %s: its inputs changed, it runs anew", stage.name)
                 shutil.rmtree(folder)
+            elif same:
+                _drop_damaged(run, record.get("outputs", {}))
             folder.mkdir(parents=True, exist_ok=True)
             begun = record.get("begun") if same else None
             entry = {
@@ -120,6 +122,17 @@ def _intact(run: Path, outputs: Mapping[str, str]) -> bool:
         (run / name).is_file() and hash_file(run / name) == digest
         for name, digest in outputs.items()
     )
+
+
+def _drop_damaged(run: Path, outputs: Mapping[str, str]) -> None:
+    """A stage that finds a file there does not make it again. Checkpoints stay, which have sums of
+    their own.
+    """
+    for name, digest in outputs.items():
+        path = run / name
+        if path.suffix != ".ckpt" and path.is_file() and hash_file(path) != digest:
+            log.warning("%s is damaged: it is made anew", path)
+            path.unlink()
 
 
 def _now() -> str:
