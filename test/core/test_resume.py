@@ -280,3 +280,12 @@ def test_damaged_metrics_of_a_stage_are_left_out(tmp_path, root, whole_real, cap
     (run / "stages" / "train" / "metrics.json").write_text(content)
     metrics = train_run(load(overrides=REAL), [root], run, resume=True)
     assert metrics["warnings"] == [] and "is damaged: its figures are left out" in caplog.text
+
+
+def test_to_stop_is_asked_for_too_late_for_a_step_and_is_still_heard(tmp_path, root, whole):
+    """What would come after the training must not begin; it is all there, though."""
+    weights, last, result = toy(tmp_path, root, interrupt(12))
+    assert result.state == "interrupted" and last["step"] == 12
+    again, last, result = toy(tmp_path, root, lambda step: pytest.fail("trained again"))
+    assert result.state == "done"
+    assert same_weights(weights, whole[0]) and same_weights(again, whole[0])

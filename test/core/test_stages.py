@@ -114,3 +114,20 @@ def test_the_hash_does_not_depend_on_the_order_of_keys_but_on_every_value():
         hash_inputs({"a": object()})
     with pytest.raises(ValueError, match="plain JSON"):
         hash_inputs({"a": float("nan")})
+
+
+def test_a_damaged_output_is_made_anew_by_a_stage_that_keeps_what_it_has(tmp_path, caplog):
+    def work(context):
+        made = {context.folder / "masks.npz": "good", context.folder / "best.ckpt": "weights"}
+        for path, text in made.items():
+            if not path.exists():
+                path.write_text(text)
+        return list(made)
+
+    stages = [Stage("mine", {"a": 1}, work)]
+    masks, weights = run_stages(stages, tmp_path)["mine"]
+    masks.write_text("cut")
+    weights.write_text("other")
+    assert run_stages(stages, tmp_path)["mine"] == [masks, weights]
+    assert masks.read_text() == "good" and weights.read_text() == "other"
+    assert f"{masks} is damaged" in caplog.text

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from test_reproduce import TINY
 from test_synthetic_processes import is_running, wait_until
 
@@ -23,7 +25,7 @@ sys.path.insert(0, sys.argv[1])
 if __name__ == "__main__":
     from test_together import ARMS, TINY
     from dyndepth_core.reproduce.run import reproduce
-    reproduce(ARMS, TINY, [5], Path(sys.argv[2]), minutes=30, workers=1, at_once=2)
+    reproduce(ARMS, TINY, [5], Path(sys.argv[2]), minutes=30, workers=1, at_once=2, repeats=2)
 """
 
 
@@ -59,6 +61,17 @@ def test_arms_train_at_the_same_time_and_are_scored_as_alone(out):
     assert again["methods"] == table["methods"]
 
 
+def test_a_single_row_leaves_the_output_of_the_command_alone(out):
+    places, threads = [os.fstat(n).st_ino for n in (1, 2)], torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        reproduce(["monodepth"], TINY, [5], out, workers=1, at_once=2, minutes=0.04)
+        assert torch.get_num_threads() == threads + 1
+    finally:
+        torch.set_num_threads(threads)
+    assert [os.fstat(n).st_ino for n in (1, 2)] == places
+
+
 def test_what_a_training_raises_is_said(out, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "seed_5").symlink_to(out / "data" / "seed_5")
@@ -83,6 +96,7 @@ def test_sigterm_leaves_every_training_with_a_checkpoint_and_no_process(out, tmp
     assert "every training has a checkpoint" in text
     wait_until(lambda: not any(is_running(int(c)) for c in children))
     assert len(list(tmp_path.glob("rows/*/*/run/stages/*/last.ckpt"))) == 2
+    assert len(list(tmp_path.glob("rows/*/*/run"))) == 2  # none of those that waited has begun
 
 
 def test_rows_wait_for_those_they_are_made_from():
@@ -90,5 +104,7 @@ def test_rows_wait_for_those_they_are_made_from():
     depths = {name: depth_of(name) for name in names}
     assert depths == {
         "many_depth": 0, "residual_motion": 0, "monodepth": 0, "many_depth_finetuned": 1,
-        "many_depth+motion_aware": 2,
+        "many_depth+motion_aware": 1,
     }  # fmt: skip
+    # arms of one budget in minutes, which are only compared
+    assert depth_of("mined_supervision") == depth_of("residual_motion_long") == 0

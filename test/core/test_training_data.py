@@ -15,10 +15,16 @@ from training_helpers import (
 )
 
 from dyndepth_core.config import load
+from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.data.writer import write_splits
 from dyndepth_core.training.fit import fit
 from dyndepth_core.training.run import train_run
-from dyndepth_core.training.source import fingerprint, split_recordings, step_loader
+from dyndepth_core.training.source import (
+    fingerprint,
+    split_recordings,
+    step_loader,
+    validation_batches,
+)
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +127,15 @@ def test_workers_without_a_readable_image_say_so_in_one_line(tmp_path):
         image.write_bytes(image.read_bytes()[:-40])
     with pytest.raises(ValueError, match=r"^[^\n]*\.png: is damaged[^\n]*$"):
         fit(ToyObjective(), settings(workers=1), source(root), None, tmp_path / "run")
+
+
+def test_drives_of_one_name_in_several_roots_are_told_apart(tmp_path):
+    roots = [make_recording(tmp_path / day, "front") for day in ("monday", "tuesday")]
+    train, val = split_recordings(roots, DATA)
+    labels = {r.path: r.label for r in train}
+    assert [labels[root / "front"] for root in roots] == ["front", "front#2"]
+    assert [r.label for r in val] == [labels[r.path] for r in val] and len(val) == 2
+    of_train, of_val = (SampleSource(part, DATA, 1, 0) for part in (train, val))
+    batches = validation_batches(of_val, 100, of_train.names)
+    assert {int(v) for batch in batches for v in batch.video} == {0, 1}
+    assert [r.name for r in train] == ["front"] * 2  # masks and hashes go by the folder

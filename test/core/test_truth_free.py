@@ -239,3 +239,11 @@ def test_the_command_compares_without_and_beside_the_truth(tmp_path):
     assert "one or two: undecided: too few blocks" in done.output.replace("\n", " ")
     Calibration(96, 64).save(tmp_path / "drive" / "calib.json")
     assert "intrinsics unknown" in str(run("--data", tmp_path / "drive").exception)
+
+
+def test_two_ranges_of_one_drive_are_two_recordings(root):
+    one = Recording(root / "one")
+    half = len(one) // 2
+    parts = [one.part(0, half - 1), one.part(half, len(one) - 1)]
+    blocks, _ = unseen_blocks(root, parts, {})
+    assert len(blocks) >= 2 and len({block.name for block in blocks}) == len(blocks)

@@ -38,8 +38,9 @@ def best_source_losses(
 
     static sum V (1 - m) (1 - D_diff) e(ego-motion) / sum V: depth and ego-motion explain what
     stands; depth sum V (1 - m) D_diff / sum V: as consistently from image to image;
-    motion mean e(ego-motion + residual), without gradient to depth and ego-motion: residuals
-    explain what they leave, with network.pose_align of ego-motion refined to the depth;
+    motion mean e(ego-motion + residual), without gradient to the depth and the ego-motion of the
+    warp (one reaches the depth as what the motion network sees, where network.motion_depth is on):
+    residuals explain what they leave, with network.pose_align of ego-motion refined to the depth;
     motion_depth mean over m of D_diff with the residual: what comes nearer grows in the depth, too,
     which tells it from what moves sideways. m, for the depth from the
     end of the burn-in on: there something moves, so that depth no longer learns to explain motion;
