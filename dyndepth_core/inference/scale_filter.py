@@ -85,7 +85,12 @@ class ScaleFilter:
 
     @property
     def needs_motion(self) -> bool:
-        """Whether the ego-motion of the next frame is of use: odometry comes."""
+        """Whether the ego-motion of the next frame is of use: odometry comes, or the camera's
+        height is known and only ego-motion can say that the vehicle stands. That costs the pose
+        network on each frame, whatever is subscribed to.
+        """
+        if self._camera_height is not None:
+            return True
         return self._odometry is not None and self._odometry.odometry.latest_ns is not None
 
     @property

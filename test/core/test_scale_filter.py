@@ -163,6 +163,15 @@ def test_outliers_of_the_ground_plane_over_a_whole_drive_do_not_add_up():
     assert values(states, 3.0)[15:] == pytest.approx(1, abs=0.05)
 
 
+def test_a_stop_is_known_by_the_ego_motion_where_there_is_no_odometry():
+    """Queueing on a hump that shows the road too near, every frame with the same error."""
+    roads = [flat_road(1.5), flat_road(1.3)]
+    state, states = by_height(lambda t: roads[t > 10], 40, lambda t: 8.0 * (t <= 10))
+    assert {s.source for s in states[15:]} == {"ground_plane"}
+    assert len({(s.value, s.variance) for s in states[50:]}) == 1
+    assert state.used["ground_plane"] < 50
+
+
 def test_slip_longer_than_patience_is_known_by_the_ground():
     message = lambda d, t: d.message(t, 2.4 if t > 10 else 1.0)  # noqa: E731
     state, states = run(cruise(25), 3.0, message=message, camera_height=1.5, network_noise=0.1)
