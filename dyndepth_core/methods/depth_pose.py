@@ -154,7 +154,8 @@ class DepthPoseObjective(Objective):
     def with_refined_motion(self, sample: Sample, predictions: PredictionsT) -> PredictionsT:
         """The predictions with ego-motion as the model will say it, refined where
         network.pose_align says so, for validation: a pose network knows its training images by
-        heart long before the depth network does, and would end every choice of weights early.
+        heart long before the depth network does, and would end every choice of weights early. Also
+        for the units of a model, which are those of what it says.
         """
         if not self.network.pose_align:
             return predictions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -135,6 +135,12 @@ class ResidualMotionObjective(DepthPoseObjective):
             found.moving, parts and self._witness(parts.likely, shape),
             parts and self._witness(parts.seen, shape),
         )  # fmt: skip
+
+    def with_refined_motion(
+        self, sample: Sample, predictions: ResidualPredictions
+    ) -> ResidualPredictions:
+        """See DepthPoseObjective."""
+        return replace(predictions, T_src_tgt=self._refined(sample, predictions))
 
     def _foreground(self, ids: Tensor) -> Tensor:
         """(W N, 1, H, W) in {0, 1}: within NEAR pixels of an instance of the image a way starts
