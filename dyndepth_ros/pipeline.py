@@ -126,7 +126,7 @@ class Pipeline:
             self._notices.forget(kind)
 
     def _learns_scale(self) -> bool:
-        """Whether ego-motion is of use, because odometry comes to hold it against."""
+        """Whether ego-motion is of use to the scale, though nobody subscribed to it."""
         scale_filter = self.predictor.scale_filter
         return scale_filter is not None and scale_filter.needs_motion
 

@@ -59,6 +59,11 @@ def invert_T(T: Tensor) -> Tensor:
     return make_T(R.transpose(-1, -2), -(R * t).sum(-2))
 
 
+def compose(T_a_b: Tensor, T_b_c: Tensor) -> Tensor:
+    """T_a_c = T_a_b T_b_c, (..., 4, 4); in full precision also under autocast."""
+    return (T_a_b[..., None] * T_b_c[..., None, :, :]).sum(-2)
+
+
 def transform(T: Tensor, points: Tensor) -> Tensor:
     """Apply T (B, 4, 4) to points (B, 3, H, W)."""
     moved = T[:, :3, :3] @ points.flatten(2) + T[:, :3, 3:]

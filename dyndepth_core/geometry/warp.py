@@ -96,12 +96,18 @@ def rotate(
     would have taken: view(p) = image(pi(K R K_view^-1 p)), X_image = R X_view.
 
     Returns it and where (N, 1, H, W), bool, the image shows what belongs there. K (N, 3, 3) in
-    pixels, K_view that of the turned camera, the same by default.
+    pixels, K_view that of the turned camera, the same by default. At least in float32, also under
+    autocast, where pixels would be rounded to whole ones and more.
     """
-    T = make_T(exp_so3(rotation), torch.zeros_like(rotation))
-    ones = image.new_ones((len(image), 1, *image.shape[-2:]))
-    found = correspond(ones, T, K if K_view is None else K_view, K_src=K)
-    return sample(image, found.pixels), found.valid
+    given = image, rotation, K, K if K_view is None else K_view
+    with torch.autocast(image.device.type, enabled=False):
+        image, rotation, K, K_view = (
+            x.to(torch.promote_types(x.dtype, torch.float32)) for x in given
+        )
+        T = make_T(exp_so3(rotation), torch.zeros_like(rotation))
+        ones = image.new_ones((len(image), 1, *image.shape[-2:]))
+        found = correspond(ones, T, K_view, K_src=K)
+        return sample(image, found.pixels), found.valid
 
 
 def forward_splat(

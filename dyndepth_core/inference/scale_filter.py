@@ -79,13 +79,18 @@ class ScaleFilter:
         self.counts: Counter[str] = Counter() if odometry is None else self._odometry.counts
         self._wrong_unit = ""
         self._ratios: dict[Kind, Ratios] = {"odometry": Ratios(), "ground_plane": Ratios()}
-        self._refused = Ratios(2 * REACQUIRE)
+        self._refused: dict[Kind, Ratios] = {kind: Ratios(2 * REACQUIRE) for kind in self._ratios}
         self._clock_s = self._ground_s = self._measured_s = -math.inf
         self._restart()
 
     @property
     def needs_motion(self) -> bool:
-        """Whether the ego-motion of the next frame is of use: odometry comes."""
+        """Whether the ego-motion of the next frame is of use: odometry comes, or the camera's
+        height is known and only ego-motion can say that the vehicle stands. That costs the pose
+        network on each frame, whatever is subscribed to.
+        """
+        if self._camera_height is not None:
+            return True
         return self._odometry is not None and self._odometry.odometry.latest_ns is not None
 
     @property
@@ -126,8 +131,9 @@ class ScaleFilter:
 
     def _start_over(self) -> None:
         """The clock was set back, as by a bag that is looped: keep the scale alone."""
-        for ratios in (*self._ratios.values(), self._refused):
+        for ratios in self._ratios.values():
             ratios.clear()
+        self._forget_refused()
         self._ground_s = self._measured_s = -math.inf
         if self._odometry is not None:
             self._odometry.clear()
@@ -171,16 +177,16 @@ class ScaleFilter:
         elif state.surprise(new.z, variance, new.h) <= GATE:
             state.correct(new.z, variance, new.h)
             self.used[kind] += 1
-            if kind == "odometry":
-                self._refused.clear()
+            self._refused[kind].clear()  # only so many in a row speak against the state
             self._name_source(kind)
         else:
             self.counts[f"{kind}_innovation"] += 1
             if kind == "odometry" or self._source != "odometry":
-                self._refused.add(new)
-                wrong = len(self._refused) >= REACQUIRE and self._refused.span >= REACQUIRE_S
+                refused = self._refused[kind]
+                refused.add(new)
+                wrong = len(refused) >= REACQUIRE and refused.span >= REACQUIRE_S
                 if wrong and not self._ground_agrees(kind):
-                    self._acquire(kind, self._refused)
+                    self._acquire(kind, refused)
 
     def _waits(self, kind: Kind) -> bool:
         """Whether odometry lets the ground plane speak first, which alone can tell km/h."""
@@ -199,7 +205,12 @@ class ScaleFilter:
             value = math.exp(self._filter.mean[0])
             logger.warning("scale changed from %.3g to %.3g by %s", self.state.value, value, kind)
         self._source = kind
-        self._refused.clear()
+        self._forget_refused()
+
+    def _forget_refused(self) -> None:
+        """Forget what was refused."""
+        for refused in self._refused.values():
+            refused.clear()
 
     def _ground_agrees(self, kind: Kind) -> bool:
         """Whether the ground plane stands by the state against odometry: then the wheels slip."""
@@ -243,7 +254,7 @@ class ScaleFilter:
         """Back to what the model file says."""
         self._source: ScaleSource = self._prior.source
         self.state = self._prior
-        self._refused.clear()
+        self._forget_refused()
         if self._prior.is_metric:
             known = math.isfinite(self._prior.variance)
             variance = self._prior.variance / self._prior.value**2 if known else VAGUE**2

@@ -7,8 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dyndepth_core.losses.parallel import mean_count
-from dyndepth_core.losses.photometric import masked_mean
+from dyndepth_core.losses.parallel import step_sum
 
 TEACHER, ENSEMBLE, STUDENT = 0, 1, 2
 
@@ -54,11 +53,12 @@ def silent_pixels(error: Tensor, identity: Tensor, valid: Tensor) -> Tensor:
     explained by ego-motion (valid 0, see automask) and no more changed than ego-motion usually
     leaves, the mean of `error` over valid. What changes more has a wrong depth, which may change.
 
-    error, identity: photometric errors (B, 1, H, W) of the warp and of the unwarped source. Sums go
-    over all processes, as in masked_mean.
+    error, identity: photometric errors (B, 1, H, W) of the warp and of the unwarped source. The
+    mean is over the pixels of all processes (masked_mean is a share of one, for gradients).
     """
-    usual = masked_mean(error.detach(), valid)
-    nothing = mean_count(valid) <= 1  # a camera that stands
+    total, count = step_sum(torch.stack(((error * valid).sum(), valid.sum())))
+    usual = total / count.clamp(min=1)
+    nothing = count <= 1  # a camera that stands
     return (1 - valid) * ((identity < usual) | nothing)
 
 

@@ -33,6 +33,15 @@ def global_sum(value: Tensor) -> Tensor:
     return _Sum.apply(value) if process_count() > 1 else value
 
 
+def step_sum(value: Tensor) -> Tensor:
+    """Sum of a tensor over the processes while gradients are recorded, without gradient itself:
+    for what decides in a training step, which must be the same in every process. Otherwise that of
+    this process, see mean_count.
+    """
+    value = value.detach()
+    return global_sum(value) if torch.is_grad_enabled() else value
+
+
 def mean_count(mask: Tensor) -> Tensor:
     """What a masked sum is divided by: sum(mask), at least 1; over all processes while gradients
     are recorded.
@@ -44,5 +53,5 @@ def mean_count(mask: Tensor) -> Tensor:
     """
     count, processes = mask.sum(), process_count()
     if processes > 1 and torch.is_grad_enabled():
-        return global_sum(count.detach()).clamp(min=1) / processes
+        return step_sum(count).clamp(min=1) / processes
     return count.clamp(min=1)

@@ -154,7 +154,8 @@ class DepthPoseObjective(Objective):
     def with_refined_motion(self, sample: Sample, predictions: PredictionsT) -> PredictionsT:
         """The predictions with ego-motion as the model will say it, refined where
         network.pose_align says so, for validation: a pose network knows its training images by
-        heart long before the depth network does, and would end every choice of weights early.
+        heart long before the depth network does, and would end every choice of weights early. Also
+        for the units of a model, which are those of what it says.
         """
         if not self.network.pose_align:
             return predictions
@@ -205,7 +206,8 @@ class DepthPoseObjective(Objective):
         if K_pair is not None:
             K = torch.where(sample.K_known.view(-1, 1, 1), K, K_pair)
         # Without gradient: the focal length is learned from how the image moves, not by making
-        # everything nearer. One of a single pair is too noisy to scale depth with.
+        # everything nearer. One of a single pair is too noisy to scale depth with: f0 is found when
+        # the training has ended.
         focal = K[:, 0, 0].detach()
         known = sample.K_known | (self.intrinsics is not None)
         return K, torch.where(known, focal / self.canonical_focal, torch.ones_like(focal))

@@ -13,9 +13,12 @@ import torch
 
 from ..data.calibration import Calibration
 from ..data.sample import SampleSource
+from ..methods.base import Objective
 from ..networks.pose_net import VideoIntrinsics
 from .checkpoint import write_json
+from .source import validation_batches
 from .track_cameras import TrackCamera
+from .units import UNIT_BATCHES
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,17 @@ def learned_cameras(intrinsics: VideoIntrinsics, source: SampleSource) -> list[C
         origin = "learned from the video itself"
         found.append(Calibration.from_K(stored, calib.width, calib.height, source=origin))
     return found
+
+
+@torch.no_grad()
+def paired_focal(objective: Objective, frames: SampleSource, videos: Sequence[str]) -> float:
+    """Median fx in pixels at network size that networks which learn intrinsics per pair say of
+    images: the focal length their depth belongs to, whatever the training began with.
+
+    videos: names of the recordings of the training.
+    """
+    batches = validation_batches(frames, UNIT_BATCHES, videos)
+    return float(torch.cat([objective.predict(b, 1.0).K[:, 0, 0] for b in batches]).median())
 
 
 def report_cameras(

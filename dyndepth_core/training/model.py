@@ -17,6 +17,7 @@ from ..inference.model_file import ModelMeta, Provenance, read_meta
 from ..inference.model_meta import ModelScale
 from ..methods.base import InferenceGraph, Objective
 from ..methods.metric import metric_source
+from .cameras import paired_focal
 from .source import split_recordings, validation_batches
 from .units import UNIT_BATCHES, measured_units, typical_units
 
@@ -40,6 +41,8 @@ def trained_model(
     """
     objective.eval()
     videos = frames.names if videos is None else videos
+    if config.data.intrinsics == "pair":
+        objective.canonical_focal = paired_focal(objective, frames, videos)
     graph = objective.inference_graph()
     parent = read_meta(start) if start else None
     scale = ModelScale()

@@ -44,18 +44,21 @@ def log_units(
     config: Config, objective: Objective, frames: SampleSource, videos: Sequence[str]
 ) -> Tensor:
     """Log of the metres per unit of the training by every pair (odometry) or image (camera height)
-    of at most UNIT_BATCHES batches that can tell, (N,).
+    of at most UNIT_BATCHES batches that can tell, (N,). By the motion and depth that the model
+    will say, not by the pose network's alone, whose scale need not be that of the depth.
     """
+    source = metric_source(config)
     graph, found = objective.inference_graph(), []  # of a training: its units are 1
     for batch in validation_batches(frames, UNIT_BATCHES, videos):
         said = objective.predict(batch, 1.0)
+        if source == "odometry":
+            said = objective.with_refined_motion(batch, said)
         depth = graph(batch.tgt, None, said.K)[0]
         found.append(
             log_metres_per_unit(
-                metric_source(config), batch, said.T_src_tgt, depth, said.K,
-                config.data.camera_height,
+                source, batch, said.T_src_tgt, depth, said.K, config.data.camera_height
             )
-        )  # fmt: skip
+        )
     return torch.cat(found)
 
 

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import nn
 from training_helpers import TINY, make_recording, source
 
+from dyndepth_core.losses.distillation import silent_pixels
 from dyndepth_core.losses.photometric import masked_mean
 from dyndepth_core.training.parallel import share_batch_norms
 
@@ -85,6 +86,30 @@ def share(rank, folder):
         [loss.detach(), norm[0].weight.grad, *norm.state_dict().values()], folder / f"{rank}.pt"
     )
     dist.destroy_process_group()
+
+
+def silent_half(rank, folder):
+    """One of two processes: what is silent in half of a batch."""
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    mine = slice(rank, None, 2)
+    torch.save(silent_pixels(*(x[mine] for x in errors_of_four())), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def errors_of_four():
+    """Errors of warp and source and where the warp is better, more of both in even images."""
+    _, mask, _ = batch_of_four()
+    error = torch.linspace(0.1, 0.4, mask[0].numel()).double().view(1, 1, 5, 6).repeat(4, 1, 1, 1)
+    error[1::2] *= 0.2
+    return error, error.flip(3), mask
+
+
+def test_what_is_silent_is_decided_over_the_processes(tmp_path):
+    torch.multiprocessing.spawn(silent_half, (tmp_path,), nprocs=2)
+    whole = silent_pixels(*errors_of_four())
+    assert 0.1 < whole.mean() < 0.9
+    for rank in (0, 1):
+        assert torch.equal(torch.load(tmp_path / f"{rank}.pt"), whole[rank::2])
 
 
 def batch_of_four():

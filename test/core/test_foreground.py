@@ -43,6 +43,27 @@ def test_residuals_end_eight_pixels_from_the_masks_of_the_image_a_way_starts_fro
     assert torch.equal(make(**settings, foreground="files").predict(sample).residual, free)
 
 
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_what_the_images_do_not_judge_is_held_small(recording, both_ways):
+    """The model has no masks: outside of them residuals learn to be sparse and smooth."""
+    sample, found = draw(recording), {}
+    sample.instances = torch.zeros(2, 2, *SIZE, dtype=torch.int64)
+    sample.instances[:, :, 30, 40] = 1
+    for foreground in ("none", "files"):
+        objective = make(burn_in=(0.0, 0.0), both_ways=both_ways, foreground=foreground)
+        predictions = objective.predict(sample)
+        found[foreground] = objective.losses(sample, predictions).terms
+    for name, cut in found["files"].items():
+        if name.startswith("motion_s"):
+            torch.testing.assert_close(cut, found["none"][name])
+    judged = "rgb" if both_ways else "motion"
+    assert found["files"][judged] != found["none"][judged]
+    terms = found["files"]["motion_smoothness"] + found["files"]["motion_sparsity"]
+    slope = torch.autograd.grad(terms, predictions.unmasked)[0]
+    outside = predictions.residual.detach() == 0
+    assert 0.5 < outside.float().mean() < 1 and slope[outside & (predictions.unmasked != 0)].all()
+
+
 def test_a_training_reads_the_masks_and_says_where_they_should_be(tmp_path):
     write_recording(tmp_path / "bare" / "drive", drive(8), camera())
     config = load(

@@ -126,6 +126,26 @@ def test_units_are_the_median_ratio_of_travel_and_predicted_length(root):
     assert T[:, :3, 3].norm(dim=1).tolist() == pytest.approx([SPEED / 10] * 4, rel=0.2)
 
 
+@pytest.mark.parametrize("method", ["monodepth", "sc_depth", "residual_motion"])
+def test_units_are_those_of_the_motion_the_model_says(root, method):
+    """Refined to its depth, whose scale is another one than that of what the pose network says."""
+    more = ("network.pose_align=true", "data.source_offsets=[-1]")
+    config, objective = learner(root, ODOMETRY, *more, method=method)
+    frames = SampleSource(open_recordings(root), config.data, 4, 0, False, True)
+    graph, found = objective.inference_graph(), []
+    with torch.no_grad():
+        for k in range(-(-len(frames) // 4)):
+            batch = frames.batch(k)
+            said = objective.predict(batch, 1.0).T_src_tgt[:, 0]
+            refined = graph(batch.tgt, batch.src[:, 0], batch.K)[2]
+            lengths = torch.stack([T[:, :3, 3].norm(dim=1) for T in (said, refined)], 1)
+            found.append(batch.travel.log() - lengths.log())
+    by_network, by_model = torch.cat(found).median(0).values.exp().tolist()
+    units, _ = measured_units(config, objective, frames)
+    assert units == pytest.approx(by_model, rel=0.02)
+    assert units != pytest.approx(by_network, rel=0.1)
+
+
 def test_few_pairs_measure_nothing_and_the_units_of_the_losses_stay(root, caplog):
     config, objective = learner(root, ODOMETRY)
     objective.units.fill_(7.0)

@@ -9,7 +9,7 @@ from tiny import FOCAL, tiny_config
 
 from dyndepth_core.data.recording import Recording
 from dyndepth_core.data.sample import SampleSource
-from dyndepth_core.geometry.se3 import exp_so3, invert_T
+from dyndepth_core.geometry.se3 import exp_so3, invert_T, make_T
 from dyndepth_core.methods import build_graph, get_method
 from dyndepth_core.methods.sc_depth.rectify import (
     Rectified,
@@ -53,6 +53,18 @@ def test_a_source_turned_back_is_the_target():
     same, everywhere = rotate(src, torch.zeros_like(TURN), K)
     torch.testing.assert_close(same, src)
     assert everywhere.all()
+
+
+def test_images_turn_by_exact_pixels_under_autocast():
+    _, src, K = (x.float() for x in turned_view())
+    turn = TURN.float()
+    expected, everywhere = rotate(src, turn, K)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, seen = rotate(src, turn, K)
+        half, _ = rotate(src.bfloat16(), turn, K.bfloat16())
+    assert torch.equal(found, expected) and torch.equal(seen, everywhere)
+    assert half.dtype == torch.float32
+    assert rotate(src.double(), TURN, K.double())[0].dtype == torch.float64
 
 
 def test_the_earlier_image_goes_first_whichever_is_the_target():
@@ -189,6 +201,34 @@ def test_all_three_networks_learn_and_the_graph_says_the_same(sample):
     rebuilt.load_state_dict(graph.state_dict())
     again = rebuilt(sample.tgt_net, sample.src_net[:, 0], sample.K)[2]
     assert torch.equal(again, T) and not torch.equal(T, torch.eye(4).expand_as(T))
+
+
+class Says(torch.nn.Module):
+    """A pose network that always says T."""
+
+    def __init__(self, T):
+        super().__init__()
+        self.T = T
+
+    def forward(self, first, second):
+        return self.T, None
+
+
+def test_under_autocast_rotation_and_motion_are_put_together_exactly(sample):
+    objective = make(rectify=True)
+    graph, turn = objective.inference_graph(), TURN.float().expand(8, 3)
+    T_tgt_rect = make_T(exp_so3(-0.4 * turn), 0.3 * turn + 0.1)
+    T_rect_tgt = invert_T(T_tgt_rect)
+    R = make_T(exp_so3(turn), 0 * turn)
+    expected = R @ T_rect_tgt
+    objective.rectify_net, graph.rectify_net = Known(turn), Known(turn[:4])
+    graph.pose_net = Says(T_tgt_rect[:4])
+    objective.motions = lambda s: (T_rect_tgt.unflatten(0, (4, 2)), s.K, s.K.new_ones(4))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        said = objective.predict(sample, 0.0).T_src_tgt.flatten(0, 1)
+        on_vehicle = graph.motion(sample.tgt_net, sample.src_net[:, 0], sample.K)
+    torch.testing.assert_close(said, expected)
+    torch.testing.assert_close(on_vehicle, expected[:4])
 
 
 def test_intrinsics_per_pair_come_too_late():

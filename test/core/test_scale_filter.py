@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from drives import RELATIVE, Drive, K, city_speed, city_yaw_rate, flat_road, ns, run, seen
 
 from dyndepth_core.inference.mount import parse_mount
@@ -136,6 +137,39 @@ def test_the_ground_plane_alone_and_then_with_odometry():
     assert states[-1].source == "odometry"
     assert values(states, 3.0)[-1] == pytest.approx(1, abs=0.05)
     assert 0.05 < state._filter.mean[2] < 0.13
+
+
+def by_height(depth_of, seconds, speed, scale=3.0):
+    """The states of a filter that knows the camera's height alone, five a second; speed: m/s of a
+    moment, depth_of: of a moment to the depth in metres.
+    """
+    state, states = ScaleFilter(RELATIVE, None, 1.5), []
+    for i in range(1, round(5 * seconds)):
+        now = 0.2 * i
+        T = torch.eye(4)[None].clone()
+        T[0, 2, 3] = 0.2 * speed(now) / scale
+        picture = seen(depth_of(now) / scale)
+        states.append(
+            state.update(ns(now), ns(now - 0.2), T if state.needs_motion else None, picture)
+        )
+    return state, states
+
+
+def test_outliers_of_the_ground_plane_over_a_whole_drive_do_not_add_up():
+    """One second in five the road looks 40 % too near."""
+    roads = [flat_road(1.5), flat_road(1.5 / 1.4)]
+    state, states = by_height(lambda t: roads[t % 5 > 4], 60, lambda t: 8.0)
+    assert state.counts["ground_plane_innovation"] > 40 and state.used["ground_plane"] > 150
+    assert values(states, 3.0)[15:] == pytest.approx(1, abs=0.05)
+
+
+def test_a_stop_is_known_by_the_ego_motion_where_there_is_no_odometry():
+    """Queueing on a hump that shows the road too near, every frame with the same error."""
+    roads = [flat_road(1.5), flat_road(1.3)]
+    state, states = by_height(lambda t: roads[t > 10], 40, lambda t: 8.0 * (t <= 10))
+    assert {s.source for s in states[15:]} == {"ground_plane"}
+    assert len({(s.value, s.variance) for s in states[50:]}) == 1
+    assert state.used["ground_plane"] < 50
 
 
 def test_slip_longer_than_patience_is_known_by_the_ground():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dyndepth_core.geometry.se3 import (
+    compose,
     euler_to_matrix,
     exp_so3,
     invert_T,
@@ -93,3 +94,11 @@ def test_half_precision_regions_do_not_touch_motions():
         found = T, invert_T(T)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, atol=0, rtol=0)
+
+
+def test_motions_compose_in_full_precision_under_autocast():
+    a, b = random_T().float(), random_T().float()
+    expected = a @ b
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (a @ b - expected).abs().max() > 1e-3
+        torch.testing.assert_close(compose(a[:, None], b[:, None])[:, 0], expected)

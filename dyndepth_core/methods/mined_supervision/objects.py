@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dyndepth_core.data.sample import Sample, SampleSource
-from dyndepth_core.geometry.se3 import invert_T
+from dyndepth_core.geometry.se3 import compose, invert_T
 from dyndepth_core.geometry.warp import inverse_warp
 from dyndepth_core.losses.photometric import (
     SSIM_WEIGHT,
@@ -88,7 +88,7 @@ class ObjectObjective(Objective):
         swap = past.view(-1, 1, 1, 1)
         delta, _ = self.pose(torch.where(swap, src, tgt), torch.where(swap, tgt, src))
         delta = torch.where(past.view(-1, 1, 1), invert_T(delta), delta)
-        T = delta.unflatten(0, (batch, sources)) @ sample.T_start
+        T = compose(delta.unflatten(0, (batch, sources)), sample.T_start)
         return ObjectPredictions(depth, T, K)
 
     def losses(

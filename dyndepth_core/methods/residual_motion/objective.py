@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,7 +36,8 @@ class ResidualPredictions(Predictions):
     (W N, 1, H, W) of the image a way starts from, T (W N, 4, 4) to where it ends, residual
     (W N, 3, H, W) in that frame; refined (W N, 4, 4): T as residuals are seen beside it, without
     gradient. src_depth (N, 1, H, W). moving, likely, seen (W N, 1, h, w): logit that something
-    moves, what the optical flow says of that, and where src shows it; None without flow.
+    moves, what the optical flow says of that, and where src shows it; None without flow. unmasked
+    (W N, 3, H, W): residual before the masks of `foreground`; None without masks.
     """
 
     depth: Tensor
@@ -47,6 +48,7 @@ class ResidualPredictions(Predictions):
     moving: Tensor | None = None
     likely: Tensor | None = None
     seen: Tensor | None = None
+    unmasked: Tensor | None = None
 
 
 class ResidualMotionObjective(DepthPoseObjective):
@@ -55,7 +57,8 @@ class ResidualMotionObjective(DepthPoseObjective):
     How well the images are explained: best_source.py (default), published.py (both_ways). Always,
     for the motions: group smoothness and L1/2 sparsity of residual / sqrt(mean |t + residual|^2)
     (losses/motion.py). Ours beside the paper: the start of a training (`pose_first`, `pyramid`; see
-    monodepth), schedules as fractions of the training.
+    monodepth), schedules as fractions of the training; the masks of `foreground` come after these
+    two, which then hold residuals outside.
     """
 
     graph_class = ResidualMotionGraph
@@ -126,15 +129,21 @@ class ResidualMotionObjective(DepthPoseObjective):
             K, _ = self.cameras_and_scales(sample, K_pair)
         if config.both_ways and config.motion_automask:
             residual = automask_residual(residual, config.automask_over_batch)
-        residual = residual * share
+        residual, unmasked = residual * share, None
         if config.foreground != "none" and sample.instances is not None:
-            residual = residual * self._foreground(sample.instances)
+            residual, unmasked = residual * self._foreground(sample.instances), residual
         T_src_tgt = T[: batch * sources].unflatten(0, shape)
         return ResidualPredictions(
             {}, T_src_tgt, K, scale, given[2], src_depth, T, residual, found.T_src_tgt,
             found.moving, parts and self._witness(parts.likely, shape),
-            parts and self._witness(parts.seen, shape),
+            parts and self._witness(parts.seen, shape), unmasked,
         )  # fmt: skip
+
+    def with_refined_motion(
+        self, sample: Sample, predictions: ResidualPredictions
+    ) -> ResidualPredictions:
+        """See DepthPoseObjective."""
+        return replace(predictions, T_src_tgt=self._refined(sample, predictions))
 
     def _foreground(self, ids: Tensor) -> Tensor:
         """(W N, 1, H, W) in {0, 1}: within NEAR pixels of an instance of the image a way starts
@@ -183,9 +192,9 @@ class ResidualMotionObjective(DepthPoseObjective):
             terms = dict(found.terms)
             if config.residual_share(progress) > 0:
                 ego = T[:, :3, 3, None, None]
-                Q = normalise_residual(
-                    residual, (ego if config.both_ways else ego.detach()) + residual
-                )
+                # The model has no masks: what they hide from the images stays small, too.
+                field = residual if p.unmasked is None else p.unmasked.float()
+                Q = normalise_residual(field, (ego if config.both_ways else ego.detach()) + field)
                 sparse = half_norm_sparsity(Q) if config.sparsity_norm == "half" else Q.abs().mean()
                 terms["motion_smoothness"] = config.motion_smoothness * group_smoothness(Q)
                 terms["motion_sparsity"] = config.motion_sparsity * sparse

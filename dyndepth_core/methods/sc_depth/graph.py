@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dyndepth_core.geometry.se3 import exp_so3, invert_T, make_T
+from dyndepth_core.geometry.se3 import compose, exp_so3, invert_T, make_T
 from dyndepth_core.geometry.warp import rotate
 from dyndepth_core.methods.depth_pose_graph import DepthPoseArchitecture, DepthPoseGraph
 from dyndepth_core.methods.sc_depth.rectify import RectifyNet
@@ -44,4 +44,5 @@ class SCDepthGraph(DepthPoseGraph):
         rotation = self.rectify_net(image, previous_image, past)
         turned, _ = rotate(previous_image, rotation, K)
         T_tgt_rect, _ = self.pose_net(turned, image)
-        return make_T(exp_so3(rotation), torch.zeros_like(rotation)) @ invert_T(T_tgt_rect)
+        T_src_rect = make_T(exp_so3(rotation), torch.zeros_like(rotation))
+        return compose(T_src_rect, invert_T(T_tgt_rect))

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dyndepth_core.data.sample import Sample
+from dyndepth_core.geometry.se3 import compose
 from dyndepth_core.losses.consistency import self_discovered_mask
 from dyndepth_core.losses.distillation import silent_pixels
 from dyndepth_core.losses.photometric import masked_mean
@@ -152,7 +153,7 @@ class SCDepthObjective(DepthPoseObjective):
                 src_disp = src_disp.repeat_interleave(sources, 0)
         T_src_tgt, K, scale = self.motions(sample)
         if rectified is not None:
-            T_src_tgt = rectified.T_src_rect.unflatten(0, shape) @ T_src_tgt
+            T_src_tgt = compose(rectified.T_src_rect.unflatten(0, shape), T_src_tgt)
         src_disps = None if src_disp is None else src_disp.unflatten(0, shape)
         return SCPredictions({0: tgt_disp}, T_src_tgt, K, scale, src_disps, lender, rectified)
 
