@@ -280,8 +280,7 @@ class _Loop(pl.LightningModule):
     def finish(self) -> None:
         """After a complete training: put the best weights into the objective."""
         if self.clock.progress >= 1.0:
-            # asked to stop too late for a step: what would come after this training must not begin
-            self.state = "interrupted" if self.stop.requested else "done"
+            self.state = "interrupted" if self.stop.requested else "done"  # too late for a step
             if (weights := self.checkpoints.best_weights()) is not None:
                 self.objective.load_state_dict(weights)
 
