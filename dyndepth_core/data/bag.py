@@ -64,7 +64,8 @@ class Bag:
     """One bag, whatever its format: the path of its folder or of one storage file.
 
     `problems` lists, with file and place, what could not be read; it grows while reading.
-    Raises FileNotFoundError, or ValueError when no file of the bag can be read at all.
+    Raises FileNotFoundError, ValueError when no file of the bag can be read at all, OSError when
+    the machine is at fault: no room to unpack, too many open files, no permission.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -78,9 +79,12 @@ class Bag:
         for file in self.files:
             try:
                 self._parts.append(StorageFile(self._unpacked(file), self._damage))
-            except (ValueError, OSError) as error:
+            except ValueError as error:
                 failures.append(str(error))
                 self._damage.note(str(error))
+            except OSError:  # no damage: without this part the bag would only seem to be shorter
+                self.close()
+                raise
         if not self._parts:
             self.close()
             raise ValueError(f"{self.path}: nothing of this bag can be read. {'; '.join(failures)}")

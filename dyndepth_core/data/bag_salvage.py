@@ -72,6 +72,10 @@ class SqliteSalvage:
             self._db.execute("PRAGMA writable_schema=ON")
             rows = self._db.execute("SELECT id, name, type FROM topics").fetchall()
         except sqlite3.Error as error:
+            if str(error).startswith("unable to open"):  # its log, say: nothing is damaged
+                raise OSError(
+                    f"{path}: {error}; can files be made beside it, and are few others open?"
+                ) from error
             raise ValueError(
                 f"{path}: nothing can be read from this sqlite3 bag file ({error})"
             ) from error

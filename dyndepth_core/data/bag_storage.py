@@ -27,6 +27,8 @@ class StorageFile:
         self.path, self._damage = path, damage
         self._salvage: SqliteSalvage | McapSalvage | None = None
         self._reader = None
+        with path.open("rb"):  # an OSError here is of the machine, which readers take for damage
+            pass
         try:
             self._reader = _open_reader(path)
             found: dict[tuple[str, str], TopicInfo] = {}

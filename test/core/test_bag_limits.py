@@ -1,0 +1,87 @@
+"""A machine that has no room, and bytes that ask for too much: said, and never taken for damage."""
+
+import errno
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import camera_bags as cb
+import pytest
+
+pytest.importorskip("rosbags")
+pytest.importorskip("typer")
+from dyndepth_core import cli  # noqa: E402
+from dyndepth_core.commands.collect import SOME_FAILED  # noqa: E402
+from dyndepth_core.data import bag as bag_module  # noqa: E402
+from dyndepth_core.data.bag import Bag  # noqa: E402
+
+PARTS, EACH = 3, 4
+
+
+def split(path: Path, storage: str, packed: str = "") -> Path:
+    """A bag of PARTS files of EACH frames."""
+    messages = list(cb.camera("/cam", cb.drive(PARTS * EACH)))
+    path.mkdir()
+    for k in range(PARTS):
+        part = cb.write(path / "part", messages[k * EACH : (k + 1) * EACH], storage, packed)
+        for file in part.glob("part.*"):
+            file.rename(path / file.name.replace("part", f"drive_{k}"))
+        shutil.rmtree(part)
+    return path
+
+
+def count(bag: Bag) -> int:
+    return len(list(bag.frames("/cam/image_raw")))
+
+
+def test_no_room_to_unpack_is_no_damage_and_the_bag_can_be_collected_again(
+    tmp_path, capfd, monkeypatch
+):
+    path, other = split(tmp_path / "split", "mcap", "FILE"), split(tmp_path / "other", "mcap")
+    real, opened = bag_module.unpack_zstd, []
+
+    def full(source, target):
+        opened.append(target)
+        if len(opened) == PARTS + 2:  # the look beforehand found room
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(source, target)
+
+    monkeypatch.setattr(bag_module, "unpack_zstd", full)
+    words = ["collect", str(path), str(other), "--out", str(tmp_path / "out")]
+    assert cli.main(words) == SOME_FAILED
+    assert "No space left on device; make room there" in capfd.readouterr().out
+    assert not opened[-1].parent.exists()  # what was unpacked is gone
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [entry["kept"] for entry in manifest["bags"]] == [0, PARTS * EACH]
+    assert cli.main([*words, "--resume"]) == 0
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [entry["kept"] for entry in manifest["bags"]] == [PARTS * EACH] * 2
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_too_many_open_files_lose_no_part(tmp_path, monkeypatch, storage):
+    path, real = split(tmp_path / "split", storage), Path.open
+
+    def crowded(self, *args, **kwargs):
+        if self.stem == "drive_1":
+            raise OSError(errno.EMFILE, "Too many open files", str(self))
+        return real(self, *args, **kwargs)
+
+    with Bag(path) as bag:
+        assert count(bag) == PARTS * EACH
+    monkeypatch.setattr(Path, "open", crowded)
+    with pytest.raises(OSError, match=r"Too many open files.*drive_1"):
+        Bag(path)
+
+
+def test_a_database_that_cannot_be_opened_is_not_damaged(tmp_path, monkeypatch):
+    path = split(tmp_path / "split", "sqlite3")
+    (path / "drive_1.db3").write_bytes(b"SQLite format 3\0 and noise")
+
+    def crowded(*_, **__):
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr(sqlite3, "connect", crowded)
+    with pytest.raises(OSError, match="drive_1.db3: unable to open"):
+        Bag(path)
