@@ -211,3 +211,18 @@ def test_names_of_cameras():
     assert camera_name("/image") == "image"
     both = ["/a/image_raw", "/a/image_rect"]
     assert [camera_name(t, both) for t in both] == ["a_image_raw", "a_image_rect"]
+
+
+def test_after_a_restart_of_the_clock_each_drive_has_its_own_odometry(tmp_path):
+    """The computer counts from the same moment again, the recorder goes on."""
+    messages = []
+    for speed, later in ((5.0, 0), (9.0, 10**10)):
+        for topic, message, ns in cb.camera("/cam", cb.drive(15, seed=int(speed)), cb.K):
+            messages.append((topic, message, ns + later))
+        for i in range(16):
+            stamp = cb.START + i * cb.STEP - cb.STEP // 2
+            messages.append(("/odom", cb.odometry(speed, stamp), stamp + later))
+    bag = cb.write(tmp_path / "bag", sorted(messages, key=lambda m: m[2]))
+    _, found = collect(bag, tmp_path / "out")
+    assert [[r.odometry(i)["speed"] for i in range(15)] for r in found] == [[5] * 15, [9] * 15]
+    assert (found[0].stamps_ns == found[1].stamps_ns).all()
