@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 MCAP_MAGIC = b"\x89MCAP0\r\n"
 MAX_FAILED_ROWS = 64  # rows in a row: the rest of the table is gone
+MAX_UNPACKED = 1 << 30  # bytes of a message or a chunk; a few packed ones can ask for any number
+MAX_STAMP = (1 << 63) - 1  # ns: times are kept in 64 bits with a sign
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
 
 
@@ -55,6 +57,10 @@ class Damage:
         if text not in self.notes:
             self.notes.append(text)
             logger.warning("%s", text)
+
+    def note_stamp(self, path: Path) -> None:
+        """Remember, once per file, that it has messages of later than MAX_STAMP."""
+        self.note(f"{path}: messages with a bag time beyond {MAX_STAMP} ns are left out")
 
 
 class SqliteSalvage:
@@ -180,9 +186,13 @@ class McapSalvage:
                 elif code == _MESSAGE:
                     key, _, stamp = struct.unpack_from("<HIQ", body)
                     name, kind = self._channels.get(key, (None, ""))
-                    if name is not None and _wanted(name, stamp, names, start, stop):
+                    if stamp > MAX_STAMP:
+                        self._damage.note_stamp(self.path)
+                    elif name is not None and _wanted(name, stamp, names, start, stop):
                         yield RawMessage(name, kind, stamp, body[22:])
                 elif code == _CHUNK:
+                    if base:
+                        raise ValueError("a chunk within a chunk")
                     inner = self._open_chunk(body, len(body) < length)
                     yield from self._records(
                         inner, inner.getbuffer().nbytes, at, names, start, stop
@@ -200,15 +210,17 @@ class McapSalvage:
         _, _, size, crc = struct.unpack_from("<QQQI", body)
         method, at = _string(body, 28)
         packed = body[at + 8 :]
+        if size > MAX_UNPACKED:
+            raise ValueError(f"it says that it unpacks to {size} bytes")
         if method == "":
             data = packed
         elif method == "zstd":
-            data = unzstd(packed)
+            data = unzstd(packed, size)
         elif method == "lz4":
             from lz4.frame import LZ4FrameDecompressor
 
             try:
-                data = LZ4FrameDecompressor().decompress(packed)
+                data = LZ4FrameDecompressor().decompress(packed, size + 1)
             except RuntimeError as error:
                 raise ValueError(str(error)) from error
         else:
@@ -221,13 +233,18 @@ class McapSalvage:
         """Nothing is held open between reads."""
 
 
-def unzstd(data: bytes) -> bytes:
-    """Decompress one zstd frame, as far as it goes; ValueError when it is damaged."""
+def unzstd(data: bytes, limit: int) -> bytes:
+    """Decompress one zstd frame, as far as it goes; ValueError when it is damaged, or more than
+    `limit` bytes would come out of it.
+    """
     zstd = _zstd()
     try:
-        return zstd.ZstdDecompressor().decompress(data)
+        found = zstd.ZstdDecompressor().decompress(data, limit + 1)
     except zstd.ZstdError as error:
         raise ValueError(str(error)) from error
+    if len(found) > limit:
+        raise ValueError(f"more than {limit} bytes would be unpacked")
+    return found
 
 
 def unpack_zstd(source: Path, target: Path) -> str:

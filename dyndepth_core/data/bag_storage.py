@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dyndepth_core.data.bag_salvage import (
+    MAX_STAMP,
+    MAX_UNPACKED,
     Damage,
     McapSalvage,
     RawMessage,
@@ -60,6 +62,9 @@ class StorageFile:
                 return
             try:
                 for connection, stamp, data in self._reader.messages(chosen, start, stop):
+                    if stamp > MAX_STAMP:
+                        self._damage.note_stamp(self.path)
+                        continue
                     start = stamp
                     yield RawMessage(connection.topic, connection.msgtype, stamp, _plain(data))
                 return
@@ -79,10 +84,11 @@ class StorageFile:
             yield message._replace(data=data)
 
     def span(self) -> tuple[int, int] | None:
-        """Bag time (ns) of the first and the last message, by the index; None without one."""
+        """Bag time (ns) of the first and the last message, as far as a sound index says it."""
         if self._reader is None or not sum(t.count for t in self.topics):
             return None
-        return int(self._reader.start_time), int(self._reader.end_time)
+        first, last = int(self._reader.start_time), int(self._reader.end_time)
+        return (first, last) if max(first, last) <= MAX_STAMP else None
 
     def close(self) -> None:
         """Close the file."""
@@ -105,7 +111,7 @@ def _is_latched(ext: Any) -> bool:
 
 def _plain(data: bytes) -> bytes:
     """Undo per-message compression; a CDR message never begins with zstd's magic number."""
-    return unzstd(data) if bytes(data[:4]) == _ZSTD_MAGIC else data
+    return unzstd(data, MAX_UNPACKED) if bytes(data[:4]) == _ZSTD_MAGIC else data
 
 
 def storage_files(path: Path, damage: Damage) -> list[Path]:

@@ -4,17 +4,21 @@ import errno
 import json
 import shutil
 import sqlite3
+import struct
 from pathlib import Path
 
 import camera_bags as cb
 import pytest
+from test_bag import with_checksums
 
 pytest.importorskip("rosbags")
 pytest.importorskip("typer")
 from dyndepth_core import cli  # noqa: E402
 from dyndepth_core.commands.collect import SOME_FAILED  # noqa: E402
 from dyndepth_core.data import bag as bag_module  # noqa: E402
+from dyndepth_core.data import bag_storage, doctor  # noqa: E402
 from dyndepth_core.data.bag import Bag  # noqa: E402
+from dyndepth_core.data.bag_salvage import MAX_UNPACKED, MCAP_MAGIC, _zstd  # noqa: E402
 
 PARTS, EACH = 3, 4
 
@@ -85,3 +89,56 @@ def test_a_database_that_cannot_be_opened_is_not_damaged(tmp_path, monkeypatch):
     monkeypatch.setattr(sqlite3, "connect", crowded)
     with pytest.raises(OSError, match="drive_1.db3: unable to open"):
         Bag(path)
+
+
+def test_a_packed_message_that_asks_for_too_much_is_left_out(tmp_path, monkeypatch):
+    messages = list(cb.camera("/cam", cb.drive(EACH)))
+    wall = cb.image(cb.np.zeros((200, 1000, 3), cb.np.uint8), "rgb8", cb.START + 10 * cb.STEP)
+    messages.append(("/cam/image_raw", wall, cb.START + 10 * cb.STEP))
+    path = cb.write(tmp_path / "bag", messages, "sqlite3", "MESSAGE")
+    with Bag(path) as bag:
+        assert count(bag) == EACH + 1 and not bag.problems
+    monkeypatch.setattr(bag_storage, "MAX_UNPACKED", 100_000)
+    with Bag(path) as bag:
+        assert count(bag) == EACH
+        assert "more than 100000 bytes would be unpacked" in " ".join(bag.problems)
+
+
+@pytest.mark.parametrize(
+    ("size", "says"),
+    [(1000, "more than 1000 bytes"), (MAX_UNPACKED + 1, f"unpacks to {MAX_UNPACKED + 1} bytes")],
+)
+def test_a_chunk_is_not_unpacked_beyond_what_it_declares(tmp_path, size, says):
+    packed = _zstd().compress(bytes(10**7))
+    head = struct.pack("<QQQI", 0, 0, size, 0) + struct.pack("<I", 4) + b"zstd"
+    chunk = head + struct.pack("<Q", len(packed)) + packed
+    path = tmp_path / "one.mcap"
+    path.write_bytes(MCAP_MAGIC + struct.pack("<BQ", 6, len(chunk)) + chunk)
+    with Bag(path) as bag:
+        assert not list(bag.messages()) and any(says in p for p in bag.problems)
+
+
+def test_chunks_within_chunks_are_damage(tmp_path):
+    data = b""
+    for _ in range(2000):
+        head = struct.pack("<QQQI", 0, 0, len(data), 0) + struct.pack("<I", 0)
+        chunk = head + struct.pack("<Q", len(data)) + data
+        data = struct.pack("<BQ", 6, len(chunk)) + chunk
+    path = tmp_path / "one.mcap"
+    path.write_bytes(MCAP_MAGIC + data)
+    with Bag(path) as bag:
+        assert not list(bag.messages()) and "a chunk within a chunk" in " ".join(bag.problems)
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_bag_time_that_no_clock_shows_costs_its_message(tmp_path, indexed):
+    path = cb.write(tmp_path / "bag", cb.camera("/cam", cb.drive(EACH)))
+    (file,) = path.glob("*.mcap")
+    last = struct.pack("<Q", cb.START + (EACH - 1) * cb.STEP)
+    data = file.read_bytes().replace(last, struct.pack("<Q", (1 << 63) + 5))
+    file.write_bytes(data if indexed else with_checksums(data)[:-8])
+    with Bag(path) as bag:
+        assert count(bag) == EACH - 1 and bag.span()[1] < cb.START + EACH * cb.STEP
+        assert any("bag time beyond" in p for p in bag.problems)
+    (report,) = doctor.examine(path)
+    assert report.minutes < 1 and any("bag time beyond" in f.text for f in report.findings)
