@@ -146,8 +146,11 @@ def estimate(bag: Bag, topic: ImageTopic, options: CollectOptions) -> tuple[int,
         return 0, 0
     period = max((stamps[-1] - stamps[0]) / (len(stamps) - 1) / 1e9, 1e-3)
     count = topic.count
-    if options.end_s is not None:
-        count = min(count, (options.end_s - options.start_s) / period)
+    if start is not None:
+        first, last = bag.span()
+        seconds = (last - first) / 1e9
+        end_s = seconds if options.end_s is None else min(options.end_s, seconds)
+        count = min(count, max(0.0, end_s - options.start_s) / period)
     count = round(count * min(1.0, options.rate_hz * period) if options.rate_hz else count)
     return count, round(count * (sum(sizes) / len(sizes) + OVERHEAD))
 
