@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from dyndepth_core.data.bag_salvage import Damage, RawMessage, TopicInfo, unpack_zstd
+from dyndepth_core.data.bag_salvage import Damage, RawMessage, TopicInfo
 from dyndepth_core.data.bag_storage import SUFFIXES, StorageFile, storage_files, suffix
 from dyndepth_core.data.image_codec import decode, decode_compressed
+from dyndepth_core.data.unpacking import unpack_zstd
 from dyndepth_core.data.writer import naming
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class Bag:
             try:
                 self._parts.append(StorageFile(self._unpacked(file), self._damage))
             except ValueError as error:
-                failures.append(str(error))
+                failures.append(self._damage.named(str(error)))
                 self._damage.note(str(error))
             except OSError:  # no damage: without this part the bag would only seem to be shorter
                 self.close()
@@ -227,6 +228,7 @@ class Bag:
         if file.suffix != ".zstd":
             return file
         copy = Path(self._temporary.name) / file.stem
+        self._damage.shown[str(copy)] = str(file)
         with naming(copy):
             fault = unpack_zstd(file, copy)
         if fault:

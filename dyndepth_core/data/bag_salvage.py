@@ -13,14 +13,14 @@ import zlib
 from collections.abc import Collection, Iterator
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
 from typing import BinaryIO, NamedTuple
+
+from dyndepth_core.data.unpacking import MAX_UNPACKED, unzstd
 
 logger = logging.getLogger(__name__)
 
 MCAP_MAGIC = b"\x89MCAP0\r\n"
 MAX_FAILED_ROWS = 64  # rows in a row: the rest of the table is gone
-MAX_UNPACKED = 1 << 30  # bytes of a message or a chunk; a few packed ones can ask for any number
 MAX_STAMP = (1 << 63) - 1  # ns: times are kept in 64 bits with a sign
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
 
@@ -47,13 +47,24 @@ class RawMessage(NamedTuple):
 
 
 class Damage:
-    """Collects, once each, what was wrong with a file and where; also goes to the log."""
+    """Collects, once each, what was wrong with a file and where; also goes to the log.
+
+    shown: names of temporary copies, and of the files they are of, which are named instead.
+    """
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.shown: dict[str, str] = {}
+
+    def named(self, text: str) -> str:
+        """A text about a copy as one about its file: the same in every run."""
+        for copy, file in self.shown.items():
+            text = text.replace(copy, file)
+        return text
 
     def note(self, text: str) -> None:
         """Remember and log one fault."""
+        text = self.named(text)
         if text not in self.notes:
             self.notes.append(text)
             logger.warning("%s", text)
@@ -231,45 +242,6 @@ class McapSalvage:
 
     def close(self) -> None:
         """Nothing is held open between reads."""
-
-
-def unzstd(data: bytes, limit: int) -> bytes:
-    """Decompress one zstd frame, as far as it goes; ValueError when it is damaged, or more than
-    `limit` bytes would come out of it.
-    """
-    zstd = _zstd()
-    try:
-        found = zstd.ZstdDecompressor().decompress(data, limit + 1)
-    except zstd.ZstdError as error:
-        raise ValueError(str(error)) from error
-    if len(found) > limit:
-        raise ValueError(f"more than {limit} bytes would be unpacked")
-    return found
-
-
-def unpack_zstd(source: Path, target: Path) -> str:
-    """Decompress a file as far as it goes; returns what was wrong, empty when nothing was."""
-    zstd = _zstd()
-    decompressor = zstd.ZstdDecompressor()
-    with source.open("rb") as packed, target.open("wb") as out:
-        while block := packed.read(1 << 18):
-            while block:
-                if decompressor.eof:  # another frame follows
-                    decompressor = zstd.ZstdDecompressor()
-                try:
-                    out.write(decompressor.decompress(block))
-                except zstd.ZstdError as error:
-                    return str(error)
-                block = decompressor.unused_data
-    return "" if decompressor.eof else "the file is cut short"
-
-
-def _zstd() -> ModuleType:
-    try:
-        from compression import zstd  # Python 3.14
-    except ImportError:
-        from backports import zstd
-    return zstd
 
 
 def _string(body: bytes, at: int) -> tuple[str, int]:

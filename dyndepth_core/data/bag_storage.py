@@ -9,14 +9,13 @@ from typing import Any
 
 from dyndepth_core.data.bag_salvage import (
     MAX_STAMP,
-    MAX_UNPACKED,
     Damage,
     McapSalvage,
     RawMessage,
     SqliteSalvage,
     TopicInfo,
-    unzstd,
 )
+from dyndepth_core.data.unpacking import MAX_UNPACKED, unzstd
 
 SUFFIXES = (".db3", ".mcap", ".bag")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"

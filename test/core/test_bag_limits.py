@@ -18,7 +18,8 @@ from dyndepth_core.commands.collect import SOME_FAILED  # noqa: E402
 from dyndepth_core.data import bag as bag_module  # noqa: E402
 from dyndepth_core.data import bag_storage, doctor  # noqa: E402
 from dyndepth_core.data.bag import Bag  # noqa: E402
-from dyndepth_core.data.bag_salvage import MAX_UNPACKED, MCAP_MAGIC, _zstd  # noqa: E402
+from dyndepth_core.data.bag_salvage import MCAP_MAGIC  # noqa: E402
+from dyndepth_core.data.unpacking import MAX_UNPACKED, _zstd  # noqa: E402
 
 PARTS, EACH = 3, 4
 
@@ -142,3 +143,22 @@ def test_a_bag_time_that_no_clock_shows_costs_its_message(tmp_path, indexed):
         assert any("bag time beyond" in p for p in bag.problems)
     (report,) = doctor.examine(path)
     assert report.minutes < 1 and any("bag time beyond" in f.text for f in report.findings)
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_notes_name_the_packed_file_and_are_the_same_in_every_run(tmp_path, storage):
+    path = split(tmp_path / "split", storage, "FILE")
+    packed = next(path.glob("drive_1.*"))
+    packed.write_bytes(packed.read_bytes()[: packed.stat().st_size // 2])
+    next(path.glob("drive_2.*")).write_bytes(_zstd().compress(b"noise" * 999))
+    found = []
+    for _ in range(2):
+        with Bag(path) as bag:
+            assert EACH <= count(bag) < 2 * EACH
+            found.append(list(bag.problems))
+    assert found[0] == found[1] and len(found[0]) > 3
+    assert not any("dyndepth_bag_" in problem for problem in found[0])
+    assert all(str(path) in problem for problem in found[0])
+    with pytest.raises(ValueError, match=f"nothing of this bag.*{packed.parent}/drive_2") as error:
+        Bag(next(path.glob("drive_2.*")))
+    assert "dyndepth_bag_" not in str(error.value)
