@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 MAX_UNPACKED = 1 << 30  # bytes of a message or a chunk; a few packed ones can ask for any number
+AT_ONCE = 1 << 20  # bytes of a file that are unpacked in memory
 
 
 def unzstd(data: bytes, limit: int) -> bytes:
@@ -32,7 +33,9 @@ def unpack_zstd(source: Path, target: Path) -> str:
                 if decompressor.eof:  # another frame follows
                     decompressor = zstd.ZstdDecompressor()
                 try:
-                    out.write(decompressor.decompress(block))
+                    out.write(decompressor.decompress(block, AT_ONCE))
+                    while not (decompressor.needs_input or decompressor.eof):
+                        out.write(decompressor.decompress(b"", AT_ONCE))
                 except zstd.ZstdError as error:
                     return str(error)
                 block = decompressor.unused_data

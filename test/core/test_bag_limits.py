@@ -5,6 +5,7 @@ import json
 import shutil
 import sqlite3
 import struct
+import tracemalloc
 from pathlib import Path
 
 import camera_bags as cb
@@ -19,7 +20,7 @@ from dyndepth_core.data import bag as bag_module  # noqa: E402
 from dyndepth_core.data import bag_storage, doctor  # noqa: E402
 from dyndepth_core.data.bag import Bag  # noqa: E402
 from dyndepth_core.data.bag_salvage import MCAP_MAGIC  # noqa: E402
-from dyndepth_core.data.unpacking import MAX_UNPACKED, _zstd  # noqa: E402
+from dyndepth_core.data.unpacking import MAX_UNPACKED, _zstd, unpack_zstd  # noqa: E402
 
 PARTS, EACH = 3, 4
 
@@ -117,6 +118,21 @@ def test_a_chunk_is_not_unpacked_beyond_what_it_declares(tmp_path, size, says):
     path.write_bytes(MCAP_MAGIC + struct.pack("<BQ", 6, len(chunk)) + chunk)
     with Bag(path) as bag:
         assert not list(bag.messages()) and any(says in p for p in bag.problems)
+
+
+def test_a_packed_file_goes_to_the_disk_piece_by_piece(tmp_path):
+    size = 3 * 10**7
+    packed = _zstd().compress(bytes(size))
+    (tmp_path / "packed").write_bytes(2 * packed)  # two frames
+    tracemalloc.start()
+    try:
+        assert unpack_zstd(tmp_path / "packed", tmp_path / "plain") == ""
+        assert tracemalloc.get_traced_memory()[1] < size / 4
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "plain").stat().st_size == 2 * size
+    (tmp_path / "packed").write_bytes(packed[:-3])
+    assert unpack_zstd(tmp_path / "packed", tmp_path / "plain") == "the file is cut short"
 
 
 def test_chunks_within_chunks_are_damage(tmp_path):
