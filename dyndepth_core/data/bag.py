@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from dyndepth_core.data.bag_salvage import Damage, RawMessage, TopicInfo, unpack_zstd
+from dyndepth_core.data.bag_salvage import Damage, RawMessage, TopicInfo
 from dyndepth_core.data.bag_storage import SUFFIXES, StorageFile, storage_files, suffix
 from dyndepth_core.data.image_codec import decode, decode_compressed
+from dyndepth_core.data.unpacking import unpack_zstd
 from dyndepth_core.data.writer import naming
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,8 @@ class Bag:
     """One bag, whatever its format: the path of its folder or of one storage file.
 
     `problems` lists, with file and place, what could not be read; it grows while reading.
-    Raises FileNotFoundError, or ValueError when no file of the bag can be read at all.
+    Raises FileNotFoundError, ValueError when no file of the bag can be read at all, OSError when
+    the machine is at fault: no room to unpack, too many open files, no permission.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -78,9 +80,12 @@ class Bag:
         for file in self.files:
             try:
                 self._parts.append(StorageFile(self._unpacked(file), self._damage))
-            except (ValueError, OSError) as error:
-                failures.append(str(error))
+            except ValueError as error:
+                failures.append(self._damage.named(str(error)))
                 self._damage.note(str(error))
+            except OSError:  # no damage: without this part the bag would only seem to be shorter
+                self.close()
+                raise
         if not self._parts:
             self.close()
             raise ValueError(f"{self.path}: nothing of this bag can be read. {'; '.join(failures)}")
@@ -223,6 +228,7 @@ class Bag:
         if file.suffix != ".zstd":
             return file
         copy = Path(self._temporary.name) / file.stem
+        self._damage.shown[str(copy)] = str(file)
         with naming(copy):
             fault = unpack_zstd(file, copy)
         if fault:

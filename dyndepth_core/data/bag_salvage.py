@@ -13,13 +13,15 @@ import zlib
 from collections.abc import Collection, Iterator
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
 from typing import BinaryIO, NamedTuple
+
+from dyndepth_core.data.unpacking import MAX_UNPACKED, unzstd
 
 logger = logging.getLogger(__name__)
 
 MCAP_MAGIC = b"\x89MCAP0\r\n"
 MAX_FAILED_ROWS = 64  # rows in a row: the rest of the table is gone
+MAX_STAMP = (1 << 63) - 1  # ns: times are kept in 64 bits with a sign
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
 
 
@@ -45,16 +47,31 @@ class RawMessage(NamedTuple):
 
 
 class Damage:
-    """Collects, once each, what was wrong with a file and where; also goes to the log."""
+    """Collects, once each, what was wrong with a file and where; also goes to the log.
+
+    shown: names of temporary copies, and of the files they are of, which are named instead.
+    """
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.shown: dict[str, str] = {}
+
+    def named(self, text: str) -> str:
+        """A text about a copy as one about its file: the same in every run."""
+        for copy, file in self.shown.items():
+            text = text.replace(copy, file)
+        return text
 
     def note(self, text: str) -> None:
         """Remember and log one fault."""
+        text = self.named(text)
         if text not in self.notes:
             self.notes.append(text)
             logger.warning("%s", text)
+
+    def note_stamp(self, path: Path) -> None:
+        """Remember, once per file, that it has messages of later than MAX_STAMP."""
+        self.note(f"{path}: messages with a bag time beyond {MAX_STAMP} ns are left out")
 
 
 class SqliteSalvage:
@@ -72,6 +89,10 @@ class SqliteSalvage:
             self._db.execute("PRAGMA writable_schema=ON")
             rows = self._db.execute("SELECT id, name, type FROM topics").fetchall()
         except sqlite3.Error as error:
+            if str(error).startswith("unable to open"):  # its log, say: nothing is damaged
+                raise OSError(
+                    f"{path}: {error}; can files be made beside it, and are few others open?"
+                ) from error
             raise ValueError(
                 f"{path}: nothing can be read from this sqlite3 bag file ({error})"
             ) from error
@@ -176,9 +197,13 @@ class McapSalvage:
                 elif code == _MESSAGE:
                     key, _, stamp = struct.unpack_from("<HIQ", body)
                     name, kind = self._channels.get(key, (None, ""))
-                    if name is not None and _wanted(name, stamp, names, start, stop):
+                    if stamp > MAX_STAMP:
+                        self._damage.note_stamp(self.path)
+                    elif name is not None and _wanted(name, stamp, names, start, stop):
                         yield RawMessage(name, kind, stamp, body[22:])
                 elif code == _CHUNK:
+                    if base:
+                        raise ValueError("a chunk within a chunk")
                     inner = self._open_chunk(body, len(body) < length)
                     yield from self._records(
                         inner, inner.getbuffer().nbytes, at, names, start, stop
@@ -196,15 +221,17 @@ class McapSalvage:
         _, _, size, crc = struct.unpack_from("<QQQI", body)
         method, at = _string(body, 28)
         packed = body[at + 8 :]
+        if size > MAX_UNPACKED:
+            raise ValueError(f"it says that it unpacks to {size} bytes")
         if method == "":
             data = packed
         elif method == "zstd":
-            data = unzstd(packed)
+            data = unzstd(packed, size)
         elif method == "lz4":
             from lz4.frame import LZ4FrameDecompressor
 
             try:
-                data = LZ4FrameDecompressor().decompress(packed)
+                data = LZ4FrameDecompressor().decompress(packed, size + 1)
             except RuntimeError as error:
                 raise ValueError(str(error)) from error
         else:
@@ -215,40 +242,6 @@ class McapSalvage:
 
     def close(self) -> None:
         """Nothing is held open between reads."""
-
-
-def unzstd(data: bytes) -> bytes:
-    """Decompress one zstd frame, as far as it goes; ValueError when it is damaged."""
-    zstd = _zstd()
-    try:
-        return zstd.ZstdDecompressor().decompress(data)
-    except zstd.ZstdError as error:
-        raise ValueError(str(error)) from error
-
-
-def unpack_zstd(source: Path, target: Path) -> str:
-    """Decompress a file as far as it goes; returns what was wrong, empty when nothing was."""
-    zstd = _zstd()
-    decompressor = zstd.ZstdDecompressor()
-    with source.open("rb") as packed, target.open("wb") as out:
-        while block := packed.read(1 << 18):
-            while block:
-                if decompressor.eof:  # another frame follows
-                    decompressor = zstd.ZstdDecompressor()
-                try:
-                    out.write(decompressor.decompress(block))
-                except zstd.ZstdError as error:
-                    return str(error)
-                block = decompressor.unused_data
-    return "" if decompressor.eof else "the file is cut short"
-
-
-def _zstd() -> ModuleType:
-    try:
-        from compression import zstd  # Python 3.14
-    except ImportError:
-        from backports import zstd
-    return zstd
 
 
 def _string(body: bytes, at: int) -> tuple[str, int]:

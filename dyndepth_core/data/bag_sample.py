@@ -21,6 +21,7 @@ class BagSample:
     large one those of pieces; images are only decoded in pairs of neighbours.
 
     stamps, arrivals: of each piece the stamps of the images and when they were recorded, ns;
+    unset: how many of these stamps are those of the recorder, because the driver set none;
     odometry_stamps, odometry: as check_odometry takes them; seconds: of the whole bag.
     """
 
@@ -35,6 +36,7 @@ class BagSample:
         self.images = ImageSample()
         self.stamps: list[np.ndarray] = []
         self.arrivals: list[np.ndarray] = []
+        self.unset = 0
         self.odometry_stamps: list[np.ndarray] = []
         self.odometry: list[np.ndarray] = []
         if self.sampled:
@@ -56,6 +58,7 @@ class BagSample:
             if stamp is None:
                 continue
             number = len(stamps)
+            self.unset += stamp == 0
             stamps.append(stamp or raw.bag_ns)
             arrivals.append(raw.bag_ns)
             if number % every == 0 or held is not None:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from dyndepth_core.data.bag_salvage import (
+    MAX_STAMP,
     Damage,
     McapSalvage,
     RawMessage,
     SqliteSalvage,
     TopicInfo,
-    unzstd,
 )
+from dyndepth_core.data.unpacking import MAX_UNPACKED, unzstd
 
 SUFFIXES = (".db3", ".mcap", ".bag")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -27,6 +28,8 @@ class StorageFile:
         self.path, self._damage = path, damage
         self._salvage: SqliteSalvage | McapSalvage | None = None
         self._reader = None
+        with path.open("rb"):  # an OSError here is of the machine, which readers take for damage
+            pass
         try:
             self._reader = _open_reader(path)
             found: dict[tuple[str, str], TopicInfo] = {}
@@ -58,6 +61,9 @@ class StorageFile:
                 return
             try:
                 for connection, stamp, data in self._reader.messages(chosen, start, stop):
+                    if stamp > MAX_STAMP:
+                        self._damage.note_stamp(self.path)
+                        continue
                     start = stamp
                     yield RawMessage(connection.topic, connection.msgtype, stamp, _plain(data))
                 return
@@ -77,10 +83,11 @@ class StorageFile:
             yield message._replace(data=data)
 
     def span(self) -> tuple[int, int] | None:
-        """Bag time (ns) of the first and the last message, by the index; None without one."""
+        """Bag time (ns) of the first and the last message, as far as a sound index says it."""
         if self._reader is None or not sum(t.count for t in self.topics):
             return None
-        return int(self._reader.start_time), int(self._reader.end_time)
+        first, last = int(self._reader.start_time), int(self._reader.end_time)
+        return (first, last) if max(first, last) <= MAX_STAMP else None
 
     def close(self) -> None:
         """Close the file."""
@@ -103,7 +110,7 @@ def _is_latched(ext: Any) -> bool:
 
 def _plain(data: bytes) -> bytes:
     """Undo per-message compression; a CDR message never begins with zstd's magic number."""
-    return unzstd(data) if bytes(data[:4]) == _ZSTD_MAGIC else data
+    return unzstd(data, MAX_UNPACKED) if bytes(data[:4]) == _ZSTD_MAGIC else data
 
 
 def storage_files(path: Path, damage: Damage) -> list[Path]:

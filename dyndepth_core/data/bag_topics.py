@@ -12,7 +12,7 @@ from itertools import islice
 from dyndepth_core.data.bag import IMAGE_TYPES, Bag, stamp_ns
 from dyndepth_core.data.calibration import MAX_SIDE, Calibration
 from dyndepth_core.data.collect_options import ALL_CAMERAS
-from dyndepth_core.data.odometry import OdometryTrack, odometry_values
+from dyndepth_core.data.odometry import OdometryPieces, odometry_values
 from dyndepth_core.data.rectify import calibration_from_info
 
 logger = logging.getLogger(__name__)
@@ -176,8 +176,8 @@ def find_calibration(bag: Bag, image: ImageTopic, wanted: str | None = None) -> 
 
 def find_odometry(
     bag: Bag, wanted: str | None = None, bag_time: bool = False
-) -> tuple[str | None, OdometryTrack]:
-    """(topic, track) of the vehicle's odometry; (None, empty track) where the bag has none.
+) -> tuple[str | None, OdometryPieces]:
+    """(topic, odometry) of the vehicle; (None, without any message) where the bag has none.
 
     bag_time: its stamps are those of recording. Of several the one with a pose and the most
     messages is taken. Raises ValueError when the topic wanted is not there.
@@ -189,16 +189,17 @@ def find_odometry(
         if not found:
             raise ValueError(f"{bag.path}: no odometry on {wanted}; it has {names}")
     if not found:
-        return None, OdometryTrack([], [])
+        return None, OdometryPieces([], [], [])
     best = max(found, key=lambda t: (t.type == ODOMETRY_TYPES[0], t.count))
     if len(found) > 1:
         others = ", ".join(t.name for t in found if t is not best)
         logger.warning("%s: odometry taken from %s, not from %s", bag.path, best.name, others)
-    stamps, values = [], []
+    arrivals, stamps, values = [], [], []
     for bag_ns, message in bag.objects(best.name):
+        arrivals.append(bag_ns)
         stamps.append(bag_ns if bag_time else stamp_ns(message.header) or bag_ns)
         values.append(odometry_values(message))
-    return best.name, OdometryTrack(stamps, values)
+    return best.name, OdometryPieces(arrivals, stamps, values)
 
 
 @cache

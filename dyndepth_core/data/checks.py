@@ -74,12 +74,13 @@ def check_camera(calib: Calibration, image_size: tuple[int, int] | None) -> list
 
 
 def check_stamps(
-    segments: Sequence[np.ndarray], bag_segments: Sequence[np.ndarray] = ()
+    segments: Sequence[np.ndarray], bag_segments: Sequence[np.ndarray] = (), unset: int = 0
 ) -> tuple[float, list[Finding]]:
     """(frames per second, findings) of stamps in ns, in the order of the frames.
 
     segments: looked at one by one, nothing is concluded across their ends; bag_segments: when each
-    of these frames was recorded, where that is known.
+    of these frames was recorded, where that is known; unset: how many stamps are that, because the
+    driver set none.
     """
     about, found = "stamps", []
     steps = np.concatenate([np.diff(s) for s in segments] or [np.zeros(0)]) / 1e9
@@ -108,6 +109,11 @@ def check_stamps(
         text = f"steps vary by {jitter:.0%} of {period:.3f} s"
         remedy = "are they of the exposure, or of the arrival? velocities suffer"
         found.append(Finding("warning", about, text, remedy))
+    if unset:
+        every = unset == sum(map(len, segments))
+        whose = "the driver sets no stamps" if every else f"{unset} frames have no stamp"
+        text = f"{whose}: those of the recorder count"
+        found.append(Finding("warning", about, text, "mend the driver"))
     found += _against_bag_time(segments, bag_segments)
     text = f"{1 / period:.1f} frames per second, regular"
     return 1 / period, found or [Finding("good", about, text)]
@@ -119,9 +125,6 @@ def _against_bag_time(
     if not bag_segments:
         return []
     headers, arrival = np.concatenate(segments), np.concatenate(bag_segments)
-    if not headers.any():
-        text, remedy = "the driver sets no stamps: those of the recorder count", "mend the driver"
-        return [Finding("warning", "stamps", text, remedy)]
     late = (arrival - headers) / 1e9
     usual, spread = float(np.median(late)), float(np.percentile(late, 95) - np.percentile(late, 5))
     if abs(usual) > LATE_S:

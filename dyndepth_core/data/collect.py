@@ -71,9 +71,9 @@ def collect_bag(
     prepare = preparation(bag, topic, options)
     bag_time = options.stamp == "bag"
     report.image_topic, report.calibration = topic.name, prepare.calib.source
-    report.odom_topic, track = find_odometry(bag, options.odom_topic, bag_time)
-    moves = track.moves(options.standing_mps)
-    if len(track) and not moves and options.standing_mps:
+    report.odom_topic, odometry = find_odometry(bag, options.odom_topic, bag_time)
+    moves = odometry.moves(options.standing_mps)
+    if len(odometry) and not moves and options.standing_mps:
         logger.warning(
             "%s: %s never says that the vehicle moves: the image decides whether it stands",
             bag.path, report.odom_topic,
@@ -97,7 +97,8 @@ def collect_bag(
                 continue
             on_frame()
             stamp = frame.bag_ns if bag_time else frame.stamp_ns
-            intake.push(CameraFrame(stamp, frame.image, frame.message.data), track.at(stamp))
+            motion = odometry.at(stamp, frame.bag_ns)
+            intake.push(CameraFrame(stamp, frame.image, frame.message.data), motion)
             if checkpoint is not None and frame.number >= due:
                 due = _save(checkpoint, frame, bag, report, intake, writer) or due
         intake.end()
@@ -145,8 +146,11 @@ def estimate(bag: Bag, topic: ImageTopic, options: CollectOptions) -> tuple[int,
         return 0, 0
     period = max((stamps[-1] - stamps[0]) / (len(stamps) - 1) / 1e9, 1e-3)
     count = topic.count
-    if options.end_s is not None:
-        count = min(count, (options.end_s - options.start_s) / period)
+    if start is not None:
+        first, last = bag.span()
+        seconds = (last - first) / 1e9
+        end_s = seconds if options.end_s is None else min(options.end_s, seconds)
+        count = min(count, max(0.0, end_s - options.start_s) / period)
     count = round(count * min(1.0, options.rate_hz * period) if options.rate_hz else count)
     return count, round(count * (sum(sizes) / len(sizes) + OVERHEAD))
 

@@ -96,7 +96,7 @@ def _examine_bag(bag: Bag, image_topic: str | None, odom_topic: str | None) -> R
     for t in bag.topics().values():
         rate = (t.count - 1) / seen.seconds if seen.seconds and t.count > 1 else 0.0
         report.topics.append({"name": t.name, "type": t.type, "count": t.count, "rate_hz": rate})
-    report.rate_hz, found = check_stamps(seen.stamps, seen.arrivals)
+    report.rate_hz, found = check_stamps(seen.stamps, seen.arrivals, seen.unset)
     report.findings += found
     moving, found = check_odometry(seen.odometry_stamps, seen.odometry)
     report.findings += found + seen.images.findings()

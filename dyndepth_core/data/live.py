@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -247,18 +246,10 @@ class LiveCollector:
 
     def _fault(self) -> str:
         """Why no more may be written, empty when it may."""
-        settings = self._settings()
-        if self.total() >= settings.max_total:
-            return f"{self.root} has reached max_total, {settings.max_total / 1e9:g} GB"
-        try:
-            free = shutil.disk_usage(self.root).free
-        except OSError as error:
-            return f"{self.root}: {error.strerror}; is its disk still there?"
-        if free < settings.min_free:
-            return (
-                f"{free / 1e9:.1f} GB free at {self.root}, min_free is {settings.min_free / 1e9:g}"
-            )
-        return ""
+        limits, clip = self._settings(), self._clip
+        folders = [sequence["name"] for sequence in clip.report.sequences] if clip else []
+        written = clip.writer.bytes if clip else 0
+        return self.manifest.fault(limits.max_total, limits.min_free, folders, written)
 
     def _block(self, fault: str) -> None:
         self._blocked_until = self._clock() + RETRY_S

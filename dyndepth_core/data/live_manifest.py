@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,12 +35,45 @@ class LiveManifest:
         self._files: dict[str, str] = {}
         self._read()
         self._adopt()
-        self.total = sum(p.stat().st_size for p in root.rglob("*") if p.is_file())
+        self.total = self._bytes()
 
     @property
     def clips(self) -> int:
         """How many clips it lists."""
         return len(self._clips)
+
+    def fault(
+        self, max_total: float, min_free: float, clip: Collection[str] = (), clip_bytes: int = 0
+    ) -> str:
+        """Why no more may be written, empty when it may; limits in bytes.
+
+        clip: folders of the clip in the making, which is not listed yet, of clip_bytes. A total
+        that is reached is measured anew, because clips may have been deleted.
+        """
+        if self.total + clip_bytes >= max_total:
+            self.total = self._bytes(clip)
+            if (self._root / "manifest.json").is_file():  # else the disk itself may be away
+                self._drop_missing()
+        if self.total + clip_bytes >= max_total:
+            return f"{self._root} has reached max_total, {max_total / 1e9:g} GB"
+        try:
+            free = shutil.disk_usage(self._root).free
+        except OSError as error:
+            return f"{self._root}: {error.strerror}; is its disk still there?"
+        if free < min_free:
+            return f"{free / 1e9:.1f} GB free at {self._root}, min_free is {min_free / 1e9:g}"
+        return ""
+
+    def _bytes(self, without: Collection[str] = ()) -> int:
+        """Bytes below the folder, some of its folders left out; files may be deleted meanwhile."""
+        total = 0
+        for folder, inner, names in os.walk(self._root):
+            if folder == str(self._root):
+                inner[:] = [name for name in inner if name not in without]
+            for name in names:
+                with suppress(OSError):
+                    total += os.stat(os.path.join(folder, name)).st_size
+        return total
 
     def free_name(self, name: str) -> str:
         """`name`, or with a number behind it where a clip of that name is there."""
@@ -82,7 +118,11 @@ class LiveManifest:
             ) from error
         if tool != TOOL:
             raise ValueError(f"{path}: of {tool}; give another folder as `out`")
-        self._files = {f: s for f, s in self._files.items() if (self._root / f).exists()}
+        self._drop_missing()
+
+    def _drop_missing(self) -> None:
+        """List no file any more that somebody deleted."""
+        self._files = {f: s for f, s in self._files.items() if os.path.exists(self._root / f)}
 
     def _adopt(self) -> None:
         """List what a run that was killed left, complete but for the sums."""

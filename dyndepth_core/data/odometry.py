@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from dyndepth_core.data.recording import ODOMETRY_KEYS
 
 MAX_GAP_S = 0.5  # between two odometry messages; across a longer silence nothing is invented
+BACK_S = 0.5  # an older message came late; by more, the clock began anew
 
 
 class OdometryTrack:
@@ -52,6 +54,61 @@ class OdometryTrack:
         mixed = (1 - share) * a + share * b
         mixed[3:7] = slerp(a[3:7], b[3:7], share)
         return _named(mixed)
+
+
+class OdometryPieces:
+    """The odometry of a bag: a track for each run of its clock, in the order of recording.
+
+    A driver or a computer that is restarted may count from an earlier moment again, so that one
+    stamp has several answers; which is meant is told by when the asking frame was recorded.
+    """
+
+    def __init__(
+        self,
+        bag_ns: Iterable[int],
+        stamps_ns: Iterable[int],
+        values: Iterable[Iterable[float]],
+    ) -> None:
+        """bag_ns: when each message was recorded; stamps_ns, values: as OdometryTrack."""
+        arrivals = np.asarray(list(bag_ns), np.int64)
+        stamps = np.asarray(list(stamps_ns), np.int64)
+        table = np.asarray(list(values), np.float64).reshape(len(stamps), len(ODOMETRY_KEYS))
+        cuts = np.flatnonzero(np.diff(stamps) < -BACK_S * 1e9) + 1
+        runs = np.split(np.arange(len(stamps)), cuts) if len(stamps) else []
+        found = [_Run(arrivals[run], stamps[run], table[run]) for run in runs]
+        self._runs = sorted(found, key=lambda run: run.begin_ns)  # files may be in another order
+        self._begins = [run.begin_ns for run in self._runs]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._runs))
+
+    def moves(self, speed_mps: float) -> bool:
+        """As OdometryTrack.moves, of any of the runs."""
+        return any(run.moves(speed_mps) for run in self._runs)
+
+    def at(self, stamp_ns: int, bag_ns: int) -> dict[str, float] | None:
+        """Values at the stamp of a frame that was recorded at bag_ns, as OdometryTrack.at."""
+        if not self._runs:
+            return None
+        # About a restart a frame may be recorded after the next run began, or before it did.
+        k = bisect_right(self._begins, bag_ns)
+        near = self._runs[max(0, k - 2) : k + 1]
+        return min(near, key=lambda run: abs(run.recorded(stamp_ns) - bag_ns)).at(stamp_ns)
+
+
+class _Run(OdometryTrack):
+    """A track that knows when its messages were recorded; at least one of them."""
+
+    def __init__(self, bag_ns: np.ndarray, stamps_ns: np.ndarray, values: np.ndarray) -> None:
+        super().__init__(stamps_ns, values)
+        self.begin_ns = int(bag_ns[0])
+        _, first = np.unique(stamps_ns, return_index=True)
+        self._delays = (bag_ns - stamps_ns)[first]
+
+    def recorded(self, stamp_ns: int) -> int:
+        """Bag time (ns) of a message of this stamp, by the delay of the one next to it."""
+        place = min(int(np.searchsorted(self.stamps_ns, stamp_ns)), len(self) - 1)
+        return stamp_ns + int(self._delays[place])
 
 
 def slerp(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:

@@ -229,7 +229,8 @@ def open_recordings(path: str | Path, split: str | None = None) -> list[Recordin
         if not listing.exists():
             raise ValueError(
                 f"{listing}: no such split; the root has "
-                f"{sorted(p.stem for p in listing.parent.glob('*.txt'))}"
+                f"{sorted(p.stem for p in listing.parent.glob('*.txt'))}; write its sequences "
+                "there, one name a line, or `name first last`"
             )
         found = [_open_split_line(listing, line) for line in _lines(listing)]
         if not found:

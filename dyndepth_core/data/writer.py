@@ -237,16 +237,17 @@ def write_manifest(
     name: str = "manifest.json",
     only: Collection[str] | None = None,
 ) -> dict[str, str]:
-    """Write `<root>/<name>`: `info` and the SHA-256 of every other complete file below root, or
-    below its folders `only`. Returns the sums by path.
+    """Write `<root>/<name>`: `info` and the SHA-256 of every other complete file below root, or of
+    its entries `only`; nothing else is looked at then. Returns the sums by path.
     """
     root, sums = Path(root), {}
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+    places = [root] if only is None else [root / entry for entry in only]
+    paths = {p for place in places for p in (place, *place.rglob("*"))}
+    for path in sorted(p for p in paths if p.is_file()):
         inner = path.relative_to(root)
         if path.name in ("manifest.json", name) or any(p.endswith(PART) for p in inner.parts):
             continue  # a kill left it half done
-        if only is None or inner.parts[0] in only:
-            sums[str(inner)] = hashlib.sha256(path.read_bytes()).hexdigest()
+        sums[str(inner)] = hashlib.sha256(path.read_bytes()).hexdigest()
     text = json.dumps({**info, "files": sums}, indent=1) + "\n"
     replace_file(root / name, text.encode(), durable=True)
     return sums

@@ -76,9 +76,11 @@ class _Output:
 
     def close(self) -> None:
         """Finish the files that all frames share."""
-        self.video.close()
-        if self.motion is not None:
-            self.motion.close()
+        try:
+            self.video.close()
+        finally:
+            if self.motion is not None:
+                self.motion.close()
 
 
 def predict_source(

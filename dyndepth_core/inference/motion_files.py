@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dyndepth_core.data.writer import replace_file
+from dyndepth_core.data.writer import naming, replace_file
 from dyndepth_core.instances.motion import Motion
 
 from .depth_files import SideBySide
@@ -28,17 +28,21 @@ class MotionFiles:
     """Writes velocity/NAME.npz (`velocity`, float32 (h, w, 3)), dynamic/NAME.png (8 bit, 255 =
     moves), instances/NAME.png (16-bit ids), objects.csv (optical frame) and motion.mp4.
 
-    Frames without motion, the first one above all, leave no files. unit: of the speeds, for the
-    video. Raises OSError when the disk does not take it.
+    Frames without motion, the first one above all, leave no files. The table has the rows of every
+    frame that was written, at any moment. unit: of the speeds, for the video. Raises OSError when
+    the disk does not take it.
     """
 
     def __init__(self, folder: Path, fps: float, unit: str, video: bool = True) -> None:
         self.folder, self.unit = folder, unit
         self.video = SideBySide(folder / "motion", fps) if video else None
         self.count, self.ids = 0, set[int]()
-        self._rows: list[tuple] = []
         for name in ("velocity", "dynamic", "instances"):
             (folder / name).mkdir(parents=True, exist_ok=True)
+        with naming(folder / "objects.csv"):
+            self._table = (folder / "objects.csv").open("w", newline="", buffering=1)
+            self._rows = csv.writer(self._table, lineterminator="\n")
+            self._rows.writerow(COLUMNS)
 
     def write(
         self, name: str, stamp_ns: int, image: np.ndarray, K: np.ndarray, motion: Motion | None
@@ -63,18 +67,18 @@ class MotionFiles:
         for o in motion.objects:
             numbers = (*o.position, *o.velocity, o.speed, *o.size, *o.box, o.age_s)
             rounded = (f"{float(x):.4g}" for x in numbers)
-            self._rows.append((name, stamp_ns, o.id, *rounded, o.missed))
+            with naming(self.folder / "objects.csv"):
+                self._rows.writerow((name, stamp_ns, o.id, *rounded, o.missed))
             self.ids.add(o.id)
         if self.video is not None:
             self.video.append(draw_motion(image, motion, K, self.unit))
         self.count += 1
 
     def close(self) -> None:
-        """Write objects.csv and finish the video."""
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(COLUMNS)
-        table.writerows(self._rows)
-        replace_file(self.folder / "objects.csv", text.getvalue().encode())
-        if self.video is not None:
-            self.video.close()
+        """Close the table and finish the video."""
+        try:
+            with naming(self.folder / "objects.csv"):
+                self._table.close()
+        finally:
+            if self.video is not None:
+                self.video.close()

@@ -35,9 +35,10 @@ def split_recordings(
 ) -> tuple[list[Recording], list[Recording]]:
     """Open every `--data` path and return its (training, validation) recordings.
 
-    A root with splits/val.txt is split as its files say; else the last tenth of each recording is
-    held out (more of a short one): a block in time, because neighbouring frames are nearly the same
-    image. Raises as `open_recordings`.
+    A root with splits/val.txt is split as its files say; else the last tenth of each recording (of
+    those in splits/train.txt, where it is) is held out (more of a short one): a block in time,
+    because neighbouring frames are nearly the same image. Raises as `open_recordings`; also for a
+    root that names a test split and no training one, whose test frames would be trained on.
     """
     train: list[Recording] = []
     val: list[Recording] = []
@@ -47,9 +48,8 @@ def split_recordings(
             train += open_recordings(path, "train")
             val += open_recordings(path, "val")
             continue
-        for recording in open_recordings(
-            path, "train" if (splits / "train.txt").exists() else None
-        ):
+        named = any((splits / f"{split}.txt").exists() for split in ("train", "test"))
+        for recording in open_recordings(path, "train" if named else None):
             parts = _hold_out(recording, config)
             train.append(parts[0])
             val += parts[1:]

@@ -69,7 +69,7 @@ def test_round_trip(bag_path, recording):
         calib = topics.find_calibration(bag, topic)
         assert (calib.K == recording.calib.K).all()
         name, track = topics.find_odometry(bag)
-        assert name == ODOM and track.at(START + STEP) == recording.odometry(1)
+        assert name == ODOM and track.at(START + STEP, START + STEP) == recording.odometry(1)
         span = list(bag.messages([INFO], START + 3 * STEP, START + 6 * STEP))
         assert [m.bag_ns for m in span] == [START + k * STEP for k in (3, 4, 5)]
         assert bag.problems == []

@@ -12,9 +12,9 @@ import camera_bags as cb  # noqa: E402
 
 from dyndepth_core import cli  # noqa: E402
 from dyndepth_core.data.bag import Bag  # noqa: E402
-from dyndepth_core.data.bag_topics import camera_name  # noqa: E402
+from dyndepth_core.data.bag_topics import camera_name, choose_image_topic  # noqa: E402
 from dyndepth_core.data.calibration import Calibration  # noqa: E402
-from dyndepth_core.data.collect import CollectOptions, collect_bag  # noqa: E402
+from dyndepth_core.data.collect import CollectOptions, collect_bag, estimate  # noqa: E402
 from dyndepth_core.data.preparation import Preparation  # noqa: E402
 from dyndepth_core.data.recording import open_recordings  # noqa: E402
 from dyndepth_core.data.rectify import Rectifier  # noqa: E402
@@ -211,3 +211,29 @@ def test_names_of_cameras():
     assert camera_name("/image") == "image"
     both = ["/a/image_raw", "/a/image_rect"]
     assert [camera_name(t, both) for t in both] == ["a_image_raw", "a_image_rect"]
+
+
+def test_after_a_restart_of_the_clock_each_drive_has_its_own_odometry(tmp_path):
+    """The computer counts from the same moment again, the recorder goes on."""
+    messages = []
+    for speed, later in ((5.0, 0), (9.0, 10**10)):
+        for topic, message, ns in cb.camera("/cam", cb.drive(15, seed=int(speed)), cb.K):
+            messages.append((topic, message, ns + later))
+        for i in range(16):
+            stamp = cb.START + i * cb.STEP - cb.STEP // 2
+            messages.append(("/odom", cb.odometry(speed, stamp), stamp + later))
+    bag = cb.write(tmp_path / "bag", sorted(messages, key=lambda m: m[2]))
+    _, found = collect(bag, tmp_path / "out")
+    assert [[r.odometry(i)["speed"] for i in range(15)] for r in found] == [[5] * 15, [9] * 15]
+    assert (found[0].stamps_ns == found[1].stamps_ns).all()
+
+
+@pytest.mark.parametrize(
+    ("span", "frames"),
+    [({}, 60), ({"start_s": 5.0}, 9), ({"start_s": 1.0, "end_s": 3.0}, 20), ({"end_s": 1e6}, 59)],
+)
+def test_the_size_on_disk_is_guessed_of_the_part_that_is_wanted(tmp_path, span, frames):
+    path = cb.write(tmp_path / "bag", cb.camera("/cam", cb.drive(60)))
+    with Bag(path) as bag:
+        found = estimate(bag, choose_image_topic(bag), CollectOptions(rate_hz=0, **span))
+    assert found[0] == frames and 2300 < found[1] / frames < 20_000

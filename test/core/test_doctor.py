@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("rosbags")
 typer = pytest.importorskip("typer")
+import camera_bags as cb  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from dyndepth_core.commands import doctor as doctor_command  # noqa: E402
@@ -225,6 +226,19 @@ def test_stamps_against_the_clock_of_the_recorder():
     rate, found = check_stamps([np.delete(stamps, np.arange(5, 50, 5))])
     assert rate == pytest.approx(10) and "frames are missing" in texts(found)[0]
     assert check_stamps([stamps[:1]])[1][0].level == "fault"
+
+
+@pytest.mark.parametrize(
+    ("unset", "says"), [(30, "the driver sets no stamps: those"), (3, "3 frames have no stamp")]
+)
+def test_a_driver_that_sets_no_stamps_is_named(tmp_path, unset, says):
+    messages = []
+    for i, rgb in enumerate(cb.drive(30)):
+        bag_ns = cb.START + i * cb.STEP
+        messages.append(("/cam/image_raw", cb.image(rgb, "rgb8", (i >= unset) * bag_ns), bag_ns))
+    (report,) = doctor.examine(cb.write(tmp_path / "bag", messages))
+    assert report.rate_hz == pytest.approx(10)
+    assert any(says in text for text in texts(report.findings, "warning"))
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """Live clips when the camera changes, the disk goes away, odometry comes out of order."""
 
 import shutil
+from dataclasses import replace
 
-from test_live import IMAGES, START, STEP, Rig
+import pytest
+from test_live import IMAGES, ROOM, START, STEP, Rig, manifest
 
 from dyndepth_core.data.calibration import Calibration
 from dyndepth_core.data.collect import CameraFrame, Preparation
+from dyndepth_core.data.live import RETRY_S
 from dyndepth_core.data.recording import open_recordings
 from dyndepth_core.data.ring import OdometryMemory
 
@@ -40,6 +43,40 @@ def test_a_disk_that_goes_away_is_said_and_asked_again(tmp_path, caplog):
     assert rig.live.trigger("moving") and not rig.live.blocked
     rig.live.close()
     assert len(open_recordings(root)) == 1
+
+
+def test_room_made_by_deleting_clips_is_seen_and_they_are_listed_no_more(tmp_path):
+    rig = Rig(tmp_path, replace(ROOM, before_s=0.3))
+    rig.frames(0, 9)
+    first = rig.live.save("request", after_s=2.0)
+    rig.frames(10, 40)
+    rig.settings = replace(rig.settings, max_total=rig.live.total())
+    rig.live.go_on()
+    assert "max_total" in rig.live.blocked
+    with pytest.raises(ValueError, match="max_total"):
+        rig.live.save("request")
+    [folder] = tmp_path.glob(f"{first}_*")
+    shutil.rmtree(folder)
+    rig.now += RETRY_S
+    rig.live.go_on()
+    assert rig.live.recording and not rig.live.blocked
+    rig.live.close()
+    files = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert rig.live.total() == pytest.approx(sum(p.stat().st_size for p in files), rel=0.2)
+    listed = manifest(tmp_path)["files"]
+    assert not any(inner.startswith(folder.name) for inner in listed)
+    assert set(listed) == {str(p.relative_to(tmp_path)) for p in files} - {"manifest.json"}
+
+
+def test_the_bytes_of_a_clip_in_the_making_count_once(tmp_path):
+    rig = Rig(tmp_path)
+    rig.frames(0, 9)
+    rig.live.save("request")
+    rig.frames(10, 12)
+    about = rig.live.total()
+    folders = [p.name for p in tmp_path.iterdir() if p.is_dir()]
+    assert rig.live.manifest.fault(about, 0, folders, about) and folders
+    assert rig.live.manifest.total == 0
 
 
 def test_odometry_that_comes_late_costs_itself_alone_and_a_clock_set_back_begins_anew():

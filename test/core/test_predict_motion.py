@@ -16,6 +16,7 @@ from dyndepth_core.commands.predict import command
 from dyndepth_core.data.calibration import Calibration
 from dyndepth_core.data.recording import Recording
 from dyndepth_core.data.writer import RecordingWriter
+from dyndepth_core.inference.depth_files import SideBySide
 from dyndepth_core.inference.motion_drawing import arrow, color, draw_motion
 from dyndepth_core.instances.motion import Motion, MovingObject
 
@@ -66,6 +67,23 @@ def test_motion_becomes_files_a_recording_understands_a_table_and_a_video(record
     video = cv2.VideoCapture(str(out / "motion.mp4"))
     assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == FRAMES
     assert video.get(cv2.CAP_PROP_FRAME_WIDTH) == 960
+
+
+def test_the_table_is_there_while_it_runs_and_where_a_video_fails(recording, tmp_path, monkeypatch):
+    out, close, before = tmp_path / "out", SideBySide.close, []
+
+    def fails(self):
+        before.extend((out / "objects.csv").read_text().splitlines())
+        close(self)
+        if self.path.stem == "color":
+            raise ValueError("the video could not be written")
+
+    monkeypatch.setattr(SideBySide, "close", fails)
+    with pytest.raises(AssertionError, match="could not be written"):
+        run(recording, out)
+    rows = (out / "objects.csv").read_text().splitlines()
+    assert len(rows) == FRAMES - 2 and before[: len(rows)] == rows  # the header, 3 frames
+    assert (out / "motion.mp4").exists()
 
 
 def test_without_video_there_is_none(recording, tmp_path):

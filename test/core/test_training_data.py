@@ -52,6 +52,20 @@ def test_splits_on_disk_are_followed(tmp_path):
     assert [r.name for r in train] == ["a"] and [r.name for r in val] == ["b"]
 
 
+@pytest.mark.parametrize("other", ["val", "test"])
+def test_a_split_without_a_training_part_is_refused_with_the_remedy(tmp_path, other):
+    """Else the frames held out for a test would be trained on."""
+    for i, name in enumerate("ab"):
+        make_recording(tmp_path, name, 8, i)
+    write_splits(tmp_path, {other: ["b"]})
+    with pytest.raises(ValueError, match=rf"train.txt: no such split.*{other}.*write its seq"):
+        split_recordings([tmp_path], DATA)
+    write_splits(tmp_path, {"train": ["a"]})
+    train, val = split_recordings([tmp_path], DATA)
+    assert {r.name for r in train} == {"a"} and {r.name for r in val} <= {"a", "b"}
+    assert other == "val" or "b" not in {r.name for r in val}
+
+
 def test_the_fingerprint_sees_images_stamps_and_calibration_but_no_ground_truth(tmp_path):
     make_recording(tmp_path, "a", 6)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,6 +80,25 @@ def test_the_manifest_names_the_data_by_what_a_training_sees(tmp_path):
     image = tmp_path / "a" / "images" / "000002.png"
     image.write_bytes(image.read_bytes() + b"\0")
     assert manifest_hash(tmp_path) != first
+
+
+def test_the_manifest_of_a_part_looks_at_nothing_else(tmp_path, monkeypatch):
+    """What others write into the folder may come and go meanwhile."""
+    for name in "ab":
+        record(tmp_path / name)
+    (tmp_path / "sheet.jpg").write_bytes(b"x")
+    whole = write_manifest(tmp_path, {})
+    real = Path.rglob
+
+    def vanished(self, pattern):
+        if not self.is_relative_to(tmp_path / "a") and self.name != "sheet.jpg":
+            raise FileNotFoundError(self)
+        return real(self, pattern)
+
+    monkeypatch.setattr(Path, "rglob", vanished)
+    part = write_manifest(tmp_path, {}, "manifest-1-of-2.json", {"a", "sheet.jpg"})
+    assert part == {k: v for k, v in whole.items() if not k.startswith("b/")}
+    assert list(part) == sorted(part) and "sheet.jpg" in part
 
 
 def test_world_seeds_come_from_the_manifests_of_synthetic_data(tmp_path):
