@@ -127,6 +127,9 @@ def command(
         name = "compare" if number == 1 else f"compare {number}"
         arms[name] = ModelArm(Predictor(other, device=device))
     priors, fitted_on = _fit_priors(recordings, baselines_from, console)
+    blind = [r.name for r in recordings if r.calib.K is None]
+    if blind and priors.pop("plane", None):
+        console.print(f"no plane: {', '.join(blind[:3])} has no intrinsics", style="yellow")
     arms.update({name: BaselineArm(prior) for name, prior in priors.items()})
     columns = (TextColumn("evaluate"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:

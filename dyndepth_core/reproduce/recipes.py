@@ -135,6 +135,11 @@ def in_order(names: Iterable[str]) -> list[str]:
     return found
 
 
+def reads_masks(name: str) -> bool:
+    """Whether a row reads masks that lie beside the images."""
+    return name.endswith(MASKS)
+
+
 def trained_once(methods: Iterable[str]) -> set[str]:
     """Of the rows that `methods` need, those that are there only for others to go on from or to
     find what moves: every repetition begins with the same model.

@@ -8,7 +8,8 @@ from test_reproduce import TINY
 
 from dyndepth_core.config import load
 from dyndepth_core.inference.model_file import read_meta
-from dyndepth_core.reproduce.recipes import FINETUNE, in_order, recipe, trained_once
+from dyndepth_core.reproduce.recipes import FINETUNE, in_order, reads_masks, recipe, trained_once
+from dyndepth_core.reproduce.rows import row_key
 from dyndepth_core.reproduce.run import reproduce
 
 
@@ -97,6 +98,19 @@ def test_a_plug_in_row_goes_on_from_one_model_beside_the_same_without_it(tmp_pat
     masks = read_meta(models["many_depth+motion_aware"]).provenance.config["objective"]["masks"]
     assert masks["source"] == "mined" and masks["model"] == str(models["residual_motion"])
     assert any(p["first"] == "many_depth+motion_aware" for p in table["paired"])
+
+
+def test_rows_with_masks_of_files_follow_from_these(tmp_path):
+    for folder in ("images", "instances"):
+        (tmp_path / "a" / folder).mkdir(parents=True)
+        (tmp_path / "a" / folder / "000000.png").write_bytes(b"one")
+    keys = [row_key(None, tmp_path, None, masks) for masks in (False, True)]
+    (tmp_path / "a" / "instances" / "000000.png").write_bytes(b"two")
+    again = [row_key(None, tmp_path, None, masks) for masks in (False, True)]
+    assert again[0] == keys[0] and again[1] != keys[1]
+    for name in ("dynamic_depth_files", "residual_motion_published_files", "a_oracle"):
+        assert reads_masks(name)
+    assert not reads_masks("residual_motion")
 
 
 def test_repeated_fine_tunings_begin_with_one_model():
