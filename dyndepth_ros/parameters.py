@@ -101,8 +101,9 @@ class NodeConfig(ParameterModel):
         unit="m and rad",
     )  # fmt: skip
     camera_height: float = option(
-        0.0, "Height of the camera above the road, a second source of scale, which costs the "
-        "ego-motion of each frame; 0: z of base_to_camera, where that is given, else unknown.",
+        0.0, "Height of the camera above the road, a second source of scale, which costs "
+        "ego-motion five times a second; 0: z of base_to_camera, where that is given, else "
+        "unknown.",
         unit="m", ge=0.0, le=20.0,
     )  # fmt: skip
     image_transport: Literal["auto", "raw", "compressed"] = option(

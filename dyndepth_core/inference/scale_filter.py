@@ -81,15 +81,17 @@ class ScaleFilter:
         self._ratios: dict[Kind, Ratios] = {"odometry": Ratios(), "ground_plane": Ratios()}
         self._refused: dict[Kind, Ratios] = {kind: Ratios(2 * REACQUIRE) for kind in self._ratios}
         self._clock_s = self._ground_s = self._measured_s = -math.inf
+        self._frame_s = math.inf  # from one frame to the next
         self._restart()
 
     @property
     def needs_motion(self) -> bool:
         """Whether the ego-motion of the next frame is of use: odometry comes, or the camera's
-        height is known and only ego-motion can say that the vehicle stands. That costs the pose
-        network on each frame, whatever is subscribed to.
+        height is about to be measured and only ego-motion can say that the vehicle stands. That
+        costs the pose network in those frames, whatever is subscribed to.
         """
-        if self._camera_height is not None:
+        next_s = self._clock_s + 1.5 * self._frame_s  # frames do not come quite regularly
+        if self._camera_height is not None and next_s - self._ground_s >= GROUND_PERIOD_S:
             return True
         return self._odometry is not None and self._odometry.odometry.latest_ns is not None
 
@@ -125,7 +127,7 @@ class ScaleFilter:
                 self._filter.wait(min(one.when - self._measured_s, 60.0))
             self._measured_s = one.when
             self._take("odometry", one)
-        self._clock_s = now
+        self._clock_s, self._frame_s = now, now - self._clock_s
         self.state = self._state()
         return self.state
 

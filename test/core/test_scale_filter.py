@@ -172,6 +172,19 @@ def test_a_stop_is_known_by_the_ego_motion_where_there_is_no_odometry():
     assert state.used["ground_plane"] < 50
 
 
+def test_ego_motion_is_asked_for_only_when_the_height_is_measured():
+    state, picture, asked = ScaleFilter(RELATIVE, None, 1.5), seen(flat_road()), 0
+    assert not state.needs_motion  # of the first frame nothing can be said
+    for i in range(300):  # 10 s at 30 Hz
+        asked += (wanted := state.needs_motion)
+        T = torch.eye(4)[None].clone()
+        T[0, 2, 3] = 8.0 / 30
+        before = state._ground_s
+        state.update(ns(i / 30), ns((i - 1) / 30), T if wanted else None, picture)
+        assert wanted or state._ground_s == before or i == 0
+    assert 45 <= asked <= 110
+
+
 def test_slip_longer_than_patience_is_known_by_the_ground():
     message = lambda d, t: d.message(t, 2.4 if t > 10 else 1.0)  # noqa: E731
     state, states = run(cruise(25), 3.0, message=message, camera_height=1.5, network_noise=0.1)
