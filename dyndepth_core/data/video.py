@@ -24,7 +24,7 @@ class VideoRecording(Recording):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.name = self.path.stem
+        self.name = self.label = self.path.stem
         self._capture = cv2.VideoCapture(str(self.path))
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         if not self._capture.isOpened() or count < 1:

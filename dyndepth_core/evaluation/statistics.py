@@ -117,8 +117,9 @@ def _numbered(names: Sequence[Hashable]) -> tuple[list[Hashable], np.ndarray]:
 
 def _drawn(random: np.random.Generator, of: int, times: int) -> np.ndarray:
     """How often each is among `times` drawn with replacement, (DRAWS, of)."""
-    drawn = random.integers(0, of, (DRAWS, times))
-    return np.stack([(drawn == k).sum(1) for k in range(of)], 1)
+    counts = np.zeros((DRAWS, of))
+    np.add.at(counts, (np.arange(DRAWS)[:, None], random.integers(0, of, (DRAWS, times))), 1)
+    return counts
 
 
 def block_ids(

@@ -117,11 +117,13 @@ class ScaleFilter:
         found = []
         if self._odometry is not None:
             found = self._odometry.measure(stamp_ns, previous_ns, T_src_tgt)
-        moving = self._moving(now, previous_ns, T_src_tgt)
-        if moving:
+        due = self._camera_height is not None and now - self._ground_s >= GROUND_PERIOD_S
+        if self._moving(now, previous_ns, T_src_tgt):
             self._filter.drift(min(max(now - self._clock_s, 0.0), 1.0))
-            if self._camera_height is not None and now - self._ground_s >= GROUND_PERIOD_S:
+            if due:
                 self._ground(now, seen)
+        elif due:
+            self._ground_s = now  # nothing new to see; ego-motion is asked for when it is due again
         for one in found:
             if self._measured_s < one.when:
                 self._filter.wait(min(one.when - self._measured_s, 60.0))

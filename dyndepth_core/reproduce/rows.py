@@ -100,10 +100,18 @@ def row_key(
     settings = settings_of(config) if config else {}
     made_from = [manifest_hash(data)] + [hash_file(p) for _, p in sorted((models or {}).items())]
     if masks:
-        files = [p for kind in ("instances", "dynamic") for p in data.glob(f"*/{kind}/*.png")]
-        made_from += [f"{p.relative_to(data)} {hash_file(p)}" for p in sorted(files)]
+        made_from.append(masks_hash(data))
     text = json.dumps([settings, *made_from], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def masks_hash(data: Path) -> str:
+    """SHA-256 of the mask files below a root."""
+    files = [p for kind in ("instances", "dynamic") for p in data.glob(f"*/{kind}/*.png")]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(f"{path.relative_to(data)} {hash_file(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def settings_of(config: Config) -> dict[str, Any]:

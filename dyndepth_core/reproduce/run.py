@@ -25,10 +25,10 @@ from ..methods import get_method
 from ..training.run import MODEL
 from .budgets import Budget
 from .curve import draw_curves, stage_curve
-from .recipes import in_order, recipe, trained_once
-from .rows import Row, RowResult, flatten, run_baselines, run_row, settings_of
+from .recipes import in_order, reads_masks, recipe, trained_once
+from .rows import Row, RowResult, flatten, masks_hash, run_baselines, run_row, settings_of
 from .table import make_table, markdown
-from .together import run_together
+from .together import run_together, threads_each
 
 SAY = Callable[[str], None]
 REPEATS_APART = 1000  # between their seeds: those of another world are others
@@ -115,7 +115,8 @@ def reproduce(
             }
             miner = models.get("miner")
             config = row_config(name, budget, seed, minutes, steps, miner, repeat)
-            folder = row_folder(out, config, name, seed, models)
+            masks = masks_hash(data) if reads_masks(name) else ""
+            folder = row_folder(out, config, name, seed, models, masks)
             rows[name, seed, repeat] = Row(name, seed, config, data, folder, models, repeat)
     if at_once > 1:
         run_together(list(rows.values()), at_once, device, say, advance)
@@ -135,7 +136,7 @@ def reproduce(
     about = {
         "seed": list(seeds),
         "budget": budget.name,
-        "device": _device(device),
+        "device": _device(device, threads_each(at_once)),
         "says": _says(budget, minutes, steps, methods, at_once, repeats),
         "command": command,
     }
@@ -147,13 +148,21 @@ def reproduce(
 
 
 def row_folder(
-    out: Path, config: Config, method: str, seed: int, models: Mapping[str, Path] | None = None
+    out: Path,
+    config: Config,
+    method: str,
+    seed: int,
+    models: Mapping[str, Path] | None = None,
+    masks: str = "",
 ) -> Path:
-    """Folder of a row; another configuration has another one, and so have other models that it is
-    made from (models: those of other rows, by their role), so that nothing trained is lost.
+    """Folder of a row; another configuration has another one, and so has what it is made from, so
+    that nothing trained is lost. models: of other rows, by their role; masks: hash of its mask
+    files.
     """
     made_from = {role: model.parents[1].name for role, model in (models or {}).items()}
-    text = json.dumps([settings_of(config), made_from][: 1 + bool(made_from)], sort_keys=True)
+    made_from |= {"masks": masks} if masks else {}
+    settings = settings_of(config)
+    text = json.dumps([settings, made_from] if made_from else settings, sort_keys=True)
     return out / "rows" / method / f"seed_{seed}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -169,10 +178,10 @@ class _Count:
         self.advance(self.what, self.done, self.total)
 
 
-def _device(device: str) -> str:
+def _device(device: str, threads: int) -> str:
     if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
         return torch.cuda.get_device_name()
-    return f"cpu, {torch.get_num_threads()} threads"
+    return f"cpu, {threads} threads"
 
 
 def _says(
@@ -189,7 +198,7 @@ def _says(
     long = {n: recipe(n).times * spent for n in in_order(methods) if recipe(n).times != 1}
     more = f" ({', '.join(f'{name}: {time:g}' for name, time in long.items())})" if long else ""
     beside = f"; {at_once} rows trained at the same time" if at_once > 1 else ""
-    again = f"; {repeats} trainings of each row per seed" if repeats > 1 else ""
+    again = f"; {repeats} trainings per seed of each row that is compared" if repeats > 1 else ""
     return (
         f"{spent:g} minutes of training per row{more}, {further} steps for one that goes on from "
         f"the model of another, {height}x{width} pixels, "

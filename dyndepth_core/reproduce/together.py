@@ -38,7 +38,7 @@ def run_together(
     Raises what a training raises, KeyboardInterrupt when interrupted, each training with a
     checkpoint; the next call goes on.
     """
-    threads = max(1, len(os.sched_getaffinity(0)) // at_once)
+    threads = threads_each(at_once)
     with sigterm_as_ctrl_c("every training has a checkpoint, the same command goes on"):
         for depth in sorted({depth_of(row.name) for row in rows}):
             wave = [row for row in rows if depth_of(row.name) == depth]
@@ -55,6 +55,13 @@ def run_together(
                 _train, jobs, at_once, poll=show, killed=KILLED, patience=PATIENCE_S, alone=True
             ):
                 pass
+
+
+def threads_each(at_once: int) -> int:
+    """Threads of torch that each of so many trainings has: its share, never more than were wanted
+    (OMP_NUM_THREADS).
+    """
+    return max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // at_once))
 
 
 def _train(job: tuple[Row, str, int]) -> None:

@@ -26,7 +26,7 @@ from .job import Given, Job, runner, stages_of
 from .model import git_revision
 from .parallel import is_first_process
 from .settings import RUNTIME_FIELDS
-from .source import fingerprint, split_recordings
+from .source import check_splits, fingerprint, split_recordings
 from .stages import Stage, StageContext, read_record, run_stages
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,8 @@ def train_run(
     first = is_first_process()
     if first:
         check_folder(config, out, resume)
+        if not resume:
+            check_splits(data)
     stages = _stages(config, data, start)
     if resume:
         stages = [as_begun(stage, config, out) for stage in stages]

@@ -37,8 +37,7 @@ def split_recordings(
 
     A root with splits/val.txt is split as its files say; else the last tenth of each recording (of
     those in splits/train.txt, where it is) is held out (more of a short one): a block in time,
-    because neighbouring frames are nearly the same image. Raises as `open_recordings`; also for a
-    root that names a test split and no training one, whose test frames would be trained on.
+    because neighbouring frames are nearly the same image. Raises as `open_recordings`.
     """
     train: list[Recording] = []
     val: list[Recording] = []
@@ -48,13 +47,23 @@ def split_recordings(
             train += open_recordings(path, "train")
             val += open_recordings(path, "val")
             continue
-        named = any((splits / f"{split}.txt").exists() for split in ("train", "test"))
-        for recording in open_recordings(path, "train" if named else None):
+        for recording in open_recordings(
+            path, "train" if (splits / "train.txt").exists() else None
+        ):
             parts = _hold_out(recording, config)
             train.append(parts[0])
             val += parts[1:]
     _label(train + val)
     return train, val
+
+
+def check_splits(paths: Sequence[str | Path]) -> None:
+    """ValueError where a root lists what is for tests, but not what is for training: a training
+    would learn from both.
+    """
+    for path in map(Path, paths):
+        if (path / "splits" / "test.txt").exists():
+            open_recordings(path, "train")
 
 
 def _label(recordings: Sequence[Recording]) -> None:

@@ -1,5 +1,6 @@
 """`dyndepth reproduce`: rows are stored and resumed, the table is right, names are checked."""
 
+import hashlib
 import json
 import re
 
@@ -103,6 +104,11 @@ def test_a_row_made_from_another_model_has_another_folder(out):
     models = [{"start": base / "run" / "model.safetensors"} for base in bases]
     one, two = (row_folder(out, config, name, 5, m) for m in models)
     assert one != two and row_folder(out, config, name, 5, models[0]) == one
+    assert row_folder(out, config, name, 5, models[0], "a hash of masks") != one
+    settings = json.dumps(rows_module.settings_of(config), sort_keys=True)  # as ever
+    assert row_folder(out, config, name, 5).name.endswith(
+        hashlib.sha256(settings.encode()).hexdigest()[:8]
+    )
 
 
 def test_a_damaged_or_foreign_row_is_made_anew(table, out, tmp_path):

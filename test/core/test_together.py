@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -89,10 +90,13 @@ def test_sigterm_leaves_every_training_with_a_checkpoint_and_no_process(out, tmp
     script.write_text(LONG)
     words = [sys.executable, script, Path(__file__).parent, tmp_path]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: len(list(tmp_path.glob("rows/*/*/run/stages/*/metrics.csv"))) == 2)
+    end = time.monotonic() + 180
+    while len(list(tmp_path.glob("rows/*/*/run/stages/*/metrics.csv"))) < 2:
+        assert time.monotonic() < end and process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.send_signal(signal.SIGTERM)
-    text = process.communicate(timeout=90)[1]
+    text = process.communicate(timeout=180)[1]
     assert "every training has a checkpoint" in text
     wait_until(lambda: not any(is_running(int(c)) for c in children))
     assert len(list(tmp_path.glob("rows/*/*/run/stages/*/last.ckpt"))) == 2

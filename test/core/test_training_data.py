@@ -20,6 +20,7 @@ from dyndepth_core.data.writer import write_splits
 from dyndepth_core.training.fit import fit
 from dyndepth_core.training.run import train_run
 from dyndepth_core.training.source import (
+    check_splits,
     fingerprint,
     split_recordings,
     step_loader,
@@ -59,8 +60,10 @@ def test_a_split_without_a_training_part_is_refused_with_the_remedy(tmp_path, ot
         make_recording(tmp_path, name, 8, i)
     write_splits(tmp_path, {other: ["b"]})
     with pytest.raises(ValueError, match=rf"train.txt: no such split.*{other}.*write its seq"):
-        split_recordings([tmp_path], DATA)
+        train_run(load(overrides=TINY), [tmp_path], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     write_splits(tmp_path, {"train": ["a"]})
+    check_splits([tmp_path])
     train, val = split_recordings([tmp_path], DATA)
     assert {r.name for r in train} == {"a"} and {r.name for r in val} <= {"a", "b"}
     assert other == "val" or "b" not in {r.name for r in val}

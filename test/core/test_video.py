@@ -9,7 +9,10 @@ import pytest
 
 from dyndepth_core.data.calibration import Calibration
 from dyndepth_core.data.recording import open_recordings
+from dyndepth_core.data.sample import SampleSource
+from dyndepth_core.data.settings import DataConfig
 from dyndepth_core.data.video import VideoRecording
+from dyndepth_core.training.source import split_recordings
 
 
 def film(path, count, code="MJPG"):
@@ -79,3 +82,11 @@ def test_a_forked_worker_reads_a_video_that_its_parent_was_reading(tmp_path):
     child.kill()
     assert not stuck and np.array_equal(answers.get(), before)
     assert np.array_equal(recording.image(3), before)
+
+
+def test_a_training_learns_from_a_video(tmp_path):
+    config = DataConfig(size=(64, 96), intrinsics="video")
+    train, held_out = split_recordings([film(tmp_path / "a.avi", 24)], config)
+    source = SampleSource(train, config, 2, seed=0)
+    assert source.names == ["a"] and len(held_out) == 1
+    assert source.batch(0).tgt.shape == (2, 3, 64, 96)

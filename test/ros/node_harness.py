@@ -156,8 +156,10 @@ class Camera:
             self._images = {kind: self.node.create_publisher(kind, topic, self._qos)}
         return self._images[kind]
 
-    def close_images(self, qos: QoSProfile) -> None:
-        """Stop publishing images; from the next one on they are published with another QoS."""
+    def close_images(self, qos: QoSProfile | None) -> None:
+        """Stop publishing images; from the next one on they are published with another QoS, None:
+        there will be none.
+        """
         for publisher in self._images.values():
             self.node.destroy_publisher(publisher)
         self._qos, self._images = qos, {}

@@ -164,7 +164,9 @@ def test_without_camera_info_it_waits_or_guesses_as_told(start, model_file):
     line = process.wait_for("WARN.*a publisher of /image does not offer the reliability")
     assert "qos_overrides./image.subscription.reliability: best_effort" in line
     process.wait_for("WARN.*no image on /image for . s: its publisher sends nothing")
-    for _ in range(4):  # a publisher made anew under its old name is at times not matched by DDS
+    for _ in range(4):  # DDS does not always match a publisher made anew: each is one of its own
+        camera.close_images(None)
+        camera = start.camera(("depth", "camera_info"))
         camera.close_images(QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE))
         stream(camera, 10, lambda: process.count("has not come yet"), info=False)
         if process.count("has not come yet"):

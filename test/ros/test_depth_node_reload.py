@@ -1,5 +1,6 @@
 """`~/reload_model` while transitions take the node apart, in this process."""
 
+import threading
 from concurrent.futures import Future
 
 import pytest
@@ -29,8 +30,12 @@ class Reply(Future):
 
 
 def reload(node: DepthNode) -> tuple[bool, str]:
+    """In a thread of its own, as the node does it: it stays nicer than the others."""
     done = Reply()
-    node._reload(done, node._pipeline, node._worker, node._odometry)
+    parts = done, node._pipeline, node._worker, node._odometry
+    thread = threading.Thread(target=node._reload, args=parts)
+    thread.start()
+    thread.join(60.0)
     return done.result(timeout=0)
 
 

@@ -145,7 +145,8 @@ class MotionAware:
             return own
         student, teacher = (predictions.seen[role] for role in ("student", "teacher"))
         # Depths are compared, so all are judged by one motion and the same images: the student's,
-        # whose motion may be refined and whose objects may be re-rendered.
+        # whose motion may be refined and whose objects may be re-rendered. Only the painted sources
+        # of the temporal hints are those that taught the teacher.
         T, weight = predictions.student.T_src_tgt, self.config.ssim_weight
         with torch.no_grad():
             hinted = self.candidates("teacher", teacher, view, predictions)
