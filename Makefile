@@ -26,9 +26,9 @@ DEV := $(VENV)/.installed-$(ROS)-dev
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install -q
 # An editable install leaves out what ros2 run and ros2 launch look for.
 LINKS := mkdir -p $(VENV)/share/ament_index/resource_index/packages $(VENV)/share/dyndepth $(VENV)/lib; \
-	ln -sfn $(CURDIR)/resource/dyndepth $(VENV)/share/ament_index/resource_index/packages/dyndepth; \
-	ln -sfn $(CURDIR)/launch $(CURDIR)/config $(CURDIR)/package.xml $(VENV)/share/dyndepth/; \
-	ln -sfn $(CURDIR)/dyndepth_ros/executables $(VENV)/lib/dyndepth
+	ln -sfn "$(CURDIR)/resource/dyndepth" $(VENV)/share/ament_index/resource_index/packages/dyndepth; \
+	ln -sfn "$(CURDIR)/launch" "$(CURDIR)/config" "$(CURDIR)/package.xml" $(VENV)/share/dyndepth/; \
+	ln -sfn "$(CURDIR)/dyndepth_ros/executables" $(VENV)/lib/dyndepth
 # ament_index finds the package by this; CMake-style lists of a sourced ROS stay in front.
 ENVIRONMENT := source $(VENV)/bin/activate; \
 	export AMENT_PREFIX_PATH="$${AMENT_PREFIX_PATH:+$$AMENT_PREFIX_PATH:}$$VIRTUAL_ENV"

@@ -159,6 +159,7 @@ def run_processes(
         children.start(
             "depth_node", "dyndepth_ros.depth_node", model=model.resolve(), device=device,
             allow_relative_velocity=motion,
+            max_range=10_000.0,  # what is put too far away is an error, too, and is scored
         )  # fmt: skip
         children.start(
             "camera", "dyndepth_ros.synthetic_camera_node", seed=seed, clip=clip, frames=frames,

@@ -162,7 +162,7 @@ def _yaml(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         return repr(value)  # ROS wants 2.0, not 2, for a double
-    return str(value) if isinstance(value, int) else f"'{value}'"
+    return str(value) if isinstance(value, int) else f"""'{str(value).replace("'", "''")}'"""
 
 
 try:

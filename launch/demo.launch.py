@@ -65,8 +65,6 @@ def start(context) -> list:
         if args["rviz"] == "false":
             notes.append(LogInfo(msg="No RViz or no screen here: watch the topics instead."))
     forwarded = {name: args[name] for name in ("model", "device", "rviz", "namespace")}
-    if args["rviz"] == "true":  # the camera looks ahead, 1.5 m above the ground of base_link
-        forwarded["base_to_camera"] = "0 0 1.5 0 0 0"
     depth = PythonLaunchDescriptionSource(str(HERE / "depth.launch.py"))
     own = {"seed": seed, "rate": rate}
     camera = Node(

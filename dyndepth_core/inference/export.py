@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 
@@ -64,5 +65,6 @@ def _largest_change(
     change = 0.0
     for previous in (None, images.roll(1, 3) if before.previous_for_depth else None):
         ratio = after(images, previous, K)[0] / before(images, previous, K)[0]
-        change = max(change, float((ratio - 1).abs().max()))
+        found = float((ratio - 1).abs().max())
+        change = max(change, math.inf if math.isnan(found) else found)  # max() would lose a NaN
     return change

@@ -112,6 +112,13 @@ class ModelMeta(BaseModel):
     license: str = ""
     provenance: Provenance = Field(default_factory=Provenance)
 
+    @field_validator("thresholds")
+    @classmethod
+    def _positive_thresholds(cls, thresholds: dict[str, float]) -> dict[str, float]:
+        if wrong := [name for name, value in thresholds.items() if not value > 0]:
+            raise ValueError(f"thresholds: {', '.join(wrong)} must be above 0")
+        return thresholds
+
     @field_validator("input_size")
     @classmethod
     def _positive_size(cls, size: tuple[int, int]) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """`dyndepth export`, and the units a trained model speaks in."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from training_helpers import TINY, make_recording, same_weights, source
 from dyndepth_core import cli
 from dyndepth_core.config import load
 from dyndepth_core.data.chain import hash_file
+from dyndepth_core.inference import export
 from dyndepth_core.inference.export import export_model
 from dyndepth_core.inference.model_file import load_model, read_meta
 from dyndepth_core.inference.packed import pack, unpack
@@ -89,6 +91,22 @@ def test_a_file_that_would_see_otherwise_is_not_kept(model, tmp_path):
     with pytest.raises(ValueError, match="nothing was written"):
         export_model(model, out, "float16", tolerance=0.0)
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_nan_is_a_change_like_no_other():
+    class Says(torch.nn.Module):
+        previous_for_depth = False
+
+        def __init__(self, depth):
+            super().__init__()
+            self.depth = depth
+
+        def forward(self, image, previous, K):
+            return (torch.full_like(image[:, :1], self.depth),)
+
+    one, nan = Says(1.0), Says(math.nan)
+    assert export._largest_change(one, one, SIZE) == 0
+    assert export._largest_change(one, nan, SIZE) == math.inf
 
 
 def test_what_is_there_is_never_replaced(model, tmp_path):

@@ -209,7 +209,8 @@ def test_weights_of_another_architecture(good, tmp_path):
         (0, "width", 1e9), (0, "decoder_channels", [10**9] * 5), (0, "min_depth", 60.0),
         (1, "canonical_focal", math.inf), (1, "canonical_focal", 61.0), (1, "method", "sc_depth"),
         (1, "input_size", [33, 50]), (1, "input_size", [2**63, 2**63]), (1, "version", -1),
-        (1, "depth_range", [1, math.inf]),
+        (1, "depth_range", [1, math.inf]), (1, "thresholds", {"moving_speed": 0.0}),
+        (1, "thresholds", {"moving_speed": -1.0}),
     ],
 )  # fmt: skip
 def test_values_that_would_give_wrong_depth_are_refused(good, tmp_path, where, name, value):

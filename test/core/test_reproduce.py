@@ -94,7 +94,7 @@ def test_repeats_start_elsewhere_and_keep_what_is_there(table, out):
     found = reproduce(["monodepth"], TINY, [5], out, workers=1, repeats=2)
     first, second = found["methods"]["monodepth"]["all"]["per_seed"]["abs_rel"]
     assert first == table["methods"]["monodepth"]["all"]["abs_rel"] != second
-    assert "2 trainings of each row per seed" in found["says"]
+    assert "2 trainings per seed of each row" in found["says"]
     assert (out / "plots" / "monodepth_seed_5_repeat_1" / "worst.png").is_file()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("rclpy")
 pytest.importorskip("rosbags")
@@ -135,6 +136,12 @@ def test_a_process_that_dies_is_reported_with_its_log(tmp_path, domain_id):
         assert wait_until(lambda: not children.running("replay"), PATIENCE)
         with pytest.raises(ValueError, match="(?s)replay ended with exit code 1.*bag is empty"):
             children.check(may_end=("replay",))
+
+
+def test_words_reach_a_process_whatever_is_in_them():
+    for value in ("it's here", "a: b", "true", "7", "o'brien's"):
+        assert yaml.safe_load(processes._yaml(value)) == value
+    assert yaml.safe_load(processes._yaml(2.0)) == 2.0 and processes._yaml(True) == "true"
 
 
 def test_demos_at_the_same_time_use_different_domains(monkeypatch):

@@ -56,6 +56,9 @@ class World:
 
     camera: one of CAMERAS. car: each clip has its own camera on a car. hand: in the hand of a
     walker on the pavement. vehicle: one camera for all clips of a seed, and no car is like it.
+
+    Where the road is prolonged, every few hundred frames, ground more than 150 m away may move by
+    up to a metre from one frame to the next, and keeps its new height for frames asked for again.
     """
 
     def __init__(
