@@ -25,6 +25,7 @@ from dyndepth_ros.raw import cdr_stamp_ns, message_class
 FRAME_ID = "camera_optical_frame"
 QUEUE = 5
 SETTLE_S = 0.5
+FORGET_EVERY = 1000  # frames; building the surroundings anew takes a moment
 FAILED = 1  # exit code
 TRUTH = {  # topic -> encoding
     "depth_gt": "32FC1", "dynamic_gt": "mono8", "velocity_gt": "32FC3", "instances_gt": "mono16",
@@ -142,6 +143,8 @@ class SyntheticCameraNode(Node):
                 return
             self._publish(frame, stamp_ns)
             published += 1
+            if published % FORGET_EVERY == 0:
+                self._world.forget(index)
             if c.pace_topic:
                 self._wait_for_answer(stamp_ns)
                 index += 1

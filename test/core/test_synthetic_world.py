@@ -129,6 +129,21 @@ def test_a_camera_may_run_for_ever():
     assert frame.road.any() and (frame.depth > 0).mean() > 0.3
 
 
+def test_what_lies_behind_is_forgotten_and_changes_nothing_ahead():
+    world, other = (World(3, 0, (32, 104)) for _ in range(2))
+    for i in (0, 5, 10):
+        frame = world.render(i)
+    world.forget(10)
+    assert not world.layout.built
+    assert sum(s is not None for s in world.traffic.history) == 3
+    again, later = world.render(10), world.render(11)
+    for found, wanted in ((again, frame), (later, other.render(11))):
+        assert np.array_equal(found.image, wanted.image)
+        assert np.array_equal(found.depth, wanted.depth)
+    with pytest.raises(ValueError, match="frame 9 was forgotten"):
+        world.render(9)
+
+
 def test_any_size_shows_the_same_scene():
     small, large = World(1, 2, (48, 156)).render(3), World(1, 2, (96, 312)).render(3)
     np.testing.assert_allclose(small.T_world_cam, large.T_world_cam)

@@ -52,7 +52,7 @@ class Layout:
     assets: Assets
     seed: int
     items: dict = field(default_factory=lambda: defaultdict(list))
-    _built: dict = field(default_factory=dict)
+    built: dict = field(default_factory=dict)  # cells, made anew where they are missing
     _planned: int = 0
     _boxes: list = field(default_factory=list)
 
@@ -293,8 +293,8 @@ class Layout:
                 if (i, j) not in self.items or np.hypot(i - cx, j - cy) * _CELL > reach + 30.0:
                     continue
                 stamp = (i, j, len(self.items[(i, j)]))
-                if stamp not in self._built:
-                    self._built[stamp] = self._build((i, j))
-                if self._built[stamp][1] is not None:
-                    out.append(self._built[stamp])
+                if stamp not in self.built:
+                    self.built[stamp] = self._build((i, j))
+                if self.built[stamp][1] is not None:
+                    out.append(self.built[stamp])
         return out

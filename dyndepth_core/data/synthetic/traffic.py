@@ -38,15 +38,23 @@ class Traffic:
         self.junctions = Junctions(rng, network)
         self.spawner = Spawner(rng, network, self.junctions, scenario, lengths, people, walking)
         self.ego = self.spawner.ego
-        self.history: list[Snapshot] = []
+        self.history: list[Snapshot | None] = []  # None: forgotten
+        self._first = 0  # frame that is still known
         for _ in range(3):
             self._advance()
 
     def at(self, i: int) -> tuple[Snapshot, Snapshot, Snapshot]:
-        """Snapshots before, at and after frame i >= 0."""
+        """Snapshots before, at and after frame i >= 0; ValueError for one that was forgotten."""
+        if i < self._first:
+            raise ValueError(f"frame {i} was forgotten: only those from {self._first} on are known")
         while len(self.history) < i + 3:
             self._advance()
         return self.history[i], self.history[i + 1], self.history[i + 2]
+
+    def forget(self, i: int) -> None:
+        """Frames before i will not be asked for again."""
+        for k in range(self._first, min(i, len(self.history) - 3)):
+            self.history[k], self._first = None, k + 1
 
     def _advance(self) -> None:
         if self.history:

@@ -163,6 +163,13 @@ class World:
         ground = visible(self.network, streets, self.grid, view.R, view.t, hits.inv_z)
         return self._shade(i, view, T, hits, ground, streets, moving)
 
+    def forget(self, i: int) -> None:
+        """Frames before i will not be asked for again: a camera that runs for ever would fill the
+        memory with where everybody was and with houses left behind.
+        """
+        self.traffic.forget(i)
+        self.layout.built.clear()
+
     def _shadows(self, T: np.ndarray, heading: float, static: list, moving) -> None:  # noqa: ANN001
         z = float(self.network.height(T[0, 3], T[1, 3]))
         if self.shadow.window(T[0, 3], T[1, 3], heading, z):
