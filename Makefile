@@ -25,9 +25,14 @@ BASE := $(VENV)/.installed-$(ROS)
 DEV := $(VENV)/.installed-$(ROS)-dev
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install -q
 # An editable install leaves out what ros2 run and ros2 launch look for.
-LINKS := mkdir -p $(VENV)/share/ament_index/resource_index/packages $(VENV)/share/dyndepth $(VENV)/lib; \
+# Files are linked, not their folders, into which ros2 launch does not look.
+SHARE := $(VENV)/share/dyndepth
+LINKS := rm -rf $(SHARE); \
+	mkdir -p $(VENV)/share/ament_index/resource_index/packages $(SHARE)/launch $(SHARE)/config $(VENV)/lib; \
 	ln -sfn "$(CURDIR)/resource/dyndepth" $(VENV)/share/ament_index/resource_index/packages/dyndepth; \
-	ln -sfn "$(CURDIR)/launch" "$(CURDIR)/config" "$(CURDIR)/package.xml" $(VENV)/share/dyndepth/; \
+	ln -sfn "$(CURDIR)"/launch/*.launch.py $(SHARE)/launch/; \
+	ln -sfn "$(CURDIR)"/config/* $(SHARE)/config/; \
+	ln -sfn "$(CURDIR)/package.xml" $(SHARE)/; \
 	ln -sfn "$(CURDIR)/dyndepth_ros/executables" $(VENV)/lib/dyndepth
 # ament_index finds the package by this; CMake-style lists of a sourced ROS stay in front.
 ENVIRONMENT := source $(VENV)/bin/activate; \

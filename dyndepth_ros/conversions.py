@@ -34,8 +34,8 @@ MILLIMETRES = 1000.0
 def image_to_rgb(msg: Image) -> np.ndarray:
     """Decode a camera's Image to RGB, uint8 (H, W, 3); possibly a read-only view of the message.
 
-    Every encoding of `interfaces.md` is decoded here; a real cv_bridge, where one is installed, is
-    asked for the others. Raises ValueError for zero size, truncated data and unknown encodings.
+    Every encoding of the README's table is decoded here; a real cv_bridge, where one is installed,
+    is asked for the others. Raises ValueError for zero size, truncated data and unknown encodings.
     """
     if msg.encoding in ("16UC1", "32FC1"):
         raise ValueError(

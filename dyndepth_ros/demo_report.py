@@ -151,8 +151,9 @@ def report(console: Console, out: Path, summary: dict[str, Any], pictures: dict[
         console.print(f"  {path}  ({what})", soft_wrap=True)
     if shutil.which("ros2"):
         live = (
-            "  ros2 launch dyndepth demo.launch.py                 the same, live, in RViz\n"
-            "  ros2 launch dyndepth depth.launch.py image:=TOPIC   your own camera\n"
+            "  export AMENT_PREFIX_PATH=$VIRTUAL_ENV:$AMENT_PREFIX_PATH   for ros2 launch\n"
+            "  ros2 launch dyndepth demo.launch.py                        the same, live, in RViz\n"
+            "  ros2 launch dyndepth depth.launch.py image:=TOPIC camera_info:=TOPIC   your camera\n"
         )
     else:  # the wheels bring ROS's libraries, but neither ros2 nor RViz
         live = (

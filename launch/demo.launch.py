@@ -23,12 +23,12 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "rate",
         default_value="10.0",
-        description="Camera frames per second, more than 0, at most 60.",
+        description="Camera frames per second, 0.1 to 60.",
     ),
     DeclareLaunchArgument(
         "model",
         default_value="",
-        description="Model file (.safetensors). Empty: the bundled model.",
+        description="Model file (.safetensors), folder of a run, or a bundled one: motion, depth.",
     ),
     DeclareLaunchArgument(
         "device",

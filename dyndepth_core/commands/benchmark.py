@@ -29,8 +29,8 @@ def command(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only these: network, many_depth, step, depthwise, ssim, cloud, preprocess, "
-            "collect, node, hot_swap. Repeatable."
+            help="Only these: network, many_depth, step, depthwise, ssim, cloud, cloud720, "
+            "preprocess, collect, node, node_vga, hot_swap. Repeatable."
         ),
     ] = None,
     collect_gb: Annotated[

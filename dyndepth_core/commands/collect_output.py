@@ -128,6 +128,7 @@ def show(console: Console, out: Path, entries: Sequence[dict[str, Any]], dry: bo
         console.print(literal(f"look at {out}/contact_sheet.jpg"), soft_wrap=True)
         learned = any(e["calibration"].startswith("unknown") for e in entries)
         text = f"next: dyndepth train --from motion --data {out} --out runs/{out.resolve().name}"
+        text += " --set train.minutes=45"
         text += " --intrinsics video" if learned else ""
         console.print(literal(text), soft_wrap=True, highlight=False)
 

@@ -24,7 +24,7 @@ def command(
     budget: Annotated[
         str,
         typer.Option(
-            help="smoke (2 minutes a row), quick (20 minutes a row at 96x320), full (for a GPU)."
+            help="smoke (1.5 minutes a row), quick (20 minutes a row at 96x320), full (for a GPU)."
         ),
     ] = "quick",
     seed: Annotated[

@@ -39,6 +39,8 @@ class StorageFile:
                     count=before.count + c.msgcount, latched=before.latched or _is_latched(c.ext)
                 )
             self.topics = list(found.values())
+        except ModuleNotFoundError:  # of rosbags: no damage of the bag
+            raise
         except Exception as error:  # apsw, struct, assertions: a damaged index raises anything
             if suffix(path) == ".bag":
                 raise ValueError(f"{path}: {error}; try `rosbag reindex` on it") from error

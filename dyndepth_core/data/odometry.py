@@ -93,7 +93,9 @@ class OdometryPieces:
         # About a restart a frame may be recorded after the next run began, or before it did.
         k = bisect_right(self._begins, bag_ns)
         near = self._runs[max(0, k - 2) : k + 1]
-        return min(near, key=lambda run: abs(run.recorded(stamp_ns) - bag_ns)).at(stamp_ns)
+        near.sort(key=lambda run: abs(run.recorded(stamp_ns) - bag_ns))
+        # The best may not know it where one message alone came late and began a run of its own.
+        return next((found for run in near if (found := run.at(stamp_ns)) is not None), None)
 
 
 class _Run(OdometryTrack):

@@ -122,8 +122,8 @@ class ScaleFilter:
             self._filter.drift(min(max(now - self._clock_s, 0.0), 1.0))
             if due:
                 self._ground(now, seen)
-        elif due:
-            self._ground_s = now  # nothing new to see; ego-motion is asked for when it is due again
+        elif due and T_src_tgt is not None:  # else the next frame is asked for ego-motion
+            self._ground_s = now
         for one in found:
             if self._measured_s < one.when:
                 self._filter.wait(min(one.when - self._measured_s, 60.0))
@@ -138,22 +138,25 @@ class ScaleFilter:
         for ratios in self._ratios.values():
             ratios.clear()
         self._forget_refused()
+        self._moved = True
         self._ground_s = self._measured_s = -math.inf
         if self._odometry is not None:
             self._odometry.clear()
 
     def _moving(self, now: float, previous_ns: int | None, T: Tensor | None) -> bool:
-        """Whether the vehicle moves, by its odometry, else by the ego-motion; True if unknown.
+        """Whether the vehicle moves, by its odometry, else by the ego-motion, where a frame has
+        none as that of the frame before; True if unknown.
 
         While it stands, every frame has the same error, which would be taken for ever more certain.
         """
         speed = self._odometry.speed(now) if self._odometry is not None else None
         if speed is not None:
             return abs(speed) > STANDING
-        if T is None or previous_ns is None or not self.state.is_metric:
-            return True
-        metres = float(T[0, :3, 3].double().norm()) * self.state.value
-        return metres > STANDING * (now - previous_ns * 1e-9)
+        if T is not None and previous_ns is not None:
+            metres = float(T[0, :3, 3].double().norm()) * self.state.value
+            slow = metres <= STANDING * (now - previous_ns * 1e-9)
+            self._moved = not (slow and self.state.is_metric)
+        return self._moved
 
     def _ground(self, now: float, seen: Seen) -> None:
         """Measure the camera's height."""
@@ -259,6 +262,7 @@ class ScaleFilter:
         self._source: ScaleSource = self._prior.source
         self.state = self._prior
         self._forget_refused()
+        self._moved = True
         if self._prior.is_metric:
             known = math.isfinite(self._prior.variance)
             variance = self._prior.variance / self._prior.value**2 if known else VAGUE**2

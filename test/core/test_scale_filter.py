@@ -186,6 +186,23 @@ def test_ego_motion_is_asked_for_only_when_the_height_is_measured():
     assert 90 <= asked <= 220
 
 
+@pytest.mark.parametrize("uneven", [False, True])
+def test_nothing_is_learned_at_a_red_light_however_frames_come(uneven):
+    """Ego-motion is there only where it was asked for: a late frame may lack it."""
+    state, now, random = ScaleFilter(RELATIVE, None, 1.5), 0.0, np.random.default_rng(0)
+    roads, states = [seen(flat_road(h) / 3.0) for h in (1.5, 1.3)], []
+    while now < 60:
+        before, now = now, now + (int(random.integers(1, 4)) if uneven else 1) / 30
+        T = torch.eye(4)[None].clone()
+        T[0, 2, 3] = 8.0 / 3.0 * (now - before) * (now <= 20)
+        wanted = state.needs_motion
+        states.append(
+            (now, state.update(ns(now), ns(before), T if wanted else None, roads[now > 20]))
+        )
+    assert states[-1][1].source == "ground_plane"
+    assert len({(s.value, s.variance) for t, s in states if t > 20.5}) == 1
+
+
 def test_slip_longer_than_patience_is_known_by_the_ground():
     message = lambda d, t: d.message(t, 2.4 if t > 10 else 1.0)  # noqa: E731
     state, states = run(cruise(25), 3.0, message=message, camera_height=1.5, network_noise=0.1)

@@ -82,6 +82,7 @@ def test_what_a_training_raises_is_said(out, tmp_path):
         reproduce(ARMS, TINY, [5], tmp_path, workers=1, at_once=2)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_sigterm_leaves_every_training_with_a_checkpoint_and_no_process(out, tmp_path):
     (tmp_path / "data").mkdir()
@@ -90,13 +91,17 @@ def test_sigterm_leaves_every_training_with_a_checkpoint_and_no_process(out, tmp
     script.write_text(LONG)
     words = [sys.executable, script, Path(__file__).parent, tmp_path]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 180
-    while len(list(tmp_path.glob("rows/*/*/run/stages/*/metrics.csv"))) < 2:
-        assert time.monotonic() < end and process.poll() is None, process.communicate()[1]
-        time.sleep(0.1)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.send_signal(signal.SIGTERM)
-    text = process.communicate(timeout=180)[1]
+    try:
+        end = time.monotonic() + 180
+        while len(list(tmp_path.glob("rows/*/*/run/stages/*/metrics.csv"))) < 2:
+            assert time.monotonic() < end and process.poll() is None, "no training has begun"
+            time.sleep(0.1)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.send_signal(signal.SIGTERM)
+        text = process.communicate(timeout=180)[1]
+    finally:
+        process.kill()  # its trainings end with it
+        process.wait()
     assert "every training has a checkpoint" in text
     wait_until(lambda: not any(is_running(int(c)) for c in children))
     assert len(list(tmp_path.glob("rows/*/*/run/stages/*/last.ckpt"))) == 2
