@@ -17,7 +17,8 @@ def command(
         str,
         typer.Option(
             help="Rows, e.g. monodepth,many_depth+motion_aware: METHOD[+PLUGIN][_VARIANT ...], "
-            "variants _files and _oracle (whose masks), _temporal, _distillation, _published."
+            "variants _files and _oracle (whose masks), _temporal, _distillation, _published; "
+            "METHOD_finetuned: as long as a plug-in, without it."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of worlds, rows, results and plots.")],

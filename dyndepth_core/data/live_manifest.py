@@ -50,10 +50,10 @@ class LiveManifest:
         clip: folders of the clip in the making, which is not listed yet, of clip_bytes. A total
         that is reached is measured anew, because clips may have been deleted.
         """
-        if self.total + clip_bytes >= max_total:
-            if (self._root / "manifest.json").is_file():  # else the disk itself may be away
-                self.total = self._bytes(clip)
-                self._drop_missing()
+        full = self.total + clip_bytes >= max_total
+        if full and (self._root / "manifest.json").is_file():  # else the disk itself may be away
+            self.total = self._bytes(clip)
+            self._drop_missing()
         if self.total + clip_bytes >= max_total:
             return f"{self._root} has reached max_total, {max_total / 1e9:g} GB"
         try:

@@ -11,7 +11,7 @@ import numpy as np
 from dyndepth_core.data.recording import ODOMETRY_KEYS
 
 MAX_GAP_S = 0.5  # between two odometry messages; across a longer silence nothing is invented
-BACK_S = 0.5  # an older message came late; by more, the clock began anew
+BACK_S = 0.5  # a message that is older by less came late; by more, the clock was set back
 
 
 class OdometryTrack:

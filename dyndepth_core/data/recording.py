@@ -31,7 +31,7 @@ class Recording:
 
     def __init__(self, path: str | Path, first: int = 0, last: int | None = None) -> None:
         self.path = Path(path)
-        self.name = self.label = self.path.name  # label: see training/source.py
+        self.name = self.label = self.path.name  # label: unlike others' of that name
         folder = self.path / "images" if (self.path / "images").is_dir() else self.path
         files = sorted(_images(folder.iterdir()))
         if not files:

@@ -8,10 +8,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from dyndepth_core.data.odometry import OdometryTrack
+from dyndepth_core.data.odometry import BACK_S, OdometryTrack
 
 ODOMETRY_S = 120.0  # of odometry that is remembered
-LATE_S = 0.5  # an older message came late; by more, the clock was set back
 
 
 class FrameRing:
@@ -69,12 +68,12 @@ class OdometryMemory:
             return self._stamps[-1] if self._stamps else None
 
     def observe(self, stamp_ns: int, values: list[float]) -> None:
-        """Take values in the order of ODOMETRY_KEYS. One that is older by less than LATE_S came
+        """Take values in the order of ODOMETRY_KEYS. One that is older by less than BACK_S came
         late and is left out; a jump back in time forgets what was.
         """
         with self._lock:
             back = self._stamps[-1] - stamp_ns if self._stamps else 0
-            if 0 < back < round(LATE_S * 1e9):
+            if 0 < back < round(BACK_S * 1e9):
                 return
             if back > 0:
                 self._forget()

@@ -61,8 +61,8 @@ def paired_log_ratio(
     of a mean too small by (K - 1) / K (McCarthy and Snowden 1985). A variance from so few is itself
     unsure: the interval is stretched as Student's t is wider than a normal distribution, with K - 1
     degrees of freedom from each world. With one per world the interval leaves out what another
-    training would give. Raises ValueError on unequal lengths, on none, or
-    on errors that are not positive.
+    training would give. Raises ValueError on unequal lengths, on none, or on errors that are not
+    positive.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if not len(a) == len(b) == len(blocks) or len(a) == 0:

@@ -12,12 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dyndepth_core.data.odometry import MAX_GAP_S, slerp
+from dyndepth_core.data.odometry import BACK_S, MAX_GAP_S, slerp
 
 logger = logging.getLogger(__name__)
 
 BUFFER_S = 10.0  # of messages are kept
-DISORDER_S = 0.5  # a message that is older by less came late; by more, the clock was set back
 MAX_SPEED = 100.0  # m/s
 # A step of the speed beyond STEP + MAX_ACCELERATION dt: a wheel slips or a filter jumps.
 STEP, MAX_ACCELERATION = 1.0, 15.0  # m/s, m/s^2
@@ -90,7 +89,7 @@ class VehicleOdometry:
                 self.counts["absurd_speed"] += 1
                 return
             dt = (stamp_ns - self._stamps[-1]) * 1e-9 if self._stamps else math.inf
-            if -DISORDER_S < dt <= 0:
+            if -BACK_S < dt <= 0:
                 self.counts["stamp_not_newer"] += 1
                 return
             if dt <= 0:

@@ -15,7 +15,7 @@ VARIANTS = {
     "_distillation": ("objective.motion_aware.temporal=false",),
     "_published": ("objective.motion_aware.gradient=published",),
 }
-MASKS = ("_files", "_oracle")
+MASKS = ("_files", "_oracle")  # of rows that read masks which lie beside the images
 FINETUNED = "_finetuned"
 MINER = "residual_motion"  # its model finds what moves, unless a variant says whose masks to take
 # of a training that goes on from a model: nothing has to be found from nothing
@@ -133,11 +133,6 @@ def in_order(names: Iterable[str]) -> list[str]:
     for name in names:
         add(name)
     return found
-
-
-def reads_masks(name: str) -> bool:
-    """Whether a row reads masks that lie beside the images."""
-    return name.endswith(MASKS)
 
 
 def trained_once(methods: Iterable[str]) -> set[str]:

@@ -27,7 +27,6 @@ from ..inference.predictor import Predictor
 from ..methods.base import InferenceGraph
 from ..training.run import MODEL, train_run
 from ..training.settings import RUNTIME_FIELDS
-from .recipes import reads_masks
 
 RESULT = "result.json"
 BASELINES = ("row_prior", "plane")
@@ -88,19 +87,12 @@ class RowResult:
         return cls(**content)
 
 
-def row_key(
-    config: Config | None,
-    data: Path,
-    models: Mapping[str, Path] | None = None,
-    masks: bool = False,
-) -> str:
-    """What a row follows from: its settings, the images it sees, the models of other rows and,
-    with `masks`, the mask files of the data.
+def row_key(config: Config | None, data: Path, models: Mapping[str, Path] | None = None) -> str:
+    """What a row follows from: its settings, the images it sees, the models of other rows (mask
+    files are in the name of its folder).
     """
     settings = settings_of(config) if config else {}
     made_from = [manifest_hash(data)] + [hash_file(p) for _, p in sorted((models or {}).items())]
-    if masks:
-        made_from.append(masks_hash(data))
     text = json.dumps([settings, *made_from], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -154,7 +146,7 @@ def run_row(
     Leaves folder/run, folder/result.json and folder/ARM/result.json. Raises KeyboardInterrupt when
     interrupted; the next call goes on.
     """
-    key, run = row_key(row.config, row.data, row.models, reads_masks(row.name)), row.run
+    key, run = row_key(row.config, row.data, row.models), row.run
     result = RowResult.read(row.folder / RESULT, key)
     if result is None:
         start, resume = row.models.get("start"), (run / "config.yaml").is_file()

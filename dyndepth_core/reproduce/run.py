@@ -25,7 +25,7 @@ from ..methods import get_method
 from ..training.run import MODEL
 from .budgets import Budget
 from .curve import draw_curves, stage_curve
-from .recipes import in_order, reads_masks, recipe, trained_once
+from .recipes import MASKS, in_order, recipe, trained_once
 from .rows import Row, RowResult, flatten, masks_hash, run_baselines, run_row, settings_of
 from .table import make_table, markdown
 from .together import run_together, threads_each
@@ -115,7 +115,7 @@ def reproduce(
             }
             miner = models.get("miner")
             config = row_config(name, budget, seed, minutes, steps, miner, repeat)
-            masks = masks_hash(data) if reads_masks(name) else ""
+            masks = masks_hash(data) if name.endswith(MASKS) else ""
             folder = row_folder(out, config, name, seed, models, masks)
             rows[name, seed, repeat] = Row(name, seed, config, data, folder, models, repeat)
     if at_once > 1:

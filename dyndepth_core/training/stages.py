@@ -125,8 +125,8 @@ def _intact(run: Path, outputs: Mapping[str, str]) -> bool:
 
 
 def _drop_damaged(run: Path, outputs: Mapping[str, str]) -> None:
-    """A stage that finds a file there does not make it again. Checkpoints stay, which have sums of
-    their own.
+    """A stage that finds a file there does not make it again. Checkpoints stay: reading a damaged
+    one says so, and without best.ckpt the last weights would be taken in silence.
     """
     for name, digest in outputs.items():
         path = run / name

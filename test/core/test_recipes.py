@@ -8,8 +8,8 @@ from test_reproduce import TINY
 
 from dyndepth_core.config import load
 from dyndepth_core.inference.model_file import read_meta
-from dyndepth_core.reproduce.recipes import FINETUNE, in_order, reads_masks, recipe, trained_once
-from dyndepth_core.reproduce.rows import row_key
+from dyndepth_core.reproduce.recipes import FINETUNE, in_order, recipe, trained_once
+from dyndepth_core.reproduce.rows import masks_hash
 from dyndepth_core.reproduce.run import reproduce
 
 
@@ -100,17 +100,15 @@ def test_a_plug_in_row_goes_on_from_one_model_beside_the_same_without_it(tmp_pat
     assert any(p["first"] == "many_depth+motion_aware" for p in table["paired"])
 
 
-def test_rows_with_masks_of_files_follow_from_these(tmp_path):
+def test_the_hash_of_masks_sees_masks_alone(tmp_path):
     for folder in ("images", "instances"):
         (tmp_path / "a" / folder).mkdir(parents=True)
         (tmp_path / "a" / folder / "000000.png").write_bytes(b"one")
-    keys = [row_key(None, tmp_path, None, masks) for masks in (False, True)]
+    before = masks_hash(tmp_path)
+    (tmp_path / "a" / "images" / "000000.png").write_bytes(b"two")
+    assert masks_hash(tmp_path) == before
     (tmp_path / "a" / "instances" / "000000.png").write_bytes(b"two")
-    again = [row_key(None, tmp_path, None, masks) for masks in (False, True)]
-    assert again[0] == keys[0] and again[1] != keys[1]
-    for name in ("dynamic_depth_files", "residual_motion_published_files", "a_oracle"):
-        assert reads_masks(name)
-    assert not reads_masks("residual_motion")
+    assert masks_hash(tmp_path) != before
 
 
 def test_repeated_fine_tunings_begin_with_one_model():
