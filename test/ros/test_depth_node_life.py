@@ -160,7 +160,7 @@ def test_without_camera_info_it_waits_or_guesses_as_told(start, model_file):
     override = "qos_overrides./image.subscription.reliability:=reliable"
     process = start(f"model:={model_file}", "threads:=1", override)
     camera = start.camera(("depth", "camera_info"))
-    stream(camera, 20, lambda: process.count("a publisher of /image does not offer"))
+    stream(camera, 20, lambda: process.count("a publisher of /image does not offer"), info=False)
     line = process.wait_for("WARN.*a publisher of /image does not offer the reliability")
     assert "qos_overrides./image.subscription.reliability: best_effort" in line
     process.wait_for("WARN.*no image on /image for . s: its publisher sends nothing")
