@@ -145,7 +145,7 @@ def _gradient(grey: Tensor) -> tuple[Tensor, Tensor]:
 
 def _means(*maps: Tensor) -> tuple[Tensor, ...]:
     """Each (B, 1, H, W) averaged over WINDOW around every STRIDE-th pixel, at the border over what
-    there is of it.
+    there is of it but for the first FIRST rows and columns.
     """
     found, half = torch.cat(maps, 1)[..., FIRST:, FIRST:], WINDOW // 2
     found = F.avg_pool2d(found, (1, WINDOW), (1, STRIDE), (0, half), count_include_pad=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -54,6 +54,11 @@ class Tracks:
             track.position *= factor
             track.velocity *= factor
             track.P *= factor**2
+            seen = track.seen  # its size tells how far it may be and how large it is published
+            track.seen = replace(
+                seen, position=seen.position * factor, velocity=seen.velocity * factor,
+                size=seen.size * factor,
+            )  # fmt: skip
 
     def predict(self, T_tgt_src: np.ndarray, dt: float, K: np.ndarray, threshold: float) -> None:
         """Carry all objects over dt seconds into the present camera: X = R (X + V dt) + t, V = R V.

@@ -21,7 +21,8 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         """(B, C, H, W) -> same."""
         if not self.training or process_count() == 1:
             return super().forward(x)
-        dims = (0, 2, 3)
+        given, dims = x.dtype, (0, 2, 3)
+        x = x.to(torch.promote_types(given, torch.float32))  # sums of half precision round
         count = x.numel() // x.shape[1] * process_count()  # the shares are equal
         mean = global_sum(x.sum(dims)) / count
         centred = x - mean.view(1, -1, 1, 1)
@@ -31,7 +32,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
         factor = self.weight * torch.rsqrt(variance + self.eps)
-        return centred * factor.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+        return (centred * factor.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(given)
 
 
 def share_batch_norms(module: nn.Module) -> None:

@@ -13,6 +13,7 @@ from training_helpers import TINY, make_recording, source
 
 from dyndepth_core.losses.distillation import silent_pixels
 from dyndepth_core.losses.photometric import masked_mean
+from dyndepth_core.training import parallel
 from dyndepth_core.training.parallel import share_batch_norms
 
 STEPS = ("train.batch_size=4", "train.clip_norm=0", "train.device=cpu", "network.width=0.25")
@@ -86,6 +87,20 @@ def share(rank, folder):
         [loss.detach(), norm[0].weight.grad, *norm.state_dict().values()], folder / f"{rank}.pt"
     )
     dist.destroy_process_group()
+
+
+def test_shared_norms_of_half_precision_keep_their_sums_in_float32(monkeypatch):
+    """As under autocast, which convolutions leave in bf16; two processes with the same share."""
+    monkeypatch.setattr(parallel, "process_count", lambda: 2)
+    monkeypatch.setattr(parallel, "global_sum", lambda x: 2 * x)
+    x = 3 + torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    norm, own = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+    share_batch_norms(norm)
+    found = norm(x.bfloat16())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), own(x), atol=0.05, rtol=0.01)
+    torch.testing.assert_close(norm.running_mean, own.running_mean, atol=1e-4, rtol=0)
+    torch.testing.assert_close(norm.running_var, own.running_var, atol=1e-3, rtol=0)
 
 
 def silent_half(rank, folder):

@@ -54,3 +54,24 @@ def test_the_end_of_the_teacher_is_no_progress_of_the_student(root, monkeypatch)
         assert (teacher > 0) == (progress < 0.75)
         own = found.total - teacher - found.terms["distillation"]
         assert torch.isclose(taken[-1], own, rtol=1e-5)
+
+
+def test_processes_weigh_the_distillation_alike_whoever_has_instances(root, monkeypatch):
+    """Another process that has none: its zeros count, and it steps as this one does."""
+    hinted, config = make("many_depth+motion_aware")
+    sample, said, taken = samples(root, config), [], []
+    monkeypatch.setattr(objective_module, "process_count", lambda: 2)
+    monkeypatch.setattr(
+        hinted.balance, "step", lambda *losses: taken.append(losses) or torch.tensor(3.0)
+    )
+    other = torch.tensor((4.0, 0.0, 0.0))
+    monkeypatch.setattr(
+        objective_module, "step_sum", lambda x: said.append(x.detach()) or x + other
+    )
+    found, _ = scored(hinted, sample)
+    assert torch.allclose(torch.stack(taken[-1][:2]), (said[-1] + other)[:2] / 2)
+    assert torch.isclose(found.terms["distillation"], 3 * said[-1][1])
+    other = torch.tensor((4.0, 2.0, 1.0))
+    scored(hinted, replace(sample, instances=torch.zeros_like(sample.instances)))
+    assert said[-1][1:].tolist() == [0, 0] and len(taken) == 2
+    assert torch.allclose(torch.stack(taken[-1][:2]), (said[-1] + other)[:2] / 2)

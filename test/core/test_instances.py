@@ -201,6 +201,17 @@ def test_the_unit_of_depth_may_change_on_the_way():
     np.testing.assert_allclose(o.velocity, (8, 0, 0), atol=0.1)
 
 
+def test_an_object_missed_when_the_unit_of_depth_changes_has_its_size_in_the_new_one():
+    drive = Drive(MotionTracker(), (RIGHT,), forwards(3))
+    (before,) = drive.run((1, 2, 3))[-1][0].objects
+    velocity, depth, _ = view((), shift(z=1.2), 0.4)
+    stamp = START_NS + 4 * PERIOD_NS
+    args = (2 * velocity, 2 * depth, K, shift(z=0.6), stamp, stamp - PERIOD_NS, 2.0)
+    (o,) = drive.tracker.step(*args).objects
+    assert o.id == 1 and o.missed == 1
+    np.testing.assert_allclose(o.size, 2 * before.size)
+
+
 def test_what_is_unknown_does_not_move():
     def tear(velocity, depth, whose):
         velocity[:, :100] = np.nan

@@ -1,5 +1,5 @@
-"""Houses, walls, fences and hedges. Local frame: x along the street, +y away from it... the facade
-towards the street is at y = -depth / 2 after placement (the layout turns it by its heading)."""
+"""Houses, walls, fences and hedges. Local frame: x along the street, which lies at +y (the layout
+turns it by its heading)."""
 
 from __future__ import annotations
 

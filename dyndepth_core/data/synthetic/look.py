@@ -51,7 +51,7 @@ def expose(
     h, w = image.shape[:2]
     r2 = ((np.arange(w) / w - 0.5) ** 2)[None] + ((np.arange(h) / w - 0.5 * h / w) ** 2)[:, None]
     gain = weather.gain * (1 + weather.drift * np.sin(0.9 * t + weather.wind[0] * 6.28))
-    image = image * ((1 - look.vignette * r2) * gain).astype(np.float32)[..., None]
+    image = image * (np.maximum(1 - look.vignette * r2, 0) * gain).astype(np.float32)[..., None]
     image = np.where(image > 0.7, 0.7 + 0.3 * (1 - np.exp(-(image - 0.7) / 0.3)), image)  # shoulder
     if look != Look():
         grey = image @ GREY

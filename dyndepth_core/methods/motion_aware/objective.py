@@ -14,6 +14,7 @@ from dyndepth_core.geometry.warp import correspond
 from dyndepth_core.geometry.warp import sample as look_up
 from dyndepth_core.losses.balance import LossBalance
 from dyndepth_core.losses.distillation import best_of, distillation_loss, ensemble_depth
+from dyndepth_core.losses.parallel import process_count, step_sum
 from dyndepth_core.losses.photometric import photometric_error
 from dyndepth_core.methods.base import LossTerms, MethodInfo
 from dyndepth_core.methods.many_depth.objective import OF_TEACHER, ManyDepthObjective
@@ -60,20 +61,36 @@ class MotionAware:
     ) -> LossTerms:
         """Those of the method, with the hints."""
         found = super().losses(sample, predictions, progress)
-        if DISTILLATION not in found.terms:
+        if not self.hints.distillation or predictions.student is None:
             return found
         terms = dict(found.terms)
-        own = terms.pop(DISTILLATION)
+        own = terms.pop(DISTILLATION, None)
+        weight = self._weight(terms, own, progress)
+        if own is None:
+            return found
         rest = sum(terms.values())
-        weight = self.hints.weight
-        if self.hints.balance:
-            # not the teacher's: they end when it is frozen, which is no progress of the student
-            of_student = sum(v for name, v in terms.items() if not name.startswith(OF_TEACHER))
-            weight = self.balance.ratio
-            if self.training:
-                weight = self.balance.step(of_student, own, progress)
         terms[DISTILLATION] = weight * own
         return replace(found, total=rest + terms[DISTILLATION], terms=terms)
+
+    def _weight(
+        self, terms: dict[str, Tensor], own: Tensor | None, progress: float
+    ) -> Tensor | float:
+        """Of the distillation `own` beside the other terms; None: no image here has instances.
+        Of several processes all weigh it alike, by the mean of what they have.
+        """
+        if not self.hints.balance:
+            return self.hints.weight
+        if not self.training:
+            return self.balance.ratio
+        # not the teacher's: they end when it is frozen, which is no progress of the student
+        first = sum(v for name, v in terms.items() if not name.startswith(OF_TEACHER))
+        there = first.new_tensor(float(own is not None))
+        second = first.new_zeros(()) if own is None else own
+        first, second, there = step_sum(torch.stack((first, second, there)))
+        if not there:
+            return self.balance.ratio
+        count = process_count()
+        return self.balance.step(first / count, second / count, progress)
 
     # -- temporal hints ----------------------------------------------------------------------------
 
