@@ -191,7 +191,7 @@ def test_network_and_step_rows(plain):
     row = speed.network_forward(plain, CPU, 1, (64, 96))
     assert row.gates[0].limit == 1.3 and row.gates[0].at_least and row.plain_ms > 0
     row = speed.training_step(plain, CPU, 1, (64, 96), batch=1)
-    assert row.gates[0].limit == 1.5 and 0 < row.others["loss of ours"] < row.ms
+    assert row.gates[0].limit == 1.5 and row.others["loss of ours"] > 0
 
 
 def test_the_cost_volume_is_measured_beside_the_network_of_one_image():

@@ -198,6 +198,7 @@ def kill_every_stage(root, out):
     print(json.dumps(codes))
 
 
+@pytest.mark.timeout(900)
 def test_killed_in_every_stage_and_without_truth_it_gives_the_same_weights(tmp_path, root, whole):
     bare, out = tmp_path / "data", tmp_path / "run"
     shutil.copytree(root, bare)
@@ -207,7 +208,7 @@ def test_killed_in_every_stage_and_without_truth_it_gives_the_same_weights(tmp_p
     call = f"import test_mined_supervision as t; t.kill_every_stage({str(bare)!r}, {str(out)!r})"
     done = subprocess.run(
         [sys.executable, "-c", call], cwd=Path(__file__).parent, capture_output=True, text=True,
-        timeout=600,
+        timeout=850,
     )  # fmt: skip
     assert json.loads(done.stdout or "null") == [-signal.SIGKILL] * len(STAGES) + [0], done.stderr
     ours, theirs = (load_model(run / "model.safetensors")[0] for run in (out, whole[0]))

@@ -16,6 +16,14 @@ def start_demo(out: Path, *words: object) -> subprocess.Popen:
     )  # fmt: skip
 
 
+def output_of(process: subprocess.Popen) -> str:
+    """All it printed, once it has ended; one that does not is not left running."""
+    try:
+        return process.communicate(timeout=280)[0]
+    finally:
+        process.kill()
+
+
 def children_of(out: Path) -> dict[int, str]:
     """{pid: command line} of all nodes that the demo writing to `out` started, by its mark."""
     found = {}

@@ -89,5 +89,7 @@ class Children:
 def finish(process: subprocess.Popen, listener: Listener) -> str:
     """Listen until the process has ended by itself; returns its log."""
     listener.spin_until(lambda: process.poll() is not None)
-    listener.spin_for(0.4)  # what is still in the queues
+    before = -1  # what is still in the queues: one message per topic is taken at a time
+    while before != (before := sum(map(len, listener.heard.values()))):
+        listener.spin_for(0.4)
     return process.communicate()[0]

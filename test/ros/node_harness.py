@@ -25,7 +25,7 @@ from std_msgs.msg import Header
 
 from dyndepth_ros.conversions import ImageWriter, camera_info_message, stamp_ns
 
-PATIENCE = 60.0  # s; a loaded machine is slow, a broken node never answers
+PATIENCE = 150.0  # s; a loaded machine needs 20 to import torch, a broken node never answers
 REPEATABLE = (GetState, SetParameters)
 OUTPUTS = {
     "depth": ("depth/image", Image),
@@ -227,7 +227,7 @@ class Camera:
         assert self.spin_until(client.service_is_ready, timeout), f"no service {name}"
         once = kind not in REPEATABLE
         if once:
-            self.settle()
+            self.spin_until(lambda: False, 2.0)
         end = time.monotonic() + timeout
         futures = []
         while not any(future.done() for future in futures) and time.monotonic() < end:

@@ -101,13 +101,15 @@ def test_loop_goes_back_in_time_and_two_ctrl_c_end_it_cleanly(bags, listener, re
 
 
 def test_a_loop_over_messages_of_one_moment_takes_its_time(bags, listener, replay):
-    begin, rate = time.monotonic(), 20.0
+    rate = 20.0
     words = {"duration": 0.01, "topics": INFO, "clock_rate": rate, "wait": PATIENCE}
     process = replay(bag=bags["mcap"], loop=True, **words)
+    listener.spin_until(lambda: listener.heard[INFO])
+    begin = time.monotonic()  # without the start of the process
     listener.spin_until(lambda: len(listener.heard[INFO]) >= 10)
     os.killpg(process.pid, signal.SIGINT)
     log = finish(process, listener)
-    assert 10 <= len(listener.heard[INFO]) <= (time.monotonic() - begin) * rate + 2, log
+    assert 10 <= len(listener.heard[INFO]) <= (time.monotonic() - begin) * rate + 5, log
     assert log.count("from its start again") <= 2 + (time.monotonic() - begin) / 10
 
 
@@ -133,7 +135,7 @@ def test_what_cannot_be_played_ends_with_one_clear_line(bags, tmp_path, replay):
         ({"bag": bags["mcap"], "start": 99.0}, "it is shorter"),
     ]
     for process, (parameters, reason) in [(replay(**case[0]), case) for case in cases]:
-        log = process.communicate(timeout=PATIENCE)[0]
+        log = process.communicate(timeout=150)[0]
         assert process.returncode == 1, (parameters, log)
         assert reason in log and "Traceback" not in log, (parameters, log)
 

@@ -110,7 +110,7 @@ def test_the_node_runs_and_ends_cleanly(bare, model_file, tmp_path, domain_id):
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
         node.send_signal(signal.SIGINT)
-        assert node.wait(timeout=20) == 0, log.read_text()
+        assert node.wait(timeout=60) == 0, log.read_text()
     finally:
         node.kill()
         node.wait()

@@ -113,7 +113,7 @@ def test_a_clip_on_request_and_what_is_wrong_on_the_way(drive):
     assert not reply.success and "no frame has come yet" in reply.message
     rig.connect()
     rig.send(40)
-    rig.status(lambda v: int(v.get("frames_in", 0)) >= 41)
+    rig.settle()  # a request would overtake frames that still wait
     reply = rig.save()
     assert reply.success and str(rig.out) in reply.message and "1.0 s before" in reply.message
     rig.send(20)
@@ -131,7 +131,7 @@ def test_a_clip_on_request_and_what_is_wrong_on_the_way(drive):
     small = ImageWriter("rgb8").write(Header(), picture(42, 60))
     rig.send(8, small, size=(42, 60))
     rig.node.wait_for("WARN.*the camera changed: the frame buffer begins anew")
-    assert rig.status(lambda v: "dropped_undecodable" in v)["dropped_undecodable"] == "3"
+    rig.status(lambda v: v.get("dropped_undecodable") == "3")
     assert rig.save().success
     rig.send(2, small, size=(42, 60))
     rig.settle()
@@ -150,9 +150,10 @@ def test_triggers_of_moving_things_and_of_a_flash(drive):
     still, moving = np.zeros((8, 10), np.uint8), np.full((8, 10), 255, np.uint8)
     calm = rgb_message(picture())
     rig.send(30, calm)  # the same picture: nothing is left but a median of zero
-    for mask in (still, moving, moving, moving):
+    for mask in (still, *[moving] * 300):  # best effort, only the newest waits: one may be lost
         masks.publish(ImageWriter("mono8").write(Header(), mask))
-        rig.camera.spin_until(lambda: False, 0.1)
+        if rig.camera.spin_until(lambda: rig.node.count("saving .*-moving"), 0.1):
+            break
     rig.node.wait_for("saving .*-moving: 100 % of the image moves")
     rig.send(10, calm)
     rig.status(lambda v: v.get("clips") == "1")

@@ -16,7 +16,7 @@ import yaml
 pytest.importorskip("rclpy")
 pytest.importorskip("rosbags")
 typer = pytest.importorskip("typer")
-from demo_process import FRAMES, children_of, start_demo  # noqa: E402
+from demo_process import FRAMES, children_of, output_of, start_demo  # noqa: E402
 from listening import PATIENCE  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
@@ -41,7 +41,7 @@ def test_the_whole_chain(model_file, tmp_path, monkeypatch):
             (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")
         monkeypatch.setenv("PYTHONSAFEPATH", "1")  # of the command itself: it is no script
     process = start_demo(out, "--frames", FRAMES, "--seed", 1001, "--model", model_file)
-    text = process.communicate(timeout=3 * PATIENCE)[0]
+    text = output_of(process)
     assert process.returncode == 0, text
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["frames_in"], summary["frames_out"], summary["dropped"]) == (FRAMES, FRAMES, 0)
@@ -75,7 +75,9 @@ def test_no_process_survives_the_demo(model_file, tmp_path, number):
     end = time.monotonic() + 2 * PATIENCE
     received = tmp_path / "demo" / "received"
     while not list(received.glob("000*.npz")):
-        assert time.monotonic() < end and process.poll() is None, process.communicate()[0]
+        if time.monotonic() > end:
+            process.kill()  # its output would not end
+        assert process.poll() is None, process.communicate()[0]
         time.sleep(0.1)
     assert len(children_of(tmp_path / "demo")) == 3
     process.send_signal(number)

@@ -10,7 +10,7 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy")
 pytest.importorskip("typer")
-from demo_process import FRAMES, start_demo  # noqa: E402
+from demo_process import FRAMES, output_of, start_demo  # noqa: E402
 from listening import PATIENCE  # noqa: E402
 from moving_model import save_moving_model  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
@@ -37,7 +37,7 @@ from dyndepth_ros.qos import result_output  # noqa: E402
 def test_a_model_that_tells_motion_is_judged_by_what_the_node_said_of_it(tmp_path):
     out, model = tmp_path / "demo", save_moving_model(tmp_path / "moving.safetensors")
     process = start_demo(out, "--frames", FRAMES, "--seed", 1001, "--model", model)
-    text = process.communicate(timeout=3 * PATIENCE)[0]
+    text = output_of(process)
     assert process.returncode == 0, text
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["frames_in"], summary["frames_out"]) == (FRAMES, FRAMES)

@@ -110,7 +110,8 @@ def test_reload_swaps_between_frames_and_a_bad_file_changes_nothing(start, model
         assert camera.spin_until(client.service_is_ready)
         camera.settle()
         future = client.call_async(Trigger.Request())
-        stream(camera, 40, future.done)
+        stream(camera, 120, future.done)
+        assert future.done(), process.log
         return future.result()
 
     assert runs(model_file) and not runs(other)
@@ -131,11 +132,14 @@ def test_work_is_done_only_for_subscribers(start, model_file):
     process, camera = start(f"model:={model_file}", "threads:=1"), start.camera()
     process.wait_for("images from /image")
 
-    def status_after_frames() -> tuple:
-        stream(camera, 20, lambda: camera.got["diagnostics"][2:])
+    def status_after_frames(enough) -> tuple:
+        def done() -> bool:
+            return bool(camera.got["diagnostics"]) and enough(camera.status(fresh=False)[1])
+
+        stream(camera, 120, done)
         return camera.status(fresh=False)
 
-    status, values = status_after_frames()
+    status, values = status_after_frames(lambda v: int(v["frames_in"]) > 3)
     assert int(values["frames_in"]) > 3 and values["frames_out"] == "0"
     assert "nobody subscribes" in status.message and status.level == b"\x00"
     camera.subscribe("camera_info")
@@ -146,10 +150,10 @@ def test_work_is_done_only_for_subscribers(start, model_file):
     camera.subscribe("points", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
     camera.ask(rgb_message(picture()), outputs=("points",))
     camera.got["diagnostics"].clear()
-    status, values = status_after_frames()
+    status, values = status_after_frames(lambda v: {"network_p95_ms", "rate_hz"} <= set(v))
     latency = [float(values[f"latency_p{p}_ms"]) for p in (50, 95, 99)]
     assert latency == sorted(latency) and float(values["network_p95_ms"]) > 0
-    assert float(values["rate_hz"]) > 0 and int(values["dropped_frames"]) >= 0
+    assert float(values["rate_hz"]) > 0
     assert values["scale_source"] == "relative" and values["device"] == "cpu"
     assert values["model"].endswith("small.safetensors") and values["calibration"] == "camera_info"
     assert status.level == b"\x01" and "relative" in status.message
@@ -163,7 +167,7 @@ def test_without_camera_info_it_waits_or_guesses_as_told(start, model_file):
     stream(camera, 20, lambda: process.count("a publisher of /image does not offer"), info=False)
     line = process.wait_for("WARN.*a publisher of /image does not offer the reliability")
     assert "qos_overrides./image.subscription.reliability: best_effort" in line
-    process.wait_for("WARN.*no image on /image for . s: its publisher sends nothing")
+    process.wait_for("WARN.*no image on /image for .+ s: its publisher sends nothing")
     for _ in range(4):  # DDS does not always match a publisher made anew: each is one of its own
         camera.close_images(None)
         camera = start.camera(("depth", "camera_info"))

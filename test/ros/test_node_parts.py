@@ -87,8 +87,12 @@ def test_tasks_run_between_frames_and_pause_waits_for_the_frame_in_work(worker):
     assert entered.wait(20)
     task = worker.call(lambda: order.append("task"))
     worker.give("waiting frame")
-    threading.Timer(0.1, go.set).start()
-    worker.pause()
+    pausing = threading.Thread(target=worker.pause)
+    pausing.start()
+    while worker._handle is not None:  # until pause() has begun
+        time.sleep(0.001)
+    go.set()
+    pausing.join(20)
     assert order == ["frame", "task"] and task.done()
     worker.give("frame while paused")
     worker.call(lambda: None).result(20)
@@ -256,12 +260,7 @@ def test_guess_only_when_allowed_and_after_the_timeout():
 
 
 def test_rectified_topic_names():
-    yes = (
-        "/cam/image_rect",
-        "/image_rect_color",
-        "/left/image_rect/compressed",
-        "/a/rectified/image",
-    )
+    yes = "/cam/image_rect /image_rect_color /left/image_rect/compressed /a/rectified/image".split()
     no = ("/cam/image_raw", "/rectangle/image", "/direct/image", "/correct_image")
     assert all(is_rectified_topic(t) for t in yes) and not any(is_rectified_topic(t) for t in no)
 
