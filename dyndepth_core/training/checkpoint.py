@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ..inference.model_file import write_atomically
 log = logging.getLogger(__name__)
 FORMAT = 1
 LAST, BEST = "last.ckpt", "best.ckpt"
+ALIKE = 0.01  # relative difference of two validation scores that says nothing
 
 
 def write_atomic(path: str | Path, data: bytes | memoryview) -> None:
@@ -79,13 +81,14 @@ def finite(tensors: dict[str, torch.Tensor]) -> bool:
 
 
 class Checkpoints:
-    """last.ckpt (to go on from) and best.ckpt (weights with the best validation score) of one
-    training.
+    """last.ckpt (to go on from) and best.ckpt (the weights with the best validation score, the
+    last of those that are about as good) of one training.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.best: dict[str, Any] = {"step": None, "score": None}
+        self._lowest = math.inf
         self.last_step: int | None = None
 
     def read_last(self) -> dict[str, Any] | None:
@@ -101,6 +104,7 @@ class Checkpoints:
         if (self.folder / BEST).exists():
             best = load(self.folder / BEST)
             self.best = {"step": best["step"], "score": best["score"]}
+            self._lowest = best.get("lowest", best["score"])
         return state
 
     def write_last(self, state: dict[str, Any], *, final: bool) -> None:
@@ -117,14 +121,16 @@ class Checkpoints:
     def offer_best(
         self, step: int, score: float, model: dict[str, torch.Tensor], *, write: bool
     ) -> None:
-        """Keep these weights if no earlier ones scored lower; `write` is False on all but the
-        first process.
+        """Keep these weights unless earlier ones scored lower by more than ALIKE: those of a lower
+        learning rate are the better ones where the score cannot tell. `write` is False on all but
+        the first process.
         """
-        if self.best["score"] is not None and not score < self.best["score"]:
+        if self._lowest < math.inf and not score <= self._lowest + ALIKE * abs(self._lowest):
             return
-        best = {"step": step, "score": score}
-        if not write or self._write(BEST, {**best, "model": model}, final=False):
-            self.best = best
+        best, lowest = {"step": step, "score": score}, min(score, self._lowest)
+        state = {**best, "lowest": lowest, "model": model}
+        if not write or self._write(BEST, state, final=False):
+            self.best, self._lowest = best, lowest
 
     def best_weights(self) -> dict[str, torch.Tensor] | None:
         """Weights of best.ckpt, None when no validation took place."""

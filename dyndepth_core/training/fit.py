@@ -49,7 +49,7 @@ def fit(
 ) -> FitResult:
     """Train `objective`, keeping last.ckpt and best.ckpt in `folder`; goes on from last.ckpt.
 
-    Afterwards the objective holds the weights with the best validation score (the last ones
+    Afterwards the objective holds the weights that Checkpoints.offer_best chose (the last ones
     without `val`). On the CPU they are bit-equal however often the training was interrupted.
     Ctrl-C and SIGTERM end it after the current step with a checkpoint (state "interrupted"), a
     second Ctrl-C at once (KeyboardInterrupt). Raises NotFiniteError (a ValueError) on NaN or

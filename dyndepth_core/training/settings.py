@@ -81,8 +81,10 @@ class TrainConfig(BaseModel):
         description="auto: bf16 (else fp16) autocast on cuda, fp32 on the CPU",
     )
     validate_every: int = Field(
-        500, ge=1, description="steps between two validations (choice of the best weights)"
-    )
+        500, ge=1,
+        description="steps between two validations, which choose the best weights; of scores "
+        "within 1 % the later",
+    )  # fmt: skip
     validation_batches: int = Field(
         32, ge=1, description="batches of the validation split per validation, at most"
     )
