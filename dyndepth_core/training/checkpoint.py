@@ -19,7 +19,8 @@ from ..inference.model_file import write_atomically
 log = logging.getLogger(__name__)
 FORMAT = 1
 LAST, BEST = "last.ckpt", "best.ckpt"
-ALIKE = 0.01  # relative difference of two validation scores that says nothing
+ALIKE = 0.003  # relative difference of two validation scores that says nothing: of four trainings,
+# with 0.1 to 0.3 % the last weights were as good or better, with 0.8 % they were worse
 
 
 def write_atomic(path: str | Path, data: bytes | memoryview) -> None:

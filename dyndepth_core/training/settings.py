@@ -83,7 +83,7 @@ class TrainConfig(BaseModel):
     validate_every: int = Field(
         500, ge=1,
         description="steps between two validations, which choose the best weights; of scores "
-        "within 1 % the later",
+        "within 0.3 % the later",
     )  # fmt: skip
     validation_batches: int = Field(
         32, ge=1, description="batches of the validation split per validation, at most"
