@@ -18,7 +18,7 @@ from .health import Health
 from .interrupt import Abort, StopSignals
 from .monitor import Means, Monitor
 from .parallel import share_batch_norms
-from .schedule import Budget, Clock, learning_rate, make_optimizer
+from .schedule import BatchStatistics, Budget, Clock, learning_rate, make_optimizer
 from .settings import TrainConfig
 from .source import of_worker, step_loader, validation_batches
 from .trainer import make_trainer
@@ -100,6 +100,7 @@ class _Loop(pl.LightningModule):
         self.state = "failed"
         self.validations: list[dict[str, float]] = []
         self.optimizer: torch.optim.Optimizer | None = None
+        self.statistics: BatchStatistics | None = None
         self.norm: Tensor | None = None
         self.terms: LossTerms | None = None
 
@@ -123,16 +124,12 @@ class _Loop(pl.LightningModule):
         # Lightning asks after on_fit_start, which knows where to begin
         end = self.clock.step if self.clock.progress >= 1.0 else self.config.steps
         return step_loader(
-            self.train_source,
-            self.clock.step,
-            end,
-            workers=self.config.workers,
-            rank=self.global_rank,
-            world=self.trainer.world_size,
-            pin=self.device.type == "cuda",
-        )
+            self.train_source, self.clock.step, end, workers=self.config.workers,
+            rank=self.global_rank, world=self.trainer.world_size, pin=self.device.type == "cuda",
+        )  # fmt: skip
 
     def on_train_start(self) -> None:
+        self.statistics = BatchStatistics(self.objective)  # Lightning may have replaced its norms
         self.stop.install()
 
     def transfer_batch_to_device(self, batch: Sample, device: torch.device, _: int) -> Sample:
@@ -144,6 +141,7 @@ class _Loop(pl.LightningModule):
         self._tick()
         for group in self.optimizer.param_groups:
             group["lr"] = group["factor"] * learning_rate(self.config, self.clock.progress)
+        self.statistics.follow(self.config, self.clock.progress)
         # Noise is a function of (seed, step), in every process the same: nothing to restore.
         torch.manual_seed((self.config.seed * 1_000_003 + self.clock.step) * 4096 % (1 << 63))
 
@@ -286,6 +284,8 @@ class _Loop(pl.LightningModule):
 
     def close(self) -> FitResult:
         """Leave metrics.json behind, however the training ended."""
+        if self.statistics is not None:
+            self.statistics.restore()
         clock = self.clock
         result = FitResult(
             self.state, clock.step, clock.seconds(), clock.step_ms(), self.checkpoints.best,
