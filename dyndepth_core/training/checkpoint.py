@@ -19,8 +19,7 @@ from ..inference.model_file import write_atomically
 log = logging.getLogger(__name__)
 FORMAT = 1
 LAST, BEST = "last.ckpt", "best.ckpt"
-ALIKE = 0.003  # relative difference of two validation scores that says nothing: of four trainings,
-# with 0.1 to 0.3 % the last weights were as good or better, with 0.8 % they were worse
+ALIKE = 0.003  # relative difference of two validation scores that says nothing; of few trainings
 
 
 def write_atomic(path: str | Path, data: bytes | memoryview) -> None:
@@ -126,7 +125,7 @@ class Checkpoints:
         learning rate are the better ones where the score cannot tell. `write` is False on all but
         the first process.
         """
-        if self._lowest < math.inf and not score <= self._lowest + ALIKE * abs(self._lowest):
+        if not score <= self._lowest + ALIKE * abs(self._lowest):  # NaN neither
             return
         best, lowest = {"step": step, "score": score}, min(score, self._lowest)
         state = {**best, "lowest": lowest, "model": model}

@@ -15,7 +15,7 @@ from torch import nn
 from ..methods.base import Objective
 from .settings import TrainConfig
 
-LONGEST = 0.1  # of the momentum of batch statistics, at the end of a training
+LEAST_MOMENTUM = 0.1  # share of the momentum of batch statistics that a training ends with
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,12 @@ def learning_rate(config: TrainConfig, progress: float) -> float:
 
 
 class BatchStatistics:
-    """The running batch statistics of a module, whose momentum falls with the learning rate, at
-    most to LONGEST of what it was.
+    """The running batch statistics of a module: m = m_0 max(lr / lr_0, LEAST_MOMENTUM), m_0 and
+    lr_0 the whole momentum and learning rate.
 
-    With a momentum of 0.1 they are those of the last ten batches or so: on small batches they alone
-    move the error of a model by 3 % from one step to the next, while its weights hardly change any
-    more. Weights that rest may be averaged over for longer.
+    With a momentum of 0.1 they are those of the last ten batches or so, and small batches differ:
+    from one step to the next a model gets better or worse while its weights hardly change any more.
+    Over weights that rest one may average for longer; over those that still change it would lag.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -128,7 +128,7 @@ class BatchStatistics:
         """
         rate = learning_rate(config, max(progress, config.warmup)) / config.lr
         for norm, momentum in self._norms:
-            norm.momentum = momentum * max(rate, LONGEST)
+            norm.momentum = momentum * max(rate, LEAST_MOMENTUM)
 
     def restore(self) -> None:
         """The momentum it came with."""

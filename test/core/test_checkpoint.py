@@ -101,12 +101,12 @@ def test_a_pickle_is_not_opened(tmp_path):
 
 def test_of_weights_that_score_alike_the_last_are_kept_across_a_resumption(tmp_path):
     """0.2 % above the lowest is alike, but no staircase leads away from it; 2 % below is better."""
-    kept = []
-    for step, score in enumerate((0.5, 0.501, 0.502, 0.49, 0.4905, 0.6)):
+    kept, nan = [], float("nan")
+    for step, score in enumerate((nan, 0.5, 0.501, 0.502, nan, 0.49, 0.4905, 0.6)):
         checkpoints = checkpoint.Checkpoints(tmp_path)  # each time as after a kill
         checkpoints.write_last({"step": step}, final=True)
         checkpoints.read_last()
         checkpoints.offer_best(step, score, {"weight": torch.tensor(float(step))}, write=True)
-        kept.append(int(checkpoints.best_weights()["weight"]))
-    assert kept == [0, 1, 1, 3, 4, 4]
-    assert checkpoints.best == {"step": 4, "score": 0.4905}
+        kept.append(checkpoints.best["step"])
+    assert kept == [None, 1, 2, 2, 2, 5, 6, 6] and checkpoints.best["score"] == 0.4905
+    assert checkpoints.best_weights() == {"weight": torch.tensor(6.0)}

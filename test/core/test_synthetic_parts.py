@@ -8,7 +8,8 @@ import pytest
 from dyndepth_core.data.synthetic.agents import motions
 from dyndepth_core.data.synthetic.atlas import Atlas
 from dyndepth_core.data.synthetic.ground import cells
-from dyndepth_core.data.synthetic.light import ShadowMap
+from dyndepth_core.data.synthetic.light import ShadowMap, draw_weather
+from dyndepth_core.data.synthetic.look import Look, expose
 from dyndepth_core.data.synthetic.object_tiles import leaf_tiles
 from dyndepth_core.data.synthetic.raster import Grid, rasterise
 from dyndepth_core.data.synthetic.streets import Network, Street, kerb_distance
@@ -224,3 +225,11 @@ def test_bad_arguments_name_themselves():
         World(0, 0, rate_hz=0.0)
     with pytest.raises(ValueError, match="-1"):
         World(0, 0, (32, 64)).render(-1)
+
+
+def test_the_corners_of_a_tall_image_are_dark_and_no_more():
+    weather, rng = draw_weather(np.random.default_rng(0)), np.random.default_rng(1)
+    samples = np.full((2 * 160 + 1, 2 * 32 + 1, 3), 0.4, np.float32)
+    with np.errstate(invalid="raise"):  # a negative light has no shot noise
+        image = expose(samples, weather, Look(), 0.0, rng)
+    assert image[0, 0].max() < 20 < image[80, 16].min()
