@@ -233,3 +233,42 @@ def test_the_corners_of_a_tall_image_are_dark_and_no_more():
     with np.errstate(invalid="raise"):  # a negative light has no shot noise
         image = expose(samples, weather, Look(), 0.0, rng)
     assert image[0, 0].max() < 20 < image[80, 16].min()
+
+
+def driven(world: World, far: float) -> list[tuple]:
+    """What is planned and how high the ground is within 280 m, every 60 m up to route s = far."""
+    net, layout, side, seen = world.network, world.layout, np.arange(-250.0, 251.0, 25.0), []
+    for s in np.arange(0.0, far, 60.0):
+        net.extend(s + 450.0)  # as the traffic does
+        x, y, _, _ = net.place(s, 0.0)
+        layout.visible(x, y)
+        near = {
+            (item.kind, item.x, item.y)
+            for row in layout.items.values()
+            for item in row
+            if max(abs(item.x - x), abs(item.y - y)) < 280.0
+        }
+        seen.append((near, net.profiles[0](x + side).tolist(), net.profiles[1](y + side).tolist()))
+    return seen
+
+
+def test_nothing_in_sight_depends_on_how_far_one_has_driven_and_no_house_stands_on_a_road():
+    world = World(3, 2, (32, 64))
+    assert driven(world, 1000.0) == driven(world, 1000.0)  # nothing appears, no ground moves
+    other = World(3, 2, (32, 64))
+    other.network.extend(1390.0)
+    x, y, _, _ = other.network.place(960.0, 0.0)
+    for (a, ours), (b, theirs) in zip(
+        world.layout.visible(x, y), other.layout.visible(x, y), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(ours.verts, theirs.verts)
+    houses = [i for row in world.layout.items.values() for i in row if i.kind == "house"]
+    assert len(houses) > 300
+    x, y, yaw = np.array([(i.x, i.y, i.yaw) for i in houses]).T[..., None]
+    size = np.array([i.size for i in houses])
+    grid = np.stack(np.meshgrid(*[np.linspace(-0.5, 0.5, 7)] * 2), -1).reshape(-1, 2)
+    a, b = (size[:, k, None] * grid[:, k] for k in (0, 1))
+    c, s = np.cos(yaw), np.sin(yaw)
+    dist = kerb_distance(world.network.streets, x + c * a - s * b, y + s * a + c * b)
+    assert (dist > 0).all()

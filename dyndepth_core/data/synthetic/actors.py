@@ -76,7 +76,7 @@ class Actors:
         if agent.kind != "pedestrian":
             R, z = ground_pose(self.network.height, x, y, heading)
             return R, np.array([x, y, z])
-        streets = self.network.near(x, y, agent.s, 20.0)
+        streets = self.network.near(x, y, 20.0)
         dist = float(kerb_distance(streets, np.array([x]), np.array([y]))[0]) if streets else 1.0
         z = float(self.network.height(x, y)) + KERB * min(max(dist / 0.3 + 0.5, 0.0), 1.0)
         return yaw_matrix(heading), np.array([x, y, z])

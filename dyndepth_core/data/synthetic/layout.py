@@ -1,5 +1,6 @@
-"""What stands beside the streets: planned per leg (so that nothing depends on the order of frames),
-built into faces per cell of 40 m when a camera comes near."""
+"""What stands beside the streets: planned per leg, before anything of it is in sight and when all
+streets that pass there are known (so that nothing depends on the order of frames), built into faces
+per cell of 40 m when a camera comes near."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import numpy as np
 from . import vehicles
 from .buildings import fence, house
 from .faces import Faces, join, yaw_matrix
-from .streets import CORNER, Network, Street, kerb_distance
+from .streets import CORNER, LATER, Network, Street, kerb_distance
 from .terrain import KERB, ground_pose
 from .textures import FACADES
 
@@ -27,7 +28,6 @@ class Item:
     x: float
     y: float
     yaw: float
-    birth: float
     seed: int
     size: tuple = ()
     instance: int = 0
@@ -56,24 +56,24 @@ class Layout:
     _planned: int = 0
     _boxes: list = field(default_factory=list)
 
-    def plan(self) -> None:
-        """Plan every leg the network has and this layout has not seen."""
-        while self._planned < len(self.network.legs):
-            leg = self.network.legs[self._planned]
-            rng = np.random.default_rng((self.seed, 77, self._planned))
+    def plan(self, legs: int) -> None:
+        """Plan so many legs, but those done before; the network must know LATER more."""
+        while self._planned < legs:
+            k = self._planned
+            rng = np.random.default_rng((self.seed, 77, k))
             self._boxes = self._boxes[-600:]
-            self._serial = 400 * self._planned
-            mine = [c["street"] for c in self.network.crossings if c["leg"] is leg]
-            self._near = [s for s in self.network.streets if s.birth >= leg["s0"] - 700.0]
-            street = leg["street"]
-            self._frontage(rng, street, street.lo, street.hi, leg["s0"], True)
+            self._serial = 400 * k
+            street = self.network.legs[k]["street"]
+            mine = [c["street"] for c in self.network.crossings if c["street"].leg == k]
+            self._near = [s for s in self.network.streets if abs(s.leg - k) <= LATER]
+            self._frontage(rng, street, street.lo, street.hi, True)
             for cross in mine:
-                self._frontage(rng, cross, cross.lo + 60.0, cross.hi - 60.0, leg["s0"], False)
-            self._distance(rng, street, leg["s0"])
+                self._frontage(rng, cross, cross.lo + 60.0, cross.hi - 60.0, False)
+            self._distance(rng, street)
             self._planned += 1
 
-    def _add(self, rng, kind, x, y, yaw, birth, **more) -> None:  # noqa: ANN001, ANN003
-        item = Item(kind, float(x), float(y), float(yaw), birth, int(rng.integers(1 << 31)), **more)
+    def _add(self, rng, kind, x, y, yaw, **more) -> None:  # noqa: ANN001, ANN003
+        item = Item(kind, float(x), float(y), float(yaw), int(rng.integers(1 << 31)), **more)
         self.items[(int(x // _CELL), int(y // _CELL))].append(item)
 
     def _at(self, street: Street, t: float, d: float) -> tuple[float, float, float]:
@@ -106,7 +106,7 @@ class Layout:
         self._boxes.append((x - a, x + a, y - b, y + b))
         return True
 
-    def _frontage(self, rng, street: Street, lo, hi, birth, main: bool) -> None:  # noqa: ANN001
+    def _frontage(self, rng, street: Street, lo, hi, main: bool) -> None:  # noqa: ANN001
         style = self.network.style
         walk = street.half + street.pavement
         for side in (-1.0, 1.0):
@@ -130,7 +130,7 @@ class Layout:
                     and self._free(x, y, width, deep, yaw)
                 ):
                     storeys = int(rng.integers(style.storeys[0], style.storeys[1] + 1))
-                    self._add(rng, "house", x, y, yaw, birth, size=(width, deep, storeys))
+                    self._add(rng, "house", x, y, yaw, size=(width, deep, storeys))
                 t += width + float(rng.uniform(*style.gap))
             t = lo
             while t < hi and style.setback[1] > 2.0:  # garden walls, fences, hedges
@@ -139,7 +139,7 @@ class Layout:
                 if rng.random() < 0.55 and self._clear(
                     x, y, yaw, length, 0.6, style.pavement * 0.8
                 ):
-                    self._add(rng, "fence", x, y, yaw, birth, size=(length,))
+                    self._add(rng, "fence", x, y, yaw, size=(length,))
                 t += length + float(rng.choice([0.0, 0.0, 3.0, 8.0]))
             for _ in range(int((hi - lo) / 10.0 * style.trees)):
                 t = float(rng.uniform(lo, hi))
@@ -148,7 +148,7 @@ class Layout:
                 x, y, yaw = self._at(street, t, side * d)
                 need = 0.5 if near else style.pavement
                 if self._clear(x, y, yaw, 0.4, 0.4, need) and not self._inside(x, y, 1.2):
-                    self._add(rng, "tree", x, y, float(rng.uniform(0, 6.28)), birth)
+                    self._add(rng, "tree", x, y, float(rng.uniform(0, 6.28)))
             t = lo + float(rng.uniform(0, 20))
             while t < hi:  # posts and boxes at the kerb
                 kind = str(rng.choice(["lamp", "sign", "bin", "lamp", "sign", "shelter"]))
@@ -165,10 +165,10 @@ class Layout:
                 if self._clear(x, y, yaw, 0.3, 0.3, room) and (
                     kind != "shelter" or rng.random() < 0.4
                 ):
-                    self._add(rng, kind, x, y, yaw, birth)
+                    self._add(rng, kind, x, y, yaw)
                 t += float(rng.uniform(7, 26))
             if style.parking > 0 or not main:
-                self._parking(rng, street, lo, hi, side, left, density if main else 0.45, birth)
+                self._parking(rng, street, lo, hi, side, left, density if main else 0.45)
 
     def outlines(self, x: float, y: float, reach: float = 70.0) -> list[np.ndarray]:
         """Footprints (4, 2) of parked cars near a point."""
@@ -191,7 +191,7 @@ class Layout:
             for x0, x1, y0, y1 in self._boxes
         )
 
-    def _parking(self, rng, street, lo, hi, side, left, density, birth) -> None:  # noqa: ANN001
+    def _parking(self, rng, street, lo, hi, side, left, density) -> None:  # noqa: ANN001
         others = [s for s in self._near if s is not street]
         if street.half < street.lanes * street.lane + 1.9:
             return
@@ -200,7 +200,8 @@ class Layout:
             k = int(rng.choice(len(self.assets.cars), p=vehicles.CAR_SHARE))
             length = self.assets.cars[k].length
             x, y, yaw = self._at(street, t + length / 2, side * (street.half - 1.08))
-            away = kerb_distance(others, np.array([x]), np.array([y]))[0] if others else 99.0
+            close = [s for s in others if s.least_distance(x, y, 0.0) <= 9.0]  # saves most time
+            away = kerb_distance(close, np.array([x]), np.array([y]))[0]
             if rng.random() < density and away > 9.0:
                 if left != (rng.random() < 0.12):
                     yaw += np.pi
@@ -211,7 +212,6 @@ class Layout:
                     x,
                     y,
                     yaw + float(rng.normal(0, 0.015)),
-                    birth,
                     size=(k,),
                     instance=1 + self._serial % 30000,
                     raised=False,
@@ -220,7 +220,7 @@ class Layout:
             else:
                 t += float(rng.uniform(1.5, 9.0))
 
-    def _distance(self, rng, street: Street, birth: float) -> None:  # noqa: ANN001
+    def _distance(self, rng, street: Street) -> None:  # noqa: ANN001
         """Towers and lines of trees behind the first row."""
         for t in np.arange(street.lo, street.hi, 22.0):
             for side in (-1.0, 1.0):
@@ -238,13 +238,12 @@ class Layout:
                             x,
                             y,
                             yaw,
-                            birth,
                             size=(width, deep, int(rng.integers(2, top))),
                         )
                 elif self._clear(x, y, yaw, 30.0, 2.0, 8.0):
-                    self._add(rng, "treeline", x, y, yaw + float(rng.normal(0, 0.3)), birth)
+                    self._add(rng, "treeline", x, y, yaw + float(rng.normal(0, 0.3)))
 
-    def _build(self, cell: tuple[int, int]) -> tuple[np.ndarray, Faces | None]:
+    def _build(self, cell: tuple[int, int]) -> tuple[np.ndarray, Faces]:
         origin = np.array([(cell[0] + 0.5) * _CELL, (cell[1] + 0.5) * _CELL, 0.0])
         parts = []
         for item in self.items[cell]:
@@ -257,7 +256,7 @@ class Layout:
             parts.append(
                 faces.moved(R, np.array([item.x, item.y, z]) - origin).owned(item.instance)
             )
-        return origin, join(parts) if parts else None
+        return origin, join(parts)
 
     def _make(self, item: Item, rng: np.random.Generator) -> Faces:
         assets = self.assets
@@ -283,18 +282,16 @@ class Layout:
         options = assets.furniture[item.kind]
         return options[int(rng.integers(len(options)))]
 
-    def visible(self, x: float, y: float, s: float, reach: float = 250.0) -> list:
-        """(origin, Faces) of every cell within reach for a viewer at route position s."""
-        self.plan()
+    def visible(self, x: float, y: float, reach: float = 250.0) -> list:
+        """(origin, Faces) of every cell within reach."""
+        self.plan(self.network.surround(x, y))
         out = []
         cx, cy, r = int(x // _CELL), int(y // _CELL), int(reach // _CELL) + 1
         for i in range(cx - r, cx + r + 1):
             for j in range(cy - r, cy + r + 1):
                 if (i, j) not in self.items or np.hypot(i - cx, j - cy) * _CELL > reach + 30.0:
                     continue
-                stamp = (i, j, len(self.items[(i, j)]))
-                if stamp not in self.built:
-                    self.built[stamp] = self._build((i, j))
-                if self.built[stamp][1] is not None:
-                    out.append(self.built[stamp])
+                if (i, j) not in self.built:  # all of it is planned, on ground that stays
+                    self.built[(i, j)] = self._build((i, j))
+                out.append(self.built[(i, j)])
         return out

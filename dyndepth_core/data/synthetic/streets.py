@@ -17,6 +17,10 @@ from .terrain import Profile
 
 CORNER = 5.0  # radius of kerbs at junctions, metres
 STEP = 0.5  # metres between samples of the reference line
+# Metres, along either axis, from a viewer to the corner where a leg begins of which nothing can be
+# seen yet: what stands beside it goes 250 m back from there, and cells up to 320 m are looked at.
+AHEAD = 640.0
+LATER = 5  # legs after one whose streets may pass where its houses could stand
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,12 @@ class Street:
     pavement: float
     lo: float
     hi: float
-    birth: float  # route s at which it is first needed
+    leg: int  # of the route, that it came with
     lanes: int
     lane: float
 
     def __post_init__(self) -> None:
-        for name in ("offset", "lo", "hi", "birth"):  # a numpy scalar would make samples float64
+        for name in ("offset", "lo", "hi"):  # a numpy scalar would make samples float64
             object.__setattr__(self, name, float(getattr(self, name)))
 
     def line(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +82,12 @@ class Street:
 
 
 class Network:
-    """The route and every street near it; legs are added as the ego gets there."""
+    """The route and every street near it; legs are added as the ego gets there.
+
+    A new leg has its own streets and bends the terrain, beyond where it begins. Whoever looks at
+    either calls `surround` first: then nothing of that is in sight, and what is seen from a place
+    does not depend on how far the road was known when.
+    """
 
     def __init__(self, rng: np.random.Generator, style: Style, first_leg: float, grade: float):
         self.rng, self.style = rng, style
@@ -130,7 +139,7 @@ class Network:
             style.pavement,
             lo,
             hi,
-            s0,
+            k,
             style.lanes,
             style.lane,
         )
@@ -140,6 +149,7 @@ class Network:
         self.profiles[axis].flatten(float(end[axis]), 14.0)
         self.streets.append(street)
         leg = {"street": street, "index": k, "t0": t0, "t1": t0 + length, "turn": turn, "s0": s0}
+        leg["start"] = start
         self.legs.append(leg)
         self._extend_reference(leg, start, end)
         self._add_crossings(leg)
@@ -200,7 +210,7 @@ class Network:
                 style.pavement,
                 centre - 230.0,
                 centre + 230.0,
-                leg["s0"],
+                leg["index"],
                 lanes,
                 style.lane,
             )
@@ -227,6 +237,15 @@ class Network:
         while self.legs[-1]["s1"] < s + 60.0:
             self._add_leg()
 
+    def surround(self, x: float, y: float) -> int:
+        """Know all that can be seen from x, y; returns how many legs something can be seen of."""
+        while True:
+            for leg in self.legs:
+                along = (leg["start"] - (x, y)) * (1.0, self.side)
+                if along.max() > AHEAD and leg["index"] + LATER <= len(self.legs):
+                    return leg["index"]
+            self._add_leg()
+
     def place(self, s: float, d: float) -> tuple[float, float, float, float]:
         """World x, y, heading and curvature of the reference line, offset by d to the left."""
         k = (s + 200.0) / STEP
@@ -238,13 +257,9 @@ class Network:
         """Road level at world x, y."""
         return self.profiles[0](x) + self.profiles[1](y)
 
-    def near(self, x: float, y: float, s: float, reach: float = 260.0) -> list[Street]:
-        """Streets within reach of a point that exist for a viewer at route position s."""
-        out = []
-        for street in self.streets:
-            if street.birth <= s + 400.0 and street.within(x, y, reach):
-                out.append(street)
-        return out
+    def near(self, x: float, y: float, reach: float = 260.0) -> list[Street]:
+        """Streets within reach of a point."""
+        return [street for street in self.streets if street.within(x, y, reach)]
 
 
 def kerb_distance(streets: list[Street], x: np.ndarray, y: np.ndarray) -> np.ndarray:

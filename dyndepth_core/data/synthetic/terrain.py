@@ -36,12 +36,15 @@ class Profile:
             room = np.maximum(np.abs(mid - centre) - width, 0.0) / CELL
             slope = np.clip(slope, -0.013 * room, 0.013 * room)
         for _ in range(2):  # limit the change of grade per cell
-            for k in range(1, slope.size):
-                slope[k] = np.clip(slope[k], slope[k - 1] - 0.013, slope[k - 1] + 0.013)
-            slope = slope[::-1]
+            steps = slope.tolist()  # plain numbers: numpy's take ten times as long one by one
+            for k in range(1, len(steps)):
+                steps[k] = min(max(steps[k], steps[k - 1] - 0.013), steps[k - 1] + 0.013)
+            slope = np.array(steps[::-1])
         self.slope = slope
-        height = np.concatenate([[0.0], np.cumsum(slope[:-1] * CELL)])
-        self.height = height - np.interp(0.0, self.knots, height)
+        rise, zero = slope * CELL, slope.size // 2
+        # outwards from 0: what changes far out leaves what is near as it was, to the last bit
+        before, after = np.cumsum(rise[:zero][::-1])[::-1], np.cumsum(rise[zero:-1])
+        self.height = np.concatenate([-before, [0.0], after])
 
     def __call__(self, t: np.ndarray) -> np.ndarray:
         return np.interp(t, self.knots, self.height)

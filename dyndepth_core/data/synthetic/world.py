@@ -56,9 +56,6 @@ class World:
 
     camera: one of CAMERAS. car: each clip has its own camera on a car. hand: in the hand of a
     walker on the pavement. vehicle: one camera for all clips of a seed, and no car is like it.
-
-    Where the road is prolonged, every few hundred frames, ground more than 150 m away may move by
-    up to a metre from one frame to the next, and keeps its new height for frames asked for again.
     """
 
     def __init__(
@@ -139,9 +136,9 @@ class World:
 
     def camera_pose(self, i: int) -> np.ndarray:
         """T_world_cam (4, 4) at frame i: on a car or a walker that follows the road."""
-        self.network.extend(self.traffic.at(i)[2].agents[0].s + 450.0)
         ego = self.traffic.at(i)[1].agents[0]
         x, y, heading, _ = self.network.place(ego.s, ego.d)
+        self.network.surround(x, y)
         T_world_body = np.eye(4)
         T_world_body[:3, :3], z = ground_pose(self.network.height, x, y, heading)
         T_world_body[:3, 3] = x, y, z
@@ -152,14 +149,13 @@ class World:
         if i < 0:
             raise ValueError(f"frame {i} asked for, frames count from 0")
         T = self.camera_pose(i)
-        ego = self.traffic.at(i)[1].agents[0]
         view = View(self.grid, T[:3, :3], T[:3, 3])
         heading = math.atan2(T[1, 2], T[0, 2])
-        static = self.layout.visible(T[0, 3], T[1, 3], ego.s)
+        static = self.layout.visible(T[0, 3], T[1, 3])
         moving = self.actors.at(i)
         self._shadows(T, heading, static, moving)
         hits = trace(gather([*static, (np.zeros(3), moving.faces)], view), view, self.atlas)
-        streets = self.network.near(T[0, 3], T[1, 3], ego.s)
+        streets = self.network.near(T[0, 3], T[1, 3])
         ground = visible(self.network, streets, self.grid, view.R, view.t, hits.inv_z)
         return self._shade(i, view, T, hits, ground, streets, moving)
 
@@ -254,6 +250,7 @@ class World:
         """Wheel odometry of the vehicle at frame i in the world frame."""
         ego = self.traffic.at(i)[1].agents[0]
         x, y, heading, curvature = self.network.place(ego.s, ego.d)
+        self.network.surround(x, y)
         R, z = ground_pose(self.network.height, x, y, heading)
         w = math.sqrt(max(1.0 + R[0, 0] + R[1, 1] + R[2, 2], 1e-12)) / 2
         if w > 1e-3:
