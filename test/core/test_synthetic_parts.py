@@ -218,6 +218,15 @@ def test_a_shadow_falls_away_from_the_sun_and_nowhere_else():
     np.testing.assert_array_equal(shadow.lit(x, y, z), [0, 1, 1, 1])
 
 
+def test_a_tower_casts_its_whole_shadow():
+    shadow = ShadowMap(np.array([-3.0, 0.0, 1.0]) / np.sqrt(10))
+    assert shadow.window(0.0, 0.0, 0.0, 0.0)  # over x from -24 to 119, y from -72 to 72
+    shadow.cast(np.array([[(0, 8, 60), (0, -8, 60), (0, -8, 0), (0, 8, 0)]], float))
+    x = np.array([-2, 2, 100, 100, 100, 2], np.float32)
+    y, z = np.array([(0, 0), (0, 0), (0, 0), (9, 0), (0, 28), (0, 61)], np.float32).T
+    np.testing.assert_array_equal(shadow.lit(x, y, z), [1, 0, 0, 1, 1, 1])
+
+
 def test_bad_arguments_name_themselves():
     with pytest.raises(ValueError, match="8x416"):
         World(0, 0, (8, 416))

@@ -120,6 +120,8 @@ class ShadowMap:
         low = np.floor(ab.min(1)).astype(int) - 1
         high = np.ceil(ab.max(1)).astype(int) + 2
         inside = (high > 0).all(1) & (low < _SIDE).all(1)
+        # only what lies in the window is drawn: the shadow of a tower is longer than the window
+        low, high = np.maximum(low, 0), np.minimum(high, _SIDE)
         fixed = np.round((ab - low[:, None]) * 16).astype(np.int32)
         e1, e2 = ab[:, 1] - ab[:, 0], ab[:, 2] - ab[:, 0]
         e3 = ab[:, 3] - ab[:, 0]
@@ -131,21 +133,17 @@ class ShadowMap:
         dzf = np.where(use2, verts[:, 2, 2], verts[:, 3, 2]) - verts[:, 0, 2]
         det = e1[:, 0] * f[:, 1] - e1[:, 1] * f[:, 0]
         for k in np.flatnonzero(inside & (np.abs(det) > 1e-3)):
-            w, h = high[k] - low[k]
-            if w > 900 or h > 900:
-                continue
+            (x0, y0), (x1, y1) = low[k], high[k]
+            w, h = x1 - x0, y1 - y0
             mask = np.zeros((h, w), np.uint8)
             cv2.fillConvexPoly(mask, fixed[k], 255, cv2.LINE_8, 4)
             gx = (dz1[k] * f[k, 1] - dzf[k] * e1[k, 1]) / det[k]
             gy = (dzf[k] * e1[k, 0] - dz1[k] * f[k, 0]) / det[k]
-            base = verts[k, 0, 2] + gx * (low[k, 0] - ab[k, 0, 0]) + gy * (low[k, 1] - ab[k, 0, 1])
+            base = verts[k, 0, 2] + gx * (x0 - ab[k, 0, 0]) + gy * (y0 - ab[k, 0, 1])
             plane = (base + gx * np.arange(w))[None] + (gy * np.arange(h))[:, None]
             top = verts[k, :, 2].max()
-            x0, y0 = max(low[k, 0], 0), max(low[k, 1], 0)
-            x1, y1 = min(high[k, 0], _SIDE), min(high[k, 1], _SIDE)
-            part = slice(y0 - low[k, 1], y1 - low[k, 1]), slice(x0 - low[k, 0], x1 - low[k, 0])
             target = self.map[y0:y1, x0:x1]
-            np.maximum(target, np.minimum(plane[part], top), out=target, where=mask[part] > 0)
+            np.maximum(target, np.minimum(plane, top), out=target, where=mask > 0)
 
     def contact(self, outlines: list[np.ndarray]) -> None:
         """Darken the ground below cars and people: outlines (4, 2) in world x, y at road level."""
