@@ -7,11 +7,13 @@ import pytest
 
 from dyndepth_core.data.synthetic.agents import motions
 from dyndepth_core.data.synthetic.atlas import Atlas
+from dyndepth_core.data.synthetic.faces import Builder
 from dyndepth_core.data.synthetic.ground import cells
 from dyndepth_core.data.synthetic.light import ShadowMap, draw_weather
 from dyndepth_core.data.synthetic.look import Look, expose
 from dyndepth_core.data.synthetic.object_tiles import leaf_tiles
 from dyndepth_core.data.synthetic.raster import Grid, rasterise
+from dyndepth_core.data.synthetic.render import View, gather
 from dyndepth_core.data.synthetic.streets import Network, Street, kerb_distance
 from dyndepth_core.data.synthetic.style import draw_style
 from dyndepth_core.data.synthetic.terrain import Profile
@@ -82,6 +84,25 @@ def test_the_nearer_face_wins_back_faces_vanish_and_holes_show_what_is_behind():
     holed = np.array([True, False, False])
     nowhere = rasterise(faces, GRID, np.zeros(3, bool), holed, lambda f, *_: np.zeros(f.size, bool))
     assert nowhere[1][31, 63] == 1 and nowhere[1][3, 3] == -1
+
+
+def test_of_wide_and_upright_images_no_face_in_view_is_left_out():
+    rng = np.random.default_rng(4)
+    builder = Builder({"plain": 0})
+    for centre in rng.uniform((-40, -40, 0.5), (40, 40, 12), (1500, 3)):
+        # along the sight line, as a wall beside the road is
+        a, b = np.array([0, 0, rng.uniform(1, 12)]), rng.normal(0, 0.3, 3)
+        builder.quad(centre - a - b, centre + a - b, centre + a + b, centre - a + b, "plain")
+    faces = builder.faces()
+    for size in ((32, 256), (256, 32)):
+        f = 0.4 * min(size)
+        K = np.array([[f, 0, size[1] / 2], [0, f, size[0] / 2], [0, 0, 1]])
+        grid = Grid.of(K, size)
+        _, seen, _ = rasterise(faces.verts, grid, np.ones(len(faces), bool))
+        in_view = set(faces.verts[np.unique(seen[seen >= 0])].mean((1, 2)).round(6).tolist())
+        kept = gather([(np.zeros(3), faces)], View(grid, np.eye(3), np.zeros(3)))
+        assert len(in_view) > 50
+        assert not in_view - set(kept.verts.mean((1, 2)).round(6).tolist())
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,12 +47,12 @@ def gather(sets: list[tuple[np.ndarray, Faces]], view: View) -> Faces:
         cam = centre @ view.R
         z = cam[:, 2]
         near = np.maximum(z, 1.0)
-        wide_x = (max(grid.cx, grid.width - grid.cx) / grid.f) * near
-        wide_y = (max(grid.cy, grid.height - grid.cy) / grid.f) * near
+        wide_x = max(grid.cx, grid.width - grid.cx) / grid.f
+        wide_y = max(grid.cy, grid.height - grid.cy) / grid.f
         keep = (
-            (z > -radius)
-            & (np.abs(cam[:, 0]) < wide_x + 1.5 * radius)
-            & (np.abs(cam[:, 1]) < wide_y + 1.5 * radius)
+            (z > -radius)  # a sphere reaches a side of the view, a slanted plane, from farther off
+            & (np.abs(cam[:, 0]) < wide_x * near + math.hypot(1.0, wide_x) * radius)
+            & (np.abs(cam[:, 1]) < wide_y * near + math.hypot(1.0, wide_y) * radius)
             & (radius * grid.f > 0.6 * near)
         )
         index = np.flatnonzero(keep)
