@@ -10,6 +10,7 @@ import pytest
 
 from dyndepth_core.data.synthetic import Frame, World
 from dyndepth_core.data.synthetic.faces import ALPHA
+from dyndepth_core.data.synthetic.terrain import KERB
 
 SIZE = (64, 208)
 DT = 0.1
@@ -120,6 +121,16 @@ def test_seed_and_clip_decide_every_bit_and_the_order_of_frames_nothing(pairs):
     assert frame.odometry == other.odometry
     assert (World(1, 1, SIZE).camera_pose(10) != frame.T_world_cam).any()
     assert (pairs[0][0].camera_pose(10) != frame.T_world_cam).any()
+
+
+def test_who_carries_the_camera_stands_on_the_pavement_and_crosses_on_the_road():
+    world = World(4, 1, (32, 64), camera="hand")
+    lifts = []
+    for i in range(0, 1200, 4):
+        x, y, up = world.camera_pose(i)[:3, 3]
+        lifts.append(up - world.mount.height - float(world.network.height(x, y)))
+    assert np.median(lifts) == pytest.approx(KERB, abs=0.03)  # the hand goes up and down, too
+    assert min(lifts) == pytest.approx(0.0, abs=0.06)
 
 
 def test_a_camera_may_run_for_ever():

@@ -10,8 +10,8 @@ import numpy as np
 from . import models, vehicles
 from .agents import Agent
 from .faces import Faces, join, yaw_matrix
-from .streets import Network, kerb_distance
-from .terrain import KERB, ground_pose
+from .streets import Network
+from .terrain import ground_pose
 from .traffic import Traffic
 from .vehicles import CarModel
 
@@ -76,10 +76,7 @@ class Actors:
         if agent.kind != "pedestrian":
             R, z = ground_pose(self.network.height, x, y, heading)
             return R, np.array([x, y, z])
-        streets = self.network.near(x, y, 20.0)
-        dist = float(kerb_distance(streets, np.array([x]), np.array([y]))[0]) if streets else 1.0
-        z = float(self.network.height(x, y)) + KERB * min(max(dist / 0.3 + 0.5, 0.0), 1.0)
-        return yaw_matrix(heading), np.array([x, y, z])
+        return yaw_matrix(heading), np.array([x, y, self.network.footing(x, y)])
 
     def at(self, i: int) -> Moving:
         """All agents at frame i; velocities are central differences of the simulated poses, so they

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from .style import Style
-from .terrain import Profile
+from .terrain import KERB, Profile
 
 CORNER = 5.0  # radius of kerbs at junctions, metres
 STEP = 0.5  # metres between samples of the reference line
@@ -256,6 +256,11 @@ class Network:
     def height(self, x, y):  # noqa: ANN001, ANN201
         """Road level at world x, y."""
         return self.profiles[0](x) + self.profiles[1](y)
+
+    def footing(self, x: float, y: float) -> float:
+        """How high somebody stands who walks at x, y: on a pavement a kerb above the road."""
+        dist = float(kerb_distance(self.near(x, y, 20.0), np.array([x]), np.array([y]))[0])
+        return float(self.height(x, y)) + KERB * min(max(dist / 0.3 + 0.5, 0.0), 1.0)
 
     def near(self, x: float, y: float, reach: float = 260.0) -> list[Street]:
         """Streets within reach of a point."""

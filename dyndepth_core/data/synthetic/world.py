@@ -141,7 +141,7 @@ class World:
         self.network.surround(x, y)
         T_world_body = np.eye(4)
         T_world_body[:3, :3], z = ground_pose(self.network.height, x, y, heading)
-        T_world_body[:3, 3] = x, y, z
+        T_world_body[:3, 3] = x, y, self.network.footing(x, y) if self.walking else z
         return T_world_body @ self.mount.pose(i / self.rate_hz, ego.v, ego.accel)
 
     def render(self, i: int) -> Frame:
