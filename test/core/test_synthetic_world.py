@@ -10,6 +10,7 @@ import pytest
 
 from dyndepth_core.data.synthetic import Frame, World
 from dyndepth_core.data.synthetic.faces import ALPHA
+from dyndepth_core.data.synthetic.ground import visible
 from dyndepth_core.data.synthetic.terrain import KERB
 
 SIZE = (64, 208)
@@ -131,6 +132,24 @@ def test_who_carries_the_camera_stands_on_the_pavement_and_crosses_on_the_road()
         lifts.append(up - world.mount.height - float(world.network.height(x, y)))
     assert np.median(lifts) == pytest.approx(KERB, abs=0.03)  # the hand goes up and down, too
     assert min(lifts) == pytest.approx(0.0, abs=0.06)
+
+
+def test_ground_is_where_it_should_be_and_beyond_crests_no_kerb_stands_in_the_air():
+    sides = 0
+    for seed, clip in ((1, 0), (0, 2), (1, 2)):  # with crests in sight
+        world = World(seed, clip, (128, 416))
+        T, net, grid = world.camera_pose(60), world.network, world.grid
+        nothing = np.zeros((grid.height, grid.width), np.float32)
+        streets = net.near(T[0, 3], T[1, 3])
+        ground = visible(net, streets, grid, T[:3, :3], T[:3, 3], nothing)
+        up = ground.z - net.height(ground.x.astype(float), ground.y.astype(float))
+        side, near = ground.side, 1.0 / ground.inv_z < 240.0
+        assert (ground.dist[side] == 0).all()
+        np.testing.assert_allclose(up[side], KERB / 2, atol=KERB / 2 + 0.01)
+        want = np.where(ground.dist < 0, 0.0, KERB)[near & ~side]
+        np.testing.assert_allclose(up[near & ~side], want, atol=0.03)
+        sides += side.sum()
+    assert sides > 1000
 
 
 def test_a_camera_may_run_for_ever():

@@ -12,11 +12,12 @@ from . import models
 from .actors import Actors
 from .atlas import Atlas
 from .faces import CASTER
-from .ground import albedo, draw_paint, visible
+from .ground import visible
 from .layout import Assets, Layout
 from .light import ShadowMap, draw_weather, sky
 from .look import Look, draw_look, expose
 from .mount import CarMount, HandMount, draw_camera
+from .paint import albedo, draw_paint
 from .raster import Grid
 from .render import View, gather, object_colors, trace
 from .streets import Network
