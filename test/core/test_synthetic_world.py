@@ -11,6 +11,10 @@ import pytest
 from dyndepth_core.data.synthetic import Frame, World
 from dyndepth_core.data.synthetic.faces import ALPHA
 from dyndepth_core.data.synthetic.ground import visible
+from dyndepth_core.data.synthetic.layout import Layout
+from dyndepth_core.data.synthetic.paint import PERIOD
+from dyndepth_core.data.synthetic.raster import View
+from dyndepth_core.data.synthetic.streets import Network, kerb_distance
 from dyndepth_core.data.synthetic.terrain import KERB
 
 SIZE = (64, 208)
@@ -124,6 +128,45 @@ def test_seed_and_clip_decide_every_bit_and_the_order_of_frames_nothing(pairs):
     assert (pairs[0][0].camera_pose(10) != frame.T_world_cam).any()
 
 
+def driven(world: World, far: float) -> list[tuple]:
+    """What is planned and how high the ground is within 280 m, every 60 m up to route s = far."""
+    net, layout, side, seen = world.network, world.layout, np.arange(-250.0, 251.0, 25.0), []
+    for s in np.arange(0.0, far, 60.0):
+        net.extend(s + 450.0)  # as the traffic does
+        x, y, _, _ = net.place(s, 0.0)
+        layout.visible(x, y)
+        near = {
+            (item.kind, item.x, item.y)
+            for row in layout.items.values()
+            for item in row
+            if max(abs(item.x - x), abs(item.y - y)) < 280.0
+        }
+        seen.append((near, net.profiles[0](x + side).tolist(), net.profiles[1](y + side).tolist()))
+    return seen
+
+
+def test_nothing_in_sight_depends_on_how_far_one_has_driven_and_no_house_stands_on_a_road():
+    world = World(3, 2, (32, 64))
+    assert driven(world, 1000.0) == driven(world, 1000.0)  # nothing appears, no ground moves
+    other = World(3, 2, (32, 64))
+    other.network.extend(1390.0)
+    x, y, _, _ = other.network.place(960.0, 0.0)
+    for (a, ours), (b, theirs) in zip(
+        world.layout.visible(x, y), other.layout.visible(x, y), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(ours.verts, theirs.verts)
+    houses = [i for row in world.layout.items.values() for i in row if i.kind == "house"]
+    assert len(houses) > 300
+    x, y, yaw = np.array([(i.x, i.y, i.yaw) for i in houses]).T[..., None]
+    size = np.array([i.size for i in houses])
+    grid = np.stack(np.meshgrid(*[np.linspace(-0.5, 0.5, 7)] * 2), -1).reshape(-1, 2)
+    a, b = (size[:, k, None] * grid[:, k] for k in (0, 1))
+    c, s = np.cos(yaw), np.sin(yaw)
+    dist = kerb_distance(world.network.streets, x + c * a - s * b, y + s * a + c * b)
+    assert (dist > 0).all()
+
+
 def test_who_carries_the_camera_stands_on_the_pavement_and_crosses_on_the_road():
     world = World(4, 1, (32, 64), camera="hand")
     lifts = []
@@ -141,7 +184,7 @@ def test_ground_is_where_it_should_be_and_beyond_crests_no_kerb_stands_in_the_ai
         T, net, grid = world.camera_pose(60), world.network, world.grid
         nothing = np.zeros((grid.height, grid.width), np.float32)
         streets = net.near(T[0, 3], T[1, 3])
-        ground = visible(net, streets, grid, T[:3, :3], T[:3, 3], nothing)
+        ground = visible(net, streets, View(grid, T[:3, :3], T[:3, 3]), nothing)
         up = ground.z - net.height(ground.x.astype(float), ground.y.astype(float))
         side, near = ground.side, 1.0 / ground.inv_z < 240.0
         assert (ground.dist[side] == 0).all()
@@ -157,6 +200,27 @@ def test_a_camera_may_run_for_ever():
     frame = world.render(1500)
     assert np.linalg.norm(frame.T_world_cam[:3, 3] - world.camera_pose(0)[:3, 3]) > 300
     assert frame.road.any() and (frame.depth > 0).mean() > 0.3
+
+
+def test_after_days_of_driving_the_picture_is_as_sharp_as_at_the_start(monkeypatch):
+    monkeypatch.setattr(Layout, "plan", lambda *_: None)  # rounding would plan other houses there
+    world = World(0, 0, SIZE)
+    assert world.grade == 0.0  # grades are those of a place, and there would be others
+    frame, add, far = world.render(0), Network._add_leg, 320 * PERIOD
+
+    def add_far(net: Network) -> None:
+        if not net.legs:
+            net._corner = np.array([far, far])
+        add(net)
+
+    monkeypatch.setattr(Network, "_add_leg", add_far)
+    other = World(0, 0, SIZE)
+    assert other.camera_pose(0)[0, 3] > 8e5
+    there = other.render(0)
+    same = np.isclose(there.depth, frame.depth, rtol=1e-4)
+    assert same.mean() > 0.999
+    assert error(there.image, frame.image)[same].max() < 3.0
+    assert (there.road == frame.road).mean() > 0.999
 
 
 def test_what_lies_behind_is_forgotten_and_changes_nothing_ahead():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .raster import Grid, rasterise
+from .raster import View, rasterise
 from .streets import Network, Street, kerb_distance
 from .terrain import KERB
 
@@ -35,7 +35,7 @@ def cells(network: Network, x: float, y: float) -> np.ndarray:
 
 @dataclass
 class Ground:
-    """Visible ground samples: flat index, 1/z, world x, y, z, kind and the 1/z plane there."""
+    """Visible ground samples: flat index, 1/z, x, y, z in the view's frame and the 1/z plane."""
 
     index: np.ndarray
     inv_z: np.ndarray
@@ -50,19 +50,18 @@ class Ground:
 def visible(
     network: Network,
     streets: list[Street],
-    grid: Grid,
-    R: np.ndarray,
-    t: np.ndarray,
+    view: View,
     objects: np.ndarray,
 ) -> Ground:
-    """Cast the ground; R, t is the camera in the world, objects (Hs, Ws) 1/z of all else."""
-    quads = cells(network, t[0], t[1])
+    """Cast the ground; streets are in the view's frame, objects (Hs, Ws) is 1/z of all else."""
+    grid, R, t, world_t = view.grid, view.R, view.t, view.t + view.origin
+    quads = cells(network, world_t[0], world_t[1])
     flat = np.zeros(len(quads), bool)
     rays = (R / np.array([grid.f, grid.f, 1.0])[None]).astype(np.float32)
     off = R @ np.array([-grid.cx / grid.f, -grid.cy / grid.f, 1.0])
 
     def cast(lift: float):  # noqa: ANN202
-        shifted = quads + np.array([0.0, 0.0, lift]) - t
+        shifted = quads + np.array([0.0, 0.0, lift]) - world_t
         return rasterise(shifted @ R, grid, flat)
 
     high, high_cell, high_plane = cast(KERB)
@@ -85,7 +84,8 @@ def visible(
         zb = zl[below]
         dist_low = kerb_distance(streets, tx + dx[below] * zb, ty + dy[below] * zb)
         k = below[dist_low > 0]
-        zh[k], crest[k] = _beyond_crest(network, t, np.stack([dx[k], dy[k], dz[k]]), zh[k], zl[k])
+        rays = np.stack([dx[k], dy[k], dz[k]])
+        zh[k], crest[k] = _beyond_crest(network, world_t, rays, zh[k], zl[k])
         k = np.flatnonzero(crest)
         dist_high[k] = kerb_distance(streets, tx + dx[k] * zh[k], ty + dy[k] * zh[k])
         still = dist_high[below] < 0

@@ -95,6 +95,7 @@ class ShadowMap:
         self.static = np.zeros((_SIDE, _SIDE), np.float32)
         self.map = self.static
         self.dark = np.zeros((_SIDE, _SIDE), np.uint8)
+        self.origin = np.zeros(2)  # in the world, of the points that are asked for
         self.corner = np.array([np.nan, np.nan])
 
     def window(self, x: float, y: float, heading: float, z: float) -> bool:
@@ -173,13 +174,10 @@ class ShadowMap:
         return out.reshape(-1)[:count]
 
     def lit(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Share of the sun (N,) at world points, softened over about two texels."""
-        a = ((x - z * np.float32(self.slope[0]) - np.float32(self.corner[0])) / _TEXEL).astype(
-            np.float32
-        )
-        b = ((y - z * np.float32(self.slope[1]) - np.float32(self.corner[1])) / _TEXEL).astype(
-            np.float32
-        )
+        """Share of the sun (N,) at points, softened over about two texels."""
+        slope, corner = np.float32(self.slope), np.float32(self.corner - self.origin)
+        a = ((x - z * slope[0] - corner[0]) / _TEXEL).astype(np.float32)
+        b = ((y - z * slope[1] - corner[1]) / _TEXEL).astype(np.float32)
         out = np.zeros(x.shape, np.float32)
         for da, db in ((-0.6, -0.25), (0.25, -0.6), (0.6, 0.25), (-0.25, 0.6)):
             out += self._fetch(self.map, a + da, b + db, -1e4, cv2.INTER_NEAREST) <= z
@@ -187,8 +185,9 @@ class ShadowMap:
 
     def open(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Share of the sky (N,) seen from the ground at x, y."""
-        a = ((x - np.float32(self.corner[0])) / _TEXEL).astype(np.float32)
-        b = ((y - np.float32(self.corner[1])) / _TEXEL).astype(np.float32)
+        corner = np.float32(self.corner - self.origin)
+        a = ((x - corner[0]) / _TEXEL).astype(np.float32)
+        b = ((y - corner[1]) / _TEXEL).astype(np.float32)
         return 1.0 - self._fetch(self.dark, a, b, 0, cv2.INTER_LINEAR).astype(np.float32) * (
             0.75 / 255
         )

@@ -11,6 +11,8 @@ from .ground import Ground
 from .raster import Grid
 from .streets import Network, Street
 
+PERIOD = 2664.0  # metres: a multiple of the period of every texture and dash below
+
 
 @dataclass(frozen=True)
 class Paint:

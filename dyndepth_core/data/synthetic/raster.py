@@ -6,7 +6,7 @@ depth and ids are taken there without blending while colour averages the neighbo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -32,6 +32,20 @@ class Grid:
         """Vectors n (..., 3) to coefficients (a, b, c): n . ray(i, j) = a j + b i + c."""
         a, b = n[..., 0] / self.f, n[..., 1] / self.f
         return np.stack([a, b, n[..., 2] - a * self.cx - b * self.cy], -1)
+
+
+@dataclass
+class View:
+    """A camera: sample grid, rotation and position.
+
+    t is relative to `origin` in the world, which lies within some km of it: samples are float32,
+    which a day's drive from the world's origin would know to some cm only.
+    """
+
+    grid: Grid
+    R: np.ndarray  # world_cam
+    t: np.ndarray
+    origin: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
 
 @dataclass

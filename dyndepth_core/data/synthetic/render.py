@@ -10,16 +10,7 @@ import numpy as np
 from .atlas import Atlas
 from .faces import ALPHA, GLOW, LEAF, TWO_SIDED, Faces
 from .light import ShadowMap, Weather
-from .raster import Grid, rasterise, setup
-
-
-@dataclass
-class View:
-    """A camera: sample grid, rotation and position in the world."""
-
-    grid: Grid
-    R: np.ndarray  # world_cam
-    t: np.ndarray
+from .raster import View, rasterise, setup
 
 
 @dataclass
@@ -41,7 +32,7 @@ def gather(sets: list[tuple[np.ndarray, Faces]], view: View) -> Faces:
 
     grid, picked = view.grid, []
     for origin, faces in sets:
-        shift = origin - view.t
+        shift = origin - view.origin - view.t
         centre = faces.verts.mean(1) + shift
         radius = np.abs(faces.verts - faces.verts.mean(1, keepdims=True)).sum(2).max(1)
         cam = centre @ view.R

@@ -7,7 +7,7 @@ ego's street; `s` runs along it, `d` is to its left.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -41,6 +41,14 @@ class Street:
     def __post_init__(self) -> None:
         for name in ("offset", "lo", "hi"):  # a numpy scalar would make samples float64
             object.__setattr__(self, name, float(getattr(self, name)))
+
+    def moved(self, x: float, y: float) -> Street:
+        """The same street in a frame whose origin is at x, y of this one."""
+        x, y = float(x), float(y)  # as above
+        t, w = (x, y) if self.axis == 0 else (y, x)
+        bends = tuple((start - t, length, shift) for start, length, shift in self.bends)
+        ends = {"lo": self.lo - t, "hi": self.hi - t}
+        return replace(self, offset=self.offset - w, bends=bends, **ends)
 
     def line(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lateral position of the centre line at t along the axis, and its slope."""

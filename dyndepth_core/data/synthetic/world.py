@@ -17,9 +17,9 @@ from .layout import Assets, Layout
 from .light import ShadowMap, draw_weather, sky
 from .look import Look, draw_look, expose
 from .mount import CarMount, HandMount, draw_camera
-from .paint import albedo, draw_paint
-from .raster import Grid
-from .render import View, gather, object_colors, trace
+from .paint import PERIOD, albedo, draw_paint
+from .raster import Grid, View
+from .render import gather, object_colors, trace
 from .streets import Network
 from .style import draw_style
 from .terrain import ground_pose
@@ -150,14 +150,16 @@ class World:
         if i < 0:
             raise ValueError(f"frame {i} asked for, frames count from 0")
         T = self.camera_pose(i)
-        view = View(self.grid, T[:3, :3], T[:3, 3])
+        origin = np.append(np.round(T[:2, 3] / PERIOD) * PERIOD, 0.0)
+        view = View(self.grid, T[:3, :3], T[:3, 3] - origin, origin)
+        self.shadow.origin = origin[:2]
         heading = math.atan2(T[1, 2], T[0, 2])
         static = self.layout.visible(T[0, 3], T[1, 3])
         moving = self.actors.at(i)
         self._shadows(T, heading, static, moving)
         hits = trace(gather([*static, (np.zeros(3), moving.faces)], view), view, self.atlas)
-        streets = self.network.near(T[0, 3], T[1, 3])
-        ground = visible(self.network, streets, self.grid, view.R, view.t, hits.inv_z)
+        streets = [s.moved(*origin[:2]) for s in self.network.near(T[0, 3], T[1, 3])]
+        ground = visible(self.network, streets, view, hits.inv_z)
         return self._shade(i, view, T, hits, ground, streets, moving)
 
     def forget(self, i: int) -> None:
