@@ -61,7 +61,7 @@ class CostVolume:
         """(B, 1, h, w): depth of the plane of the least cost among those seen; the nearest where
         there is none.
         """
-        best = self.cost.masked_fill(~self.seen, torch.inf).argmin(1)
+        best = self.cost.masked_fill(~self.seen, torch.inf).min(1).indices
         return self.planes.gather(1, best.flatten(1)).view_as(best)[:, None]
 
 

@@ -168,11 +168,11 @@ class VolumeDepthNet(nn.Module):
             trusted = trusted & blended.view(-1, 1, 1, 1)
         cost = _relative(volume)
         away = planes - own
-        best = cost.argmin(1, keepdim=True)
+        best = cost.min(1, keepdim=True).indices  # on a CPU several times as fast as argmin
         cues = (
             away.gather(1, best).clamp(-1, 1),
             cost.gather(1, best),
-            cost.gather(1, away.abs().argmin(1, keepdim=True)),
+            cost.gather(1, away.abs().min(1, keepdim=True).indices),
             trusted,
         )
         seen = torch.cat([features.detach(), *(x.to(features.dtype) for x in cues)], 1)

@@ -36,24 +36,32 @@ class SCDepthConfig(DepthPoseConfig):
     # With the paper's weights depth stays a guess by rows, consistent and blind, for the first
     # thousands of steps; its 200,000 steps outgrow that.
     geometry: float = Field(
-        0.1, ge=0, description="weight of the geometry consistency loss (paper: 0.5; later 0.1)"
-    )
+        1.0, ge=0,
+        description="weight of the geometry consistency loss where sources lend (paper: 0.5, in "
+        "every step)",
+    )  # fmt: skip
     smoothness: float = Field(
         0.005, ge=0, description="weight of edge-aware smoothness of the depth (paper: 0.1)"
     )
     both_ways: bool = Field(
         False,
-        description="also judge and learn the depth of every source (paper), which costs twice",
+        description="also judge and learn the depth of every source in every step (paper), which "
+        "costs twice",
     )
     lenders: Literal["one", "all"] = Field(
         "one",
         description="sources that each step compares the depth of its targets with: one, drawn, "
         "which costs half; all (paper)",
     )
+    lending: float = Field(
+        0.5, gt=0, le=1,
+        description="share of the steps, drawn, in which sources lend their depth, which costs a "
+        "sixth of such a step (paper: 1)",
+    )  # fmt: skip
     consistent_from: float = Field(
         0.5, ge=0, lt=1,
         description="fraction of the training from which sources lend their depth (paper: 0); "
-        "before, depth is a guess, and asking costs a sixth of a step; always with both_ways",
+        "before, depth is a guess",
     )  # fmt: skip
     mean_over: Literal["all", "valid"] = Field(
         "all",
@@ -77,8 +85,9 @@ class SCDepthConfig(DepthPoseConfig):
 @dataclass
 class SCPredictions(Predictions):
     """With the disps of the sources, (B, S, 1, H, W), each in its own image plane, None: not asked
-    for; rectified: those image planes are turned to the orientation of tgt. lender: the only source
-    that was asked for its depth, whose disp then stands for all; None: each has its own.
+    for, which only a training does; rectified: those image planes are turned to the orientation of
+    tgt. lender: the only source that was asked for its depth, whose disp then stands for all; None:
+    each has its own.
     """
 
     src_disps: Tensor | None
@@ -97,12 +106,13 @@ class SCDepthObjective(DepthPoseObjective):
     the depth (Bian et al. 2019, 2021). Both are divided by the number of all pixels instead of
     sum(V) unless `mean_over` is valid.
 
-    Sources lend their depth without gradient, each is a tgt in its turn, from `consistent_from` on.
-    One of them does so in a step, drawn for the whole batch (`lenders`); its D_diff, 0 where it
-    does not see the pixel, is that of the pixel, whichever source explains it best. `both_ways`
-    adds the pairs (src, tgt) of the paper, each in the image plane of its own src: one reference
-    code takes the minimum over maps of different planes. The motion of the way back is the inverse,
-    so that a pair has one motion. The start (`pose_first`, `pyramid`) is that of monodepth.
+    Sources lend their depth without gradient, each is a tgt in its turn, from `consistent_from` on
+    in a drawn part of the steps (`lending`); in the others D_diff is 0. One of them does so in such
+    a step, drawn for the whole batch (`lenders`); its D_diff, 0 where it does not see the pixel, is
+    that of the pixel, whichever source explains it best. `both_ways` adds the pairs (src, tgt) of
+    the paper, each in the image plane of its own src: one reference code takes the minimum over
+    maps of different planes. The motion of the way back is the inverse, so that a pair has one
+    motion. The start (`pose_first`, `pyramid`) is that of monodepth.
     `rectify`: see rectify.py.
     """
 
@@ -128,8 +138,8 @@ class SCDepthObjective(DepthPoseObjective):
         return {**super().architecture(), "rectify": self.config.rectify}
 
     def predict(self, sample: Sample, progress: float = 1.0) -> SCPredictions:
-        """Depth of tgt and of the sources that lend theirs, motions, intrinsics. In training the
-        lender is drawn from torch's random numbers, which a training seeds for each step.
+        """Depth of tgt and of the sources that lend theirs, motions, intrinsics. Whether and which
+        source lends is drawn from torch's random numbers, which a training seeds for each step.
         """
         shape = batch, sources = sample.dt.shape
         rectified = lender = None
@@ -142,15 +152,16 @@ class SCDepthObjective(DepthPoseObjective):
             tgt_disp, src_disp = self.disps(images, progress)[0].split((batch, len(src_net)))
         else:
             tgt_disp, src_disp = self.disps(sample.tgt_net, progress)[0], None
-            asked = progress >= self.config.consistent_from
-            if asked and self.training and self.config.lenders == "one":
-                lender = int(torch.randint(sources, ()))  # in every process the same
-                src_net = sample.src_net[:, lender]
-            if asked:
-                with torch.no_grad():
-                    src_disp = self.disps(src_net, progress)[0]
-            if lender is not None:
-                src_disp = src_disp.repeat_interleave(sources, 0)
+            if self.training and progress >= self.config.consistent_from:
+                drawn = torch.rand(2).tolist()  # in every process the same
+                if drawn[0] < self.config.lending:
+                    if self.config.lenders == "one":
+                        lender = int(drawn[1] * sources)
+                        src_net = sample.src_net[:, lender]
+                    with torch.no_grad():
+                        src_disp = self.disps(src_net, progress)[0]
+                    if lender is not None:
+                        src_disp = src_disp.repeat_interleave(sources, 0)
         T_src_tgt, K, scale = self.motions(sample)
         if rectified is not None:
             T_src_tgt = compose(rectified.T_src_rect.unflatten(0, shape), T_src_tgt)
@@ -243,13 +254,12 @@ class SCDepthObjective(DepthPoseObjective):
 
     @torch.no_grad()
     def validation(self, sample: Sample) -> Tensor:
-        """The photometric score of monodepth, mean_px min over sources of warp and source, plus
-        the weighted inconsistency: cannot be lowered by masking pixels.
+        """The score of monodepth, mean_px min over sources of warp and source: cannot be lowered by
+        masking pixels. Consistency is not asked for: it would cost as much as the rest, and depth
+        that is right is consistent.
         """
         predictions = self.with_refined_motion(sample, self.predict(sample))
         with torch.autocast(sample.tgt.device.type, enabled=False):
             pairs = self._pairs(sample, predictions)
             found = pairs.compare(self.config.ssim_weight).least(*sample.dt.shape)
-            least = torch.minimum(found.error, found.identity)[: len(sample.dt)]
-            geometry = masked_mean(found.inconsistency, found.valid)
-        return least.mean() + self.config.geometry * geometry
+            return torch.minimum(found.error, found.identity)[: len(sample.dt)].mean()
