@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -114,6 +115,11 @@ def test_clips_of_other_settings_are_not_passed_off_as_new_ones(tmp_path):
     assert (tmp_path / "a" / "manifest.json").read_bytes() == before
     command(out=tmp_path / "a", seed=5, clips=2, frames=1, size="32x104", workers=1)  # more is fine
     assert len(open_recordings(tmp_path / "a")) == 2
+    about = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    del about["renderer"]  # rendered by an earlier one, whose pictures differ
+    (tmp_path / "a" / "manifest.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="holds clips of renderer 1: give a new folder"):
+        command(out=tmp_path / "a", seed=5, clips=3, frames=1, size="32x104", workers=1)
     with pytest.raises(ValueError, match="4096"):
         command(out=tmp_path / "b", clips=1, frames=1, size="1000000x1000000")
     assert not (tmp_path / "b").exists()

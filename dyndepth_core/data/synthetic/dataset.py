@@ -16,6 +16,7 @@ from .world import World
 from .write import write_clip
 
 MANIFEST = "manifest.json"
+RENDERER = 2  # to be raised when the same seed gives other pictures
 MAX_SIDE = 4096  # pixels
 MAX_CLIPS, MAX_FRAMES = 100_000, 1_000_000
 # .synth_<seed>_<clip>.<process>.part; older ones have no process
@@ -63,7 +64,7 @@ def render_dataset(
     ]
     about = {
         "tool": "dyndepth synth", "seed": seed, "clips": len(names), "frames": frames,
-        "size": list(size), "camera": camera,
+        "size": list(size), "camera": camera, "renderer": RENDERER,
     }  # fmt: skip
     _check_settings(out, about)
     out.mkdir(parents=True, exist_ok=True)
@@ -125,8 +126,9 @@ def _check_settings(out: Path, about: Mapping[str, Any]) -> None:
         return
     try:
         old = json.loads(path.read_text())
-        old.setdefault("camera", "car")
-        changed = [k for k in ("seed", "frames", "size", "camera") if old[k] != about[k]]
+        old = {"camera": "car", "renderer": 1, **old}
+        compared = ("seed", "frames", "size", "camera", "renderer")
+        changed = [k for k in compared if old[k] != about[k]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is damaged: delete it if the clips beside it are of this same command, which "
