@@ -36,7 +36,7 @@ class SCDepthConfig(DepthPoseConfig):
     # With the paper's weights depth stays a guess by rows, consistent and blind, for the first
     # thousands of steps; its 200,000 steps outgrow that.
     geometry: float = Field(
-        1.0, ge=0,
+        0.2, ge=0,
         description="weight of the geometry consistency loss where sources lend (paper: 0.5, in "
         "every step)",
     )  # fmt: skip
@@ -69,8 +69,11 @@ class SCDepthConfig(DepthPoseConfig):
         "a pixel weighs the same in every batch; valid (paper), which weighs what moves by itself "
         "several times where little else is valid: near standing cameras",
     )
+    # Where depth is still wrong the two disagree as well, and it would learn more slowly there.
     self_discovered: bool = Field(
-        True, description="weight the photometric error down where the two depths disagree"
+        False,
+        description="weight the photometric error down where the two depths disagree (paper: yes), "
+        "for trainings of far more than thousands of steps",
     )
     rectify: bool = Field(
         False, description="take the rotation out of each pair first: for hand-held video (V2)"
@@ -100,11 +103,11 @@ class SCDepthObjective(DepthPoseObjective):
     source that explains it best.
 
     D_diff = |z' - D_b^| / (z' + D_b^): z' the depth of a's points in b, D_b^ b's own depth there.
-    L_G = sum(V D_diff) / sum(V);  L_P = sum(V M_s e) / sum(V), M_s = 1 - D_diff (no gradient), e
-    the photometric error of b warped into a; V: inside the image, in front of the camera, and
-    better explained by the warp than by any source itself (automask). L_S: edge-aware smoothness of
-    the depth (Bian et al. 2019, 2021). Both are divided by the number of all pixels instead of
-    sum(V) unless `mean_over` is valid.
+    L_G = sum(V D_diff) / sum(V);  L_P = sum(V M_s e) / sum(V), M_s = 1 - D_diff (no gradient) if
+    `self_discovered`, else 1, e the photometric error of b warped into a; V: inside the image, in
+    front of the camera, and better explained by the warp than by any source itself (automask).
+    L_S: edge-aware smoothness of the depth (Bian et al. 2019, 2021). Both are divided by the number
+    of all pixels instead of sum(V) unless `mean_over` is valid.
 
     Sources lend their depth without gradient, each is a tgt in its turn, from `consistent_from` on
     in a drawn part of the steps (`lending`); in the others D_diff is 0. One of them does so in such
