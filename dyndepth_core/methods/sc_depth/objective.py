@@ -48,16 +48,15 @@ class SCDepthConfig(DepthPoseConfig):
         description="also judge and learn the depth of every source in every step (paper), which "
         "costs twice",
     )
-    lenders: Literal["one", "all"] = Field(
-        "one",
-        description="sources that each step compares the depth of its targets with: one, drawn, "
-        "which costs half; all (paper)",
-    )
     lending: float = Field(
         0.5, gt=0, le=1,
         description="share of the steps, drawn, in which sources lend their depth, which costs a "
         "sixth of such a step (paper: 1)",
     )  # fmt: skip
+    lenders: Literal["one", "all"] = Field(
+        "one",
+        description="sources that lend in such a step: one, drawn, which costs half; all (paper)",
+    )
     consistent_from: float = Field(
         0.5, ge=0, lt=1,
         description="fraction of the training from which sources lend their depth (paper: 0); "
@@ -149,27 +148,33 @@ class SCDepthObjective(DepthPoseObjective):
         if self.rectify_net is not None:
             rectified = rectify(self.rectify_net, *self._flat(sample))
             sample = replace(sample, src_net=rectified.src_net.unflatten(0, shape))
-        src_net = sample.src_net.flatten(0, 1)
         if self.config.both_ways:
+            src_net = sample.src_net.flatten(0, 1)
             images = torch.cat((sample.tgt_net, src_net))
             tgt_disp, src_disp = self.disps(images, progress)[0].split((batch, len(src_net)))
         else:
-            tgt_disp, src_disp = self.disps(sample.tgt_net, progress)[0], None
-            if self.training and progress >= self.config.consistent_from:
-                drawn = torch.rand(2).tolist()  # in every process the same
-                if drawn[0] < self.config.lending:
-                    if self.config.lenders == "one":
-                        lender = int(drawn[1] * sources)
-                        src_net = sample.src_net[:, lender]
-                    with torch.no_grad():
-                        src_disp = self.disps(src_net, progress)[0]
-                    if lender is not None:
-                        src_disp = src_disp.repeat_interleave(sources, 0)
+            tgt_disp = self.disps(sample.tgt_net, progress)[0]
+            src_disp, lender = self._lent(sample, progress)
         T_src_tgt, K, scale = self.motions(sample)
         if rectified is not None:
             T_src_tgt = compose(rectified.T_src_rect.unflatten(0, shape), T_src_tgt)
         src_disps = None if src_disp is None else src_disp.unflatten(0, shape)
         return SCPredictions({0: tgt_disp}, T_src_tgt, K, scale, src_disps, lender, rectified)
+
+    @torch.no_grad()
+    def _lent(self, sample: Sample, progress: float) -> tuple[Tensor | None, int | None]:
+        """Disps (B * S, 1, H, W) that sources lend, None where none does, and the only lender."""
+        if not self.training or progress < self.config.consistent_from:
+            return None, None
+        asked, which = torch.rand(2).tolist()  # in every process the same
+        if asked >= self.config.lending:
+            return None, None
+        if self.config.lenders == "all":
+            return self.disps(sample.src_net.flatten(0, 1), progress)[0], None
+        sources = sample.dt.shape[1]
+        lender = int(which * sources)
+        lent = self.disps(sample.src_net[:, lender], progress)[0]
+        return lent.repeat_interleave(sources, 0), lender
 
     def _flat(self, sample: Sample) -> tuple[Tensor, ...]:
         """tgt, src, src_net, K and whether src is the earlier one, of every pair (N = B S, ...)."""
@@ -258,8 +263,8 @@ class SCDepthObjective(DepthPoseObjective):
     @torch.no_grad()
     def validation(self, sample: Sample) -> Tensor:
         """The score of monodepth, mean_px min over sources of warp and source: cannot be lowered by
-        masking pixels. Consistency is not asked for: it would cost as much as the rest, and depth
-        that is right is consistent.
+        masking pixels. Consistency is not asked for: the depths of all sources cost more than half
+        as much again, and depth that is right is consistent.
         """
         predictions = self.with_refined_motion(sample, self.predict(sample))
         with torch.autocast(sample.tgt.device.type, enabled=False):
