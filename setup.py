@@ -56,6 +56,7 @@ setup(
         "dyndepth.benchmarks": [
             "node = dyndepth_ros.node_latency:measure",
             "node_vga = dyndepth_ros.node_latency:measure_full_size",
+            "node_motion = dyndepth_ros.motion_rate:measure",
             "hot_swap = dyndepth_ros.hot_swap:measure",
         ],
         "dyndepth.commands": [

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +15,25 @@ import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from dyndepth_core.evaluation.timing import Gate, Row
 from dyndepth_ros import qos
 from dyndepth_ros.conversions import ImageWriter, camera_info_message
 from dyndepth_ros.diagnostics import WINDOW_S
+from dyndepth_ros.outputs import TOPICS
 from dyndepth_ros.processes import Processes, isolated_environment, own_domain
 
 VGA = (480, 640)
 MODEL_SIZE = (192, 640)
 PAUSE_S = 0.02  # a camera waits between frames; back to back the node would only fight the sender
+START_WAIT_S = 0.3  # shorter than the gap in stamps across which motion is forgotten
 START_PATIENCE_S = 120.0
 FRAME_PATIENCE_S = 30.0
 OVERHEAD_MS = 15.0
+DEPTH_RESULTS = ("depth", "points")
 
 
 def measure(device: torch.device) -> Row:
@@ -63,10 +68,11 @@ def measure_node(
             output_size=output_size,
             threads=torch.get_num_threads(),
         )
-        camera = _Camera(domain, size)
+        camera = Camera(domain, [frame(size)])
         try:
-            frames = camera.drive(children, seconds)
-            values = camera.diagnostics
+            camera.listen(DEPTH_RESULTS)
+            frames, _ = camera.drive(children, seconds)
+            values = camera.latencies(children)
         finally:
             camera.close()
     return _row(values, size, output_size, frames, device)
@@ -137,16 +143,21 @@ def joined(env: dict[str, str]) -> Iterator[dict[str, str]]:
 def frame(size: tuple[int, int]) -> tuple[Image, CameraInfo]:
     """An image of noise (H, W) and its camera_info, sharing one header."""
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    image = ImageWriter("rgb8").write(Header(frame_id="camera_optical_frame"), pixels)
     focal = 0.8 * size[1]
     K = np.array([[focal, 0, size[1] / 2], [0, focal, size[0] / 2], [0, 0, 1]])
-    return image, camera_info_message(image.header, K, size)
+    return messages(pixels, K)
 
 
-class _Camera:
-    """Publishes an image when the results of the last one have come."""
+def messages(pixels: np.ndarray, K: np.ndarray) -> tuple[Image, CameraInfo]:
+    """Image and camera_info of rgb8 pixels (H, W, 3), sharing one header."""
+    image = ImageWriter("rgb8").write(Header(frame_id="camera_optical_frame"), pixels)
+    return image, camera_info_message(image.header, K, pixels.shape[:2])
 
-    def __init__(self, domain: int, size: tuple[int, int]) -> None:
+
+class Camera:
+    """Publishes its images in turn, each when the results of the one before have come."""
+
+    def __init__(self, domain: int, frames: Sequence[tuple[Image, CameraInfo]]) -> None:
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=domain)
         self._node = rclpy.create_node("benchmark_camera", context=self._context)
@@ -154,27 +165,42 @@ class _Camera:
         self._executor.add_node(self._node)
         self._images = self._node.create_publisher(Image, "image", qos.result_output())
         self._infos = self._node.create_publisher(CameraInfo, "camera_info", qos.result_output())
+        self._frames = itertools.cycle(frames)
+        self._awaited: dict[str, Subscription] = {}
         self._came: set[str] = set()
         self._silent = time.monotonic()
-        self.diagnostics: dict[str, str] = {}
-        listen = self._node.create_subscription
-        listen(Image, "depth_node/depth/image", lambda _: self._came.add("depth"), 1)
-        listen(PointCloud2, "depth_node/points", lambda _: self._came.add("points"), 1)
-        listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self._image, self._info = frame(size)
+        self._diagnostics: dict[str, str] = {}
+        self._node.create_subscription(
+            DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.result_output(10)
+        )
 
-    def drive(self, children: Processes, seconds: float) -> int:
-        """Send images for `seconds` after the first results; returns how many were answered."""
+    def listen(self, results: Sequence[str]) -> None:
+        """Subscribe to these of outputs.TOPICS, and to no others; a frame is answered by all."""
+        for subscription in self._awaited.values():
+            self._node.destroy_subscription(subscription)
+        self._awaited = {name: self._subscribe(name) for name in results}
+
+    def drive(
+        self, children: Processes, seconds: float, pause: float = PAUSE_S
+    ) -> tuple[int, float]:
+        """Send images for `seconds` after the first results, each `pause` s after those of the one
+        before: how many were answered, in how many seconds.
+        """
+        self._silent = time.monotonic()
         # Until the node listens, images are sent again and again.
-        while not self._ask(children, 1.0, START_PATIENCE_S):
+        while not self._ask(children, START_WAIT_S, START_PATIENCE_S):
             pass
         frames, began = 0, time.monotonic()
         while frames == 0 or time.monotonic() - began < seconds:
             frames += self._ask(children, FRAME_PATIENCE_S / 3, FRAME_PATIENCE_S)
-            time.sleep(PAUSE_S)
-        if not self._spin_until(lambda: "network_p95_ms" in self.diagnostics, FRAME_PATIENCE_S):
+            time.sleep(pause)
+        return frames, time.monotonic() - began
+
+    def latencies(self, children: Processes) -> dict[str, str]:
+        """What the node says of its latency on /diagnostics."""
+        if not self._spin_until(lambda: "network_p95_ms" in self._diagnostics, FRAME_PATIENCE_S):
             raise ValueError(f"depth_node reports no latency:\n{children.tail('depth_node')}")
-        return frames
+        return self._diagnostics
 
     def close(self) -> None:
         """Leave the graph."""
@@ -183,25 +209,33 @@ class _Camera:
         rclpy.shutdown(context=self._context)
 
     def _ask(self, children: Processes, wait: float, patience: float) -> bool:
-        """Send an image and wait for its depth and cloud; False when none come within `wait` s.
+        """Send an image and wait for its results; False when they do not all come within `wait` s.
 
         ValueError with the end of the node's log when none have come for `patience` s.
         """
         self._came.clear()
-        now = self._node.get_clock().now().to_msg()
-        self._image.header.stamp = self._info.header.stamp = now
-        self._infos.publish(self._info)
-        self._images.publish(self._image)
-        if self._spin_until(lambda: len(self._came) == 2, wait):
+        image, info = next(self._frames)
+        image.header.stamp = info.header.stamp = self._node.get_clock().now().to_msg()
+        self._infos.publish(info)
+        self._images.publish(image)
+        if self._spin_until(lambda: self._came >= self._awaited.keys(), wait):
             self._silent = time.monotonic()
             return True
         children.check()
         if time.monotonic() - self._silent > patience:
-            raise ValueError(f"depth_node gives no depth:\n{children.tail('depth_node')}")
+            missing = ", ".join(sorted(self._awaited.keys() - self._came))
+            raise ValueError(f"depth_node gives no {missing}:\n{children.tail('depth_node')}")
         return False
 
+    def _subscribe(self, name: str) -> Subscription:
+        topic, kind = TOPICS[name]
+        # as bytes: unpacking a cloud would take the time of the node on the same cores
+        return self._node.create_subscription(
+            kind, topic.replace("~", "depth_node"), lambda _: self._came.add(name), 1, raw=True
+        )
+
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
-        self.diagnostics = {pair.key: pair.value for pair in msg.status[0].values}
+        self._diagnostics = {pair.key: pair.value for pair in msg.status[0].values}
 
     def _spin_until(self, done, patience: float) -> bool:
         end = time.monotonic() + patience

@@ -30,7 +30,7 @@ def command(
         list[str] | None,
         typer.Option(
             help="Only these: network, many_depth, step, depthwise, ssim, cloud, cloud720, "
-            "preprocess, collect, node, node_vga, hot_swap. Repeatable."
+            "preprocess, collect, node, node_vga, node_motion, hot_swap. Repeatable."
         ),
     ] = None,
     collect_gb: Annotated[
