@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from ..config import Config
@@ -60,6 +61,8 @@ def runner(info: StageInfo, given: Given) -> Callable[[StageContext], list[Path]
     """What runs a stage of a method as a Stage."""
 
     def run(context: StageContext) -> list[Path]:
+        # whatever ran before in this process: a resumed run has the weights of one that was not
+        torch.manual_seed(given.config.train.seed)
         job = Job(info, given, context)
         return list((info.run or train_and_save)(job))
 
@@ -185,9 +188,11 @@ class Job:
     def report(self, figures: Mapping[str, Any]) -> None:
         """See StageJob."""
         path = self.folder / METRICS
-        found = {"seconds": round(time.monotonic() - self._began, 3), "warnings": []}
-        if self._step is not None:  # the training has written its own
+        seconds = round(time.monotonic() - self._began, 3)
+        found = {"seconds": seconds, "warnings": []}
+        if self._step is not None:  # the training has written its own, without what was before it
             found = json.loads(path.read_text())
+            found["seconds"] = max(found["seconds"], seconds)
         self._figures.update(figures)
         write_json(path, {**found, **self._figures})
 

@@ -150,7 +150,7 @@ def finished_job(out: str | Path) -> Job:
 
 def _write_metrics(config: Config, out: Path, stages: Sequence[str]) -> dict[str, Any]:
     """RUN/metrics.json from those of the stages: the last one's figures, everyone's warnings; of
-    several stages the time of all, and each one's own under `stages`.
+    several stages the time and the steps of all, and each one's own under `stages`.
     """
     metrics: dict[str, Any] = {
         "method": config.method,
@@ -170,7 +170,8 @@ def _write_metrics(config: Config, out: Path, stages: Sequence[str]) -> dict[str
             except (ValueError, KeyError, TypeError, AttributeError):
                 log.warning("%s is damaged: its figures are left out", path)
     if len(stages) > 1:
-        metrics["seconds"] = sum(found.get("seconds", 0.0) for found in single.values())
+        for name in ("seconds", "step"):
+            metrics[name] = sum(found.get(name) or 0 for found in single.values())
         metrics["stages"] = single
     metrics["warnings"] = warnings
     metrics["model"] = hash_file(out / MODEL) if (out / MODEL).is_file() else None

@@ -8,12 +8,13 @@ from street import ROAD, SIZE, Board, view
 
 from dyndepth_core.data.transforms import flip_horizontal, zoom_crop
 from dyndepth_core.geometry.camera import flip_K
+from dyndepth_core.methods.mined_supervision import labels
 from dyndepth_core.methods.mined_supervision.clusters import vote
 from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig, Shares
 from dyndepth_core.methods.mined_supervision.contact import contact_scale
 from dyndepth_core.methods.mined_supervision.follow import draw, follow
 from dyndepth_core.methods.mined_supervision.ground import ground_mask
-from dyndepth_core.methods.mined_supervision.labels import confidence, paste
+from dyndepth_core.methods.mined_supervision.labels import ALONE, confidence, paste
 from dyndepth_core.methods.mined_supervision.masks import (
     add_mined,
     gated,
@@ -21,7 +22,7 @@ from dyndepth_core.methods.mined_supervision.masks import (
     object_motion,
     splat_ids,
 )
-from dyndepth_core.methods.mined_supervision.objective import label_loss
+from dyndepth_core.methods.mined_supervision.objective import LEAST_LABELLED, label_loss
 from dyndepth_core.methods.mined_supervision.segment import centre_ways
 
 CONFIG = MinedSupervisionConfig()
@@ -150,7 +151,51 @@ def test_the_nearest_object_wins_and_the_rest_is_the_scene():
 def test_confidence_is_the_agreement_of_two_scales():
     one, nan = np.array([2.0, 2.0, np.nan, np.nan]), np.nan
     other = np.array([2.0, 2.0 * np.exp(0.2), 3.0, nan])
-    assert confidence(one, other) == pytest.approx([1.0, np.exp(-0.5), 0.5, 0.0])
+    assert confidence(one, other) == pytest.approx([1.0, np.exp(-0.5), ALONE, 0.0])
+
+
+def test_a_scale_is_the_mean_of_what_is_known_of_it_by_how_well_each_is_known(monkeypatch):
+    contact = np.array([8.0, 8.0, np.nan, np.nan], np.float32)
+    learned = np.array([2.0, np.nan, 3.0, np.nan], np.float32)
+    monkeypatch.setattr(labels, "scales", lambda network, table: learned)
+    names = ("id", "row", "dynamic", "area", "scene")
+    table = {f"o_{name}": np.ones(4, np.float32) for name in names} | {"o_contact": contact}
+    found = labels.choose_scales(table, "a network", (3.0, 1.0))
+    assert found["chosen"][:3] == pytest.approx([2**1.5, 8.0, 3.0]) and found["weight"][3] == 0
+    assert labels.choose_scales(table, None)["chosen"][:2] == pytest.approx([8.0, 8.0])
+
+
+def test_scales_are_trusted_by_their_errors_on_what_stands_held_out_objects_first(monkeypatch):
+    off = {"here": (0.1, 0.2), "there": (0.001, None)}
+    monkeypatch.setattr(
+        labels, "judge",
+        lambda network, table: dict(
+            zip(("learned_off_static", "contact_off_static"), off[table], strict=True)
+        ),
+    )  # fmt: skip
+
+    class Source(list):
+        table = "here"
+
+    full, empty, unknown = Source("objects"), Source(), Source("objects")
+    unknown.table = "there"
+    for sources in ([empty, full], [full, empty], [full, unknown]):
+        assert labels.trusts(None, sources) == pytest.approx((100.0, 25.0))
+    assert labels.trusts(None, [empty, unknown]) == (1.0, 1.0)
+
+
+def test_a_car_that_is_raised_but_for_its_wheels_stands_on_them():
+    """The road that is seen below a bumper is farther away than the car."""
+    _, depth, ids = view(BOARDS, pose())
+    depth, mask = depth[0, 0].numpy(), ids == 1
+    ground = _road(torch.tensor(depth)[None, None], pose()) & (ids == 0)
+    rows, cols = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    wheel = len(cols) // 5
+    raised = mask.copy()
+    raised[rows[-1] - len(rows) // 8 :, cols[0] + wheel : cols[-1] - wheel] = False
+    shape = np.where(raised, depth / depth[raised].mean(), 0)
+    found = contact_scale(depth, shape, raised, ground)
+    assert found == pytest.approx(depth[raised].mean(), rel=0.04)
 
 
 def test_labels_count_up_to_one_factor_per_image_and_only_where_something_moves():
@@ -164,9 +209,19 @@ def test_labels_count_up_to_one_factor_per_image_and_only_where_something_moves(
     assert label_loss(twice, label, weight) == pytest.approx(1 / 3, abs=0.06)
     empty = label_loss(label, torch.zeros_like(label), torch.zeros_like(label))
     assert empty == 0
+    once = label_loss(twice, label, weight)
+    assert label_loss(twice, label, weight / 4) == pytest.approx(once.item() / 4)
     depth = (factors * label).requires_grad_()
     label_loss(depth * (1 + weight), label, weight).backward()
     assert (depth.grad[weight == 0] == 0).all() and (depth.grad[weight > 0] != 0).any()
+
+
+def test_a_few_labelled_pixels_do_not_teach_like_many():
+    label = torch.linspace(1, 10, 1000).view(1, 1, 25, 40)
+    depth, weight = label.clone(), torch.zeros_like(label)
+    depth[..., 12, :2], weight[..., 12, :2] = 2 * label[..., 12, :2], 1.0
+    expected = 2 / 3 / (LEAST_LABELLED * 1000)
+    assert label_loss(depth, label, weight) == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("mirror", [False, True])

@@ -26,7 +26,9 @@ def test_the_rate_with_motion_is_that_of_frames_with_all_motion_topics(monkeypat
     asked = []
     listen = node_latency.Camera.listen
     monkeypatch.setattr(
-        node_latency.Camera, "listen", lambda self, names: (asked.append(names), listen(self, names))
+        node_latency.Camera,
+        "listen",
+        lambda self, names: (asked.append(names), listen(self, names)),
     )
     row = motion_rate.measure_motion(torch.device("cpu"), (48, 64), rounds=2, seconds=0.5)
     assert [set(names) for names in asked] == 2 * [

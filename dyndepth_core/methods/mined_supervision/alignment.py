@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from dyndepth_core.methods.mined_supervision.scene import frozen, scene_of
 from dyndepth_core.methods.stage import StageJob
 from dyndepth_core.networks.encoders import Encoder
 
+log = logging.getLogger(__name__)
 BATCH = 16  # windows are small
 HUBER = 0.1  # of log scale: from there on errors count linearly
 DOUBT = 0.3  # of the log of two depths of one object
@@ -137,7 +139,7 @@ class CropSource:
 
 def train_alignment(job: StageJob, scene_path: Path, objects_path: Path) -> list[Path]:
     """Windows of all objects and, where scales are learned, the network that says them, trained on
-    the static ones: [*windows, checkpoint].
+    the static ones: [*windows, checkpoint]. Of too few nothing is learned: [*windows].
     """
     scene = scene_of(job, scene_path)
     objects = ObjectObjective(scene)
@@ -150,11 +152,13 @@ def train_alignment(job: StageJob, scene_path: Path, objects_path: Path) -> list
         for s, part in ((job.source, "training"), (job.held_out, "held_out"))
     ]
     if len(sources[0]) < LEAST:
-        raise ValueError(
-            f"{len(sources[0])} standing objects beside road were found, too few to learn scales "
-            "from: set objective.alignment=contact, lower objective.min_area, or give recordings "
-            "with parked cars"
-        )
+        log.warning(
+            "%d standing objects beside road were found, too few to learn scales from (%d): what "
+            "moves gets that of the road where it stands; lower objective.min_area, or give "
+            "recordings with parked cars", len(sources[0]), LEAST,
+        )  # fmt: skip
+        job.report({"static_objects": len(sources[0])})
+        return paths
     objective = AlignmentObjective(job.config.network)
     held_out = sources[1] if sources[1] is not None and len(sources[1]) else None
     weights = job.fit(objective, sources[0], held_out)

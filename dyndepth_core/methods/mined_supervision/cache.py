@@ -14,7 +14,7 @@ from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.methods.stage import StageJob
 
 BLOCK = 32  # targets per file: what is read to get at one of them
-KEPT = 32  # blocks that stay in memory
+KEPT_MB = 512  # of blocks that stay in memory, those used last
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,13 @@ class Cache:
         if name not in self._kept:
             with np.load(self._paths[name], allow_pickle=False) as data:
                 self._kept[name] = {key: data[key] for key in data.files}
-            if len(self._kept) > KEPT:
+            while len(self._kept) > 1 and self._bytes() > KEPT_MB * 1e6:
                 self._kept.popitem(last=False)
+        self._kept.move_to_end(name)
         return self._kept[name]
+
+    def _bytes(self) -> int:
+        return sum(a.nbytes for arrays in self._kept.values() for a in arrays.values())
 
     def table(self) -> dict[str, np.ndarray]:
         """The columns `o_...` of all blocks, without that prefix, a row per object; and target."""

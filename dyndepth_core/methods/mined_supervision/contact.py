@@ -6,7 +6,7 @@ import numpy as np
 
 REACH = 0.6  # of the object's size: how far from it road still tells the depth under it
 LEAST_ROAD = 24  # pixels of road, fewer tell nothing
-LOWEST = 0.2  # of the object's height: columns that end higher up do not stand on the road
+LOWEST = 0.05  # of the object's height: columns that end higher up do not stand on the road
 
 
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:

@@ -10,7 +10,12 @@ import torch
 
 from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.methods.base import Objective
-from dyndepth_core.methods.mined_supervision.alignment import AlignmentObjective, scales
+from dyndepth_core.methods.mined_supervision.alignment import (
+    AlignmentObjective,
+    CropSource,
+    judge,
+    scales,
+)
 from dyndepth_core.methods.mined_supervision.cache import Block, Cache, make_blocks
 from dyndepth_core.methods.mined_supervision.crops import object_shapes
 from dyndepth_core.methods.mined_supervision.objects import ObjectObjective
@@ -18,24 +23,20 @@ from dyndepth_core.methods.mined_supervision.scene import frozen, scene_depth, s
 from dyndepth_core.methods.stage import StageJob
 
 DISAGREEMENT = 0.2  # of the logs of two scales at which an object counts e^-1/2 as much
-ALONE = 0.5  # confidence of a scale that nothing can be compared with
+ALONE = 0.2  # confidence of a scale that nothing can be compared with
+LEAST_OFF = 0.01  # error of a scale below which none is said to be
 
 
 def make_labels(job: StageJob, scene_path: Path, objects_path: Path, alignment: str) -> list[Path]:
     """Per target: label (h, w) fp16, depth of the scene with the dynamic objects at their own;
     weight (h, w), uint8, 255 times the confidence of an object's label, 0 elsewhere. A label of
-    zeros where nothing dynamic is seen. Table: id, row, dynamic, area, scale by scene, learned,
-    contact, and weight.
+    zeros where nothing dynamic is seen. Table: see `choose_scales`.
     """
     scene = scene_of(job, scene_path)
     objects = ObjectObjective(scene)
     objects.load_state_dict(job.weights(objects_path))
-    network = None
+    network, trust = None, (1.0, 1.0)
     crops = [p for p in job.earlier[alignment] if p.suffix == ".npz"]
-    if job.config.objective.alignment == "learned":
-        network = AlignmentObjective(job.config.network)
-        network.load_state_dict(job.weights(job.earlier[alignment][-1]))
-        network = frozen(network)
     frozen(objects)
     parts = {"training": job.source, "held_out": job.held_out}
     caches = {
@@ -43,10 +44,17 @@ def make_labels(job: StageJob, scene_path: Path, objects_path: Path, alignment: 
         for part, s in parts.items()
         if s is not None
     }
+    if len(crops) < len(job.earlier[alignment]):  # there was something to learn scales from
+        network = AlignmentObjective(job.config.network)
+        network.load_state_dict(job.weights(job.earlier[alignment][-1]))
+        network = frozen(network)
+        trust = trusts(
+            network, [CropSource(s, caches[p][1].table()) for p, s in parts.items() if s]
+        )
 
     def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
         masks, table = caches[block.name.rpartition("_")[0].rpartition("_")[0]]
-        of_block = choose_scales(table.block(block.name), network)
+        of_block = choose_scales(table.block(block.name), network, trust)
         return label_block(scene, objects, source, block, masks, of_block, job.source.names)
 
     paths = make_blocks(job, "labelling", work)
@@ -55,19 +63,36 @@ def make_labels(job: StageJob, scene_path: Path, objects_path: Path, alignment: 
 
 
 def choose_scales(
-    table: dict[str, np.ndarray], network: AlignmentObjective | None
-) -> dict[str, np.ndarray]:
-    """Columns of the label table: id, row, dynamic, area, scene, learned, contact, chosen (learned
-    where there is a network, else contact; where that says nothing, the other) and weight, see
-    `confidence`.
+    table: dict[str, np.ndarray], network: AlignmentObjective | None,
+    trust: tuple[float, float] = (1.0, 1.0),
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Columns of the label table: id, row, dynamic, area, scales by scene, learned and contact,
+    chosen: the mean of the logs of learned and contact, weighted by `trust` in them, or the one
+    there is; and weight, see `confidence`.
     """
     plain = {k[2:]: v for k, v in table.items() if k.startswith("o_")}
     contact = plain["contact"]
     learned = np.full_like(contact, np.nan) if network is None else scales(network, plain)
-    chosen = np.where(np.isfinite(learned), learned, contact)
+    logs = np.log(np.stack((learned, contact)))
+    share = np.isfinite(logs) * np.array(trust, np.float32)[:, None]
+    chosen = np.exp((np.nan_to_num(logs) * share).sum(0) / share.sum(0).clip(1e-9))
+    chosen = np.where(share.any(0), chosen, np.nan).astype(np.float32)
     found = {k: plain[k] for k in ("id", "row", "dynamic", "area", "scene", "contact")}
     weight = confidence(learned, contact)
     return found | {"learned": learned, "chosen": chosen, "weight": weight}
+
+
+def trusts(network: AlignmentObjective, sources: Sequence[CropSource]) -> tuple[float, float]:
+    """Trust in learned scales and in contact: 1 / the square of the median error in log scale of
+    standing objects, those of the last source that has any (held out ones before those that were
+    learned from). Equal where that is not known.
+    """
+    for source in reversed(sources):
+        found = judge(network, source.table) if len(source) else {}
+        off = found.get("learned_off_static"), found.get("contact_off_static")
+        if None not in off:
+            return tuple(1 / max(value, LEAST_OFF) ** 2 for value in off)
+    return 1.0, 1.0
 
 
 def confidence(learned: np.ndarray, contact: np.ndarray) -> np.ndarray:

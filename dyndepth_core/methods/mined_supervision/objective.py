@@ -22,14 +22,15 @@ from dyndepth_core.methods.residual_motion.objective import (
 )
 
 RESUMES = 0.5  # of the scene's training: where that with labels takes its schedules up
+LEAST_LABELLED = 0.01  # share of a batch's pixels that labels count as at least
 
 
 class MinedSupervisionObjective(ResidualMotionObjective):
     """L = that of residual_motion + label L_dyn on samples with labels (section 7 of MSDR).
 
-    L_dyn = sum w |D - s l| / (D + s l) / sum w over what moves (label_loss): relative, as the unit
-    of the scene is arbitrary. The depth of residual_motion learns nothing where something moves;
-    there the labels teach it.
+    L_dyn = mean w |D - s l| / (D + s l) over what moves (label_loss): relative, as the unit of the
+    scene is arbitrary. The depth of residual_motion learns nothing where something moves; there the
+    labels teach it.
     """
 
     graph_class = MinedSupervisionGraph
@@ -72,6 +73,12 @@ class MinedSupervisionObjective(ResidualMotionObjective):
         terms = {**found.terms, "label": term}
         return LossTerms(found.total + term, terms, {**found.maps, "weight": sample.weight})
 
+    def taught(self, sample: Sample) -> Tensor | None:
+        """See ResidualMotionObjective: a label would lose against images that explain a car that
+        comes nearer by a wrong depth.
+        """
+        return sample.weight if isinstance(sample, LabelledSample) else None
+
     @torch.no_grad()
     def validation(self, sample: Sample) -> Tensor:
         """That of residual_motion, and with labels what they say."""
@@ -97,8 +104,11 @@ class MinedSupervisionObjective(ResidualMotionObjective):
 
 
 def label_loss(depth: Tensor, label: Tensor, weight: Tensor) -> Tensor:
-    """sum w V |D - s l| / (D + s l) / sum w V over the batch; depth, label, weight (B, 1, H, W), an
-    image without a label holds zeros.
+    """sum w V |D - s l| / (D + s l) / N, N the labelled pixels (V, w > 0) of the batch, at least
+    LEAST_LABELLED of it; depth, label, weight w (B, 1, H, W), an image without a label holds zeros.
+
+    Not over sum w V: a label that nobody is sure of, alone in its batch, would teach like a sure
+    one, and a few pixels like many.
 
     s is a robust factor per image, without gradient (section 7 of MSDR): s1 = median D / l, V =
     [min D <= s1 l <= 90th percentile of D], s = median of D / l over V.
@@ -116,7 +126,7 @@ def label_loss(depth: Tensor, label: Tensor, weight: Tensor) -> Tensor:
         scale = ratio.nanmedian(1).values.nan_to_num(1.0).view(-1, 1, 1, 1)
         wanted, share = scale * safe, weight * valid
     error = depth_inconsistency(depth, wanted)
-    return (share * error).sum() / share.sum().clamp(min=1.0)
+    return (share * error).sum() / (share > 0).sum().clamp(min=LEAST_LABELLED * share.numel())
 
 
 def labelled(source: SampleSource | None, paths: Iterable, part: str) -> MapSource | None:

@@ -31,6 +31,7 @@ def best_source_losses(
     K: Tensor,
     progress: float,
     noise: bool,
+    taught: Tensor | None = None,
 ) -> LossTerms:
     """With e = rgb |.| + ssim SSIMerr of the source that explains a pixel best, D_diff what its
     depth and that of tgt differ relatively (losses/consistency.py), V where ego-motion explains a
@@ -52,7 +53,8 @@ def best_source_losses(
     of depth, so that far things decide them; D_diff is relative (Bian et al. 2019).
 
     depth (B, 1, H, W), src_depth (B S, 1, H, W), T_src_tgt and refined (B, S, 4, 4), residual
-    (B S, 3, H, W), moving (B S, 1, h, w) logit, K (B, 3, 3); noise: breaks ties of the automask.
+    (B S, 3, H, W), moving (B S, 1, h, w) logit, K (B, 3, 3); noise: breaks ties of the automask;
+    taught (B, 1, H, W) in [0, 1]: how surely something else says the depth, which counts as m.
     """
     weight, (batch, sources) = config.rgb + config.ssim, T_src_tgt.shape[:2]
     ssim_share = config.ssim / weight
@@ -79,7 +81,7 @@ def best_source_losses(
         moves = moves.to(still.dtype)
         terms["motion_depth"] = config.consistency * _change(pairs, refined, residual, moves)
         if progress >= config.burn_in[1]:
-            still = 1 - moves
+            still = 1 - (moves if taught is None else torch.maximum(moves, taught))
     agreed = still * self_discovered_mask(found.inconsistency)
     terms["static"] = weight * masked_mean(agreed * found.error, judged.valid)
     terms["depth"] = config.consistency * masked_mean(still * found.inconsistency, judged.valid)

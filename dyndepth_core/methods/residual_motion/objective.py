@@ -187,7 +187,7 @@ class ResidualMotionObjective(DepthPoseObjective):
                 found = best_source_losses(
                     config, sample, depth[last], p.src_depth.float(), p.T_src_tgt.float(),
                     self._refined(sample, p), residual, p.moving, p.K.float(), progress,
-                    self.training,
+                    self.training, self.taught(sample),
                 )  # fmt: skip
             terms = dict(found.terms)
             if config.residual_share(progress) > 0:
@@ -206,6 +206,12 @@ class ResidualMotionObjective(DepthPoseObjective):
             terms |= self.metric_terms(sample, p, ways_T, depth[last])
         maps = {**found.maps, "residual": residual[last].norm(dim=1, keepdim=True)}
         return LossTerms(sum(terms.values()), terms, {k: m.detach() for k, m in maps.items()})
+
+    def taught(self, sample: Sample) -> Tensor | None:
+        """Where something else teaches the depth, (B, 1, H, W) in [0, 1]; None: nowhere. To be
+        overridden.
+        """
+        return None
 
     def _ways(self, sample: Sample, predictions: ResidualPredictions) -> Ways:
         sources = sample.dt.shape[1]
