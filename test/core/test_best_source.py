@@ -32,9 +32,9 @@ def sideways(sample, shown=4.0, said=6.0):
     T[:, 0, 0, 3] = said * 5 / FOCAL
     config = ResidualMotionConfig(pyramid=1, burn_in=(0.15, 0.3))
 
-    def losses(progress, depth, src_depth, residual, moving=None):
+    def losses(progress, depth, src_depth, residual, moving=None, taught=None):
         return best_source_losses(
-            config, same, depth, src_depth, T, T, residual, moving, same.K, progress, False
+            config, same, depth, src_depth, T, T, residual, moving, same.K, progress, False, taught
         )
 
     return losses
@@ -81,3 +81,17 @@ def test_where_the_depths_disagree_images_count_less(sample):
     torch.testing.assert_close(other["static"], agreed["static"] * 2 / 3)
     torch.testing.assert_close(other["depth"], torch.tensor(0.5 / 3))
     assert "motion" not in agreed  # until residuals begin to grow
+
+
+def test_what_something_else_teaches_is_not_learned_from_images(sample):
+    """Half as sure, half as much; until the residuals are grown the labels say nothing."""
+    height, width = sample.tgt.shape[-2:]
+    depth, none = torch.full((2, 1, height, width), 5.0), torch.zeros(2, 3, height, width)
+    sure = torch.zeros_like(depth)
+    sure[..., : width // 2], sure[..., width // 2 :] = 1.0, 0.5
+    losses = sideways(sample)
+    early, late = (losses(p, depth, depth, none, taught=sure).maps for p in (0.25, 0.5))
+    plain = losses(0.5, depth, depth, none).maps
+    assert plain["automask"].sum() > 0
+    torch.testing.assert_close(late["automask"], (1 - sure) * plain["automask"])
+    torch.testing.assert_close(early["automask"], losses(0.25, depth, depth, none).maps["automask"])

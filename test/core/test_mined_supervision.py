@@ -23,6 +23,8 @@ from dyndepth_core.commands.inspect import command
 from dyndepth_core.config import load
 from dyndepth_core.inference.model_file import load_model
 from dyndepth_core.inference.predictor import Predictor
+from dyndepth_core.methods.mined_supervision import alignment
+from dyndepth_core.methods.mined_supervision.labels import ALONE
 from dyndepth_core.reproduce.curve import draw_curves, points, stage_curve
 from dyndepth_core.training.checkpoint import Checkpoints
 from dyndepth_core.training.run import train_run
@@ -82,6 +84,7 @@ def test_every_stage_leaves_its_figures_and_the_model_is_one_of_residual_motion(
     assert list(stages) == list(STAGES)
     assert stages["mining"]["regions"] >= 10 and stages["masks"]["objects"] >= 10
     assert stages["labels"]["labelled_objects"] > 0
+    assert metrics["step"] == sum(s.get("step", 0) for s in stages.values())
     assert sum(s.get("step", 0) for s in stages.values()) == pytest.approx(40, abs=4)
     for name in ("scene", "segment", "objects", "alignment", "final"):
         assert stages[name]["best"]["score"] is not None
@@ -213,6 +216,18 @@ def test_killed_in_every_stage_and_without_truth_it_gives_the_same_weights(tmp_p
     assert json.loads(done.stdout or "null") == [-signal.SIGKILL] * len(STAGES) + [0], done.stderr
     ours, theirs = (load_model(run / "model.safetensors")[0] for run in (out, whole[0]))
     assert same_weights(ours.state_dict(), theirs.state_dict())
+
+
+def test_with_too_few_standing_objects_scales_are_those_of_the_road(
+    tmp_path, root, perfect, monkeypatch, caplog
+):
+    monkeypatch.setattr(alignment, "LEAST", 10_000)
+    settings_ = settings(*FILES, "objective.alignment=learned", "objective.rounds=1")
+    found = train_run(settings_, [root], tmp_path / "run")
+    assert "too few to learn scales from" in caplog.text and found["state"] == "done"
+    assert 0 < found["stages"]["alignment"]["static_objects"] < 10_000
+    assert found["stages"]["labels"]["learned_against_contact"] is None
+    assert found["stages"]["labels"]["confidence"] == pytest.approx(ALONE)
 
 
 def test_a_finished_stage_is_not_done_again(whole, root):
