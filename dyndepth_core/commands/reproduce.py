@@ -115,6 +115,9 @@ def command(
         )  # fmt: skip
     write_json(json_file, table)
     _show(console, table, out)
+    if failed := table.get("failed"):
+        rows = "\n".join(f"  {name}: {why}" for name, why in failed.items())
+        raise ValueError(f"these rows gave no model, the table has the others:\n{rows}")
 
 
 def parse_seeds(text: str) -> list[int]:

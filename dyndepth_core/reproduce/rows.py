@@ -109,7 +109,7 @@ def masks_hash(data: Path) -> str:
 def settings_of(config: Config) -> dict[str, Any]:
     """What changes a row's weights, without the place of the model that finds what moves."""
     settings = config.model_dump(mode="json", exclude={"train": RUNTIME_FIELDS})
-    if (masks := settings["objective"].get("masks")) is not None:
+    if isinstance(masks := settings["objective"].get("masks"), dict):  # else: of another kind
         masks["model"] = masks["model"] is not None
     return settings
 
@@ -135,6 +135,12 @@ class Row:
     def run(self) -> Path:
         """Folder of its training."""
         return self.folder / "run"
+
+    @property
+    def lacks(self) -> str:
+        """Why it cannot be trained, empty where it can: a model of another row is not there."""
+        absent = [role for role, path in self.models.items() if not path.is_file()]
+        return f"the row whose model it needs ({', '.join(absent)}) failed" if absent else ""
 
 
 def run_row(

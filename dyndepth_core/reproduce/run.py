@@ -84,8 +84,9 @@ def reproduce(
     write results.json, results.md and plots into `out`. at_once: rows trained at the same time;
     repeats: trainings of each row on each world, but for those that others only begin with.
 
-    Returns the content of results.json. Raises ValueError on bad names, KeyboardInterrupt when
-    interrupted; the next call with the same folder goes on.
+    Returns the content of results.json; `failed` in it: rows that gave no model, and why; the table
+    has the others. Raises ValueError on bad names, KeyboardInterrupt when interrupted; the next
+    call with the same folder goes on.
     """
     check_methods(methods)
     results: list[RowResult] = []
@@ -118,13 +119,21 @@ def reproduce(
             masks = masks_hash(data) if name.endswith(MASKS) else ""
             folder = row_folder(out, config, name, seed, models, masks)
             rows[name, seed, repeat] = Row(name, seed, config, data, folder, models, repeat)
+    failed: dict[str, str] = {}
     if at_once > 1:
-        run_together(list(rows.values()), at_once, device, say, advance)
+        failed = run_together(list(rows.values()), at_once, device, say, advance)
     for row in rows.values():
-        say(str(row))
-        test = tests[row.seed]
-        count = _Count(f"scoring {row}", test, advance)
-        results += run_row(row, test, device, count)
+        name, test = str(row), tests[row.seed]
+        say(name)
+        try:
+            if name not in failed and not row.lacks:
+                results += run_row(row, test, device, _Count(f"scoring {row}", test, advance))
+        except ValueError as error:  # hours of other rows must not be lost for it
+            failed[name] = str(error)
+        if row.lacks:
+            failed.setdefault(name, row.lacks)
+        if name in failed:
+            say(f"{name} failed: {failed[name]}")
     for seed, test in tests.items():
         count = _Count(f"scoring baselines, seed {seed}", test, advance, 2)
         data = out / "data" / f"seed_{seed}"
@@ -139,6 +148,7 @@ def reproduce(
         "device": _device(device, threads_each(at_once)),
         "says": _says(budget, minutes, steps, methods, at_once, repeats),
         "command": command,
+        **({"failed": failed} if failed else {}),
     }
     table = as_json(make_table(results, about))
     write_atomically(out / "results.json", (json.dumps(table, indent=1) + "\n").encode())
@@ -230,7 +240,7 @@ def _draw(
     mined = {
         str(row): stage_curve(row.run, row.folder)
         for (name, *_), row in trained.items()
-        if recipe(name).method == "mined_supervision"
+        if recipe(name).method == "mined_supervision" and (row.run / MODEL).is_file()
     }
     if mined:
         draw_curves(mined, out / "plots" / "stages.png")

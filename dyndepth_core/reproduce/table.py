@@ -146,6 +146,7 @@ def markdown(table: Mapping[str, Any], command: str) -> str:
     ]  # fmt: skip
     for name, row in methods.items():
         lines += [f"\n{name} warned: {w}" for w in row.get("warnings", ())]
+    lines += [f"\n**{name} failed:** {why}" for name, why in table.get("failed", {}).items()]
     return "\n".join(lines) + "\n"
 
 

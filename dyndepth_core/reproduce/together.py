@@ -31,17 +31,20 @@ def run_together(
     device: str,
     say: Callable[[str], None],
     advance: Callable[[str, int, int], None],
-) -> None:
+) -> dict[str, str]:
     """Train and score `rows` in their order, `at_once` of them at a time in processes that share
     the cores, those that need a row's model after it. What each says goes into its log.txt.
 
-    Raises what a training raises, KeyboardInterrupt when interrupted, each training with a
-    checkpoint; the next call goes on.
+    Returns the rows whose training raised a ValueError (nothing to learn from) and why; the others
+    are not held up by it. Raises what else a training raises, KeyboardInterrupt when interrupted,
+    each training with a checkpoint; the next call goes on.
     """
-    threads = threads_each(at_once)
+    threads, failed = threads_each(at_once), {}
     with sigterm_as_ctrl_c("every training has a checkpoint, the same command goes on"):
         for depth in sorted({depth_of(row.name) for row in rows}):
             wave = [row for row in rows if depth_of(row.name) == depth]
+            failed |= {str(row): row.lacks for row in wave if row.lacks}
+            wave = [row for row in wave if not row.lacks]
 
             def show(wave: Sequence[Row] = wave) -> None:
                 for row in wave:
@@ -51,10 +54,11 @@ def run_together(
             for row in wave:
                 say(f"{row}: see {row.folder / LOG}")
             jobs = [(row, device, threads) for row in wave]
-            for _ in run_in_processes(
+            for reasons in run_in_processes(
                 _train, jobs, at_once, poll=show, killed=KILLED, patience=PATIENCE_S, alone=True
             ):
-                pass
+                failed |= reasons
+    return failed
 
 
 def threads_each(at_once: int) -> int:
@@ -64,7 +68,7 @@ def threads_each(at_once: int) -> int:
     return max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // at_once))
 
 
-def _train(job: tuple[Row, str, int]) -> None:
+def _train(job: tuple[Row, str, int]) -> dict[str, str]:
     row, device, threads = job
     torch.set_num_threads(threads)
     row.folder.mkdir(parents=True, exist_ok=True)
@@ -74,9 +78,13 @@ def _train(job: tuple[Row, str, int]) -> None:
     logging.basicConfig(level=os.environ.get("DYNDEPTH_LOG", "INFO").upper(), force=True)
     try:
         run_row(row, open_recordings(row.data, "test"), device, lambda: None)
+    except ValueError as error:
+        logging.getLogger(__name__).exception("%s failed", row)
+        return {str(row): str(error)}
     except KeyboardInterrupt:
         logging.getLogger(__name__).warning("interrupted")
         os._exit(130)  # a process that lives on would begin the next row
+    return {}
 
 
 def _progress(run: Path) -> int | None:

@@ -239,3 +239,29 @@ def test_bad_names_are_named():
     with pytest.raises(ValueError, match="plug-in|METHOD"):
         check_methods(["motion_aware"])
     assert np.isfinite(BUDGETS["full"].minutes)
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_row_that_fails_is_named_and_the_others_stand_in_the_table(table, out, at_once):
+    """Mined supervision of three steps finds nothing that moves."""
+    names = ["mined_supervision", "monodepth"]
+    found = reproduce(names, TINY, [5], out, minutes=0.05, workers=1, at_once=at_once)
+    assert list(found["failed"]) == ["mined_supervision, seed 5"]
+    assert "nothing" in found["failed"]["mined_supervision, seed 5"]
+    assert {"monodepth", "residual_motion_long"} <= set(found["methods"])
+    assert "mined_supervision" not in found["methods"]
+    text = (out / "results.md").read_text()
+    assert "**mined_supervision, seed 5 failed:**" in text
+
+
+def test_a_row_without_the_model_it_begins_with_is_named(table, out, monkeypatch):
+    def broken(row, *_):
+        raise ValueError("no depth")
+
+    monkeypatch.setattr("dyndepth_core.reproduce.run.run_row", broken)
+    found = reproduce(["many_depth_finetuned"], TINY, [5], out, workers=1)
+    assert found["failed"] == {
+        "many_depth, seed 5": "no depth",
+        "many_depth_finetuned, seed 5": "the row whose model it needs (start) failed",
+    }
+    assert list(found["methods"]) == ["row_prior", "plane"]
