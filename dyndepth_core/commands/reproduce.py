@@ -73,6 +73,8 @@ def command(
     control, stands beside it; with _contact, _rounds, _files or _oracle behind its name: scales
     by where objects stand, two rounds, masks from files, from ground truth.
 
+    many_depth_fast has the networks for a vehicle, and many_depth beside it.
+
     residual_motion_published has the paper's losses; with _l1, _no_depth, _no_cycle or _files
     behind its name: plain L1, a motion network that sees no depth, no cycle losses, residuals
     only near masks.

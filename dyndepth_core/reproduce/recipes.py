@@ -67,6 +67,7 @@ ABLATIONS = {
     "_files": ("objective.foreground=files",),
 }
 WHOLE = {
+    "many_depth_fast": Recipe("many_depth", ("network.variant=fast",), control="many_depth"),
     **{
         PUBLISHED + end: Recipe("residual_motion", PAPER + own, control=PUBLISHED if end else None)
         for end, own in ABLATIONS.items()

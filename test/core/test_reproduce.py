@@ -143,6 +143,15 @@ def test_mined_rows_take_three_times_the_budget_and_bring_their_control():
     check_methods([control, "mined_supervision_oracle"])
 
 
+def test_the_variant_for_a_vehicle_stands_beside_the_faithful_one():
+    assert in_order(["many_depth_fast"]) == ["many_depth", "many_depth_fast"]
+    fast, faithful = (
+        row_config(n, BUDGETS["quick"], 3, None) for n in ("many_depth_fast", "many_depth")
+    )
+    assert (fast.network.planes, fast.network.variant) == (16, "fast")
+    assert faithful.network.planes > 16 and fast.train == faithful.train
+
+
 def fake(method, seed, errors, ratios, repeat=0):
     """A row of two clips with the given abs_rel and median ratio per image."""
     scores = [
