@@ -177,3 +177,42 @@ def test_names_that_only_a_source_knows_do_no_harm(scene):
     given = scene[4], scene[3], scene[2], GATE
     found, more = match_instances(ids, sources, *given), match_instances(ids, other, *given)
     assert torch.equal(found.delta[:, :2], more.delta[:, :2]) and not more.known[:, 2:].any()
+
+
+def painted_in(scene):
+    """Errors (1, 2, H, W) of the sources that are painted and of those that are not, both images
+    (1, 2, 3, H, W), and the ids.
+    """
+    tgt, src, K, T, depth, *_ = scene
+    pixels, warped, ids = warp(scene, depth)
+    found = matched_in(scene, depth, ids)
+    plan = lay_out(found, found.known, torch.tensor([0.5]))
+    painted = paint_by_grid(plan, src, pixels, warped, T, K)
+    errors = [
+        torch.cat([photometric_error(x, tgt, 0.0) for x in images.unbind(1)], 1)
+        for images in (painted, warped)
+    ]
+    return *errors, painted, warped, ids
+
+
+@pytest.mark.parametrize("x", [0.4, -0.4])
+@pytest.mark.parametrize("poses", [BESIDE, AHEAD, BORDER])
+def test_hints_explain_the_pixels_of_a_moving_box_at_its_true_depth(x, poses):
+    there = scene_of(torch.tensor([x, 0, 0], dtype=torch.float64), poses, wall=20.0)
+    hinted, plain, *_ = painted_in(there)
+    mask = there[5][:, 0]
+    assert (hinted.amin(1) < plain.amin(1))[mask].float().mean() >= 0.9
+    if poses is not BORDER:  # each source shows the whole box, up to its front
+        for s in (0, 1):
+            assert (hinted[:, s] < plain[:, s])[mask].float().mean() >= 0.9
+
+
+def test_nobody_is_painted_beside_the_box():
+    """Where the wall looks the box up once more, only what one source hides is filled."""
+    there = scene_of(torch.tensor([-0.4, 0, 0], dtype=torch.float64), BESIDE, wall=20.0)
+    *_, painted, warped, ids = painted_in(there)
+    beside = ~there[5][0, 0]
+    for s in (0, 1):
+        fill = (ids[0, 1 + s] > 0) & (ids[0, 2 - s] == 0)
+        wanted = torch.where(fill, warped[0, 1 - s], warped[0, s])
+        assert (fill & beside).any() and torch.equal(painted[0, s][:, beside], wanted[:, beside])

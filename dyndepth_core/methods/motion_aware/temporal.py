@@ -26,11 +26,14 @@ MASK_NOISE = 1.0
 class Matched:
     """Instances of tgt that A and B show as well, by their id k in tgt (1 to K; 0 = nobody).
 
-    ids (B, 2, H, W): those of A and of B, warped; delta (B, K + 1, 2): pixels (x, y) of tgt from A
-    to B, both seen on the plane z = depth; centre (B, K + 1, 2): pixel in the middle between both;
-    depth (B, K + 1): the teacher's, mean over the instance in tgt; known (B, K + 1) bool.
+    tgt (B, H, W), sources (B, 2, H, W): where they are in tgt and, in their own planes, in A and B;
+    ids (B, 2, H, W): A and B warped; delta (B, K + 1, 2): pixels (x, y) of tgt from A to B, both
+    seen on the plane z = depth; centre (B, K + 1, 2): pixel in the middle between both; depth
+    (B, K + 1): the teacher's, mean over the instance in tgt; known (B, K + 1) bool.
     """
 
+    tgt: Tensor
+    sources: Tensor
     ids: Tensor
     delta: Tensor
     centre: Tensor
@@ -40,12 +43,15 @@ class Matched:
 
 @dataclass
 class Hints:
-    """What is to be changed in A and B, (B, 2, H, W) each: who is painted there, an id, 0 = nobody;
-    fill: bool, what the object leaves behind and the other image shows. shift (B, 2, K + 1, 2):
-    pixels (x, y) by which the object moves; depth (B, K + 1) of the object; found (B,) bool:
-    images with any object.
+    """What is to be changed in A and B, (B, 2, H, W) each: who falls there, an id, 0 = nobody, when
+    pixels move; fill: bool, what the object leaves behind and the other image shows. tgt
+    (B, H, W), sources (B, 2, H, W): the painted objects there. shift (B, 2, K + 1, 2): pixels
+    (x, y) by which the object moves; depth (B, K + 1) of the object; found (B,) bool: images with
+    any object.
     """
 
+    tgt: Tensor
+    sources: Tensor
     who: Tensor
     fill: Tensor
     shift: Tensor
@@ -78,14 +84,14 @@ def match_instances(
     names = [torch.zeros_like(own).scatter(1, p * known, own) for p in partners]
     for n in names:
         n[:, 0] = 0
-    renamed, at_home = (
+    warped, at_home = (
         torch.stack([relabel(x[:, s], n) for s, n in enumerate(names)], 1)
         for x in (ids[:, 1:], sources)
     )
     sides, cut, there = _boxes_on_plane(at_home, mean, T_src_tgt, K)
     known = known & there.all(1)
     delta = _moved(sides[:, 1] - sides[:, 0], cut.any(1)).masked_fill(~known[..., None], 0)
-    return Matched(renamed, delta, sides.mean((1, 3)), mean, known)
+    return Matched(tgt, at_home, warped, delta, sides.mean((1, 3)), mean, known)
 
 
 def _boxes_on_plane(
@@ -148,24 +154,28 @@ def could_stand(
 
 @torch.no_grad()
 def lay_out(found: Matched, keep: Tensor, share: Tensor) -> Hints | None:
-    """Where the instances `keep` (B, K + 1), bool, are painted; None where none is left.
+    """How the instances `keep` (B, K + 1), bool, are painted; None where none is left.
 
     share (B,): of the time from A to B that has passed at tgt, 1/2 if they are as far apart. A
-    moves on by share delta, B back by (1 - share) delta, in whole pixels. Where several objects
-    would be painted, the one of the least depth is. What an object hides in one image and not in
-    the other is filled from there.
+    moves on by share delta, B back by (1 - share) delta. `who`: in whole pixels; where several
+    objects would fall, the one of the least depth does. What an object hides in one image and not
+    in the other is filled from there.
     """
     keep = keep & found.known
     if not keep.any():
         return None
     names = torch.arange(keep.shape[1], device=keep.device) * keep
-    ids = torch.stack([relabel(x, names) for x in found.ids.unbind(1)], 1)
+    tgt = relabel(found.tgt, names)
+    sources, ids = (
+        torch.stack([relabel(x, names) for x in both.unbind(1)], 1)
+        for both in (found.sources, found.ids)
+    )
     part = torch.stack((share, share - 1), 1)[..., None, None]
     shift = part * (found.delta * keep[..., None])[:, None]
     order = found.depth.masked_fill(~keep, torch.inf).argsort(1)
     who = torch.stack([_painted(ids[:, s], shift[:, s].round(), order) for s in (0, 1)], 1)
     fill = torch.stack([(ids[:, s] > 0) & (ids[:, 1 - s] == 0) for s in (0, 1)], 1)
-    return Hints(who, fill, shift, found.depth, keep.any(1))
+    return Hints(tgt, sources, who, fill, shift, found.depth, keep.any(1))
 
 
 def paint(hints: Hints, warped: Tensor) -> Tensor:
@@ -181,7 +191,7 @@ def paint(hints: Hints, warped: Tensor) -> Tensor:
     origin = torch.where(hints.who.flatten(2) > 0, origin, index)
     origin = origin[:, :, None].expand(-1, -1, channels, -1)
     moved = warped.flatten(3).gather(3, origin).view(warped.shape)
-    return _compose(hints, moved, warped)
+    return _compose(hints.who, hints.fill, moved, warped)
 
 
 def paint_by_grid(
@@ -190,25 +200,32 @@ def paint_by_grid(
     """The same by looking up the sources elsewhere: I_s(pi_s(p, D(p)) + m_k), m_k =
     pi_s(p - shift_k, d_k) - pi_s(p, d_k) without gradient, d_k the mean depth of the object.
 
-    The gradient of pixel p goes to its own depth. src (B, 2, 3, H, W), pixels (B, 2, 2, H, W) where
-    tgt falls in them, warped (B, 2, 3, H, W) what is there, T_src_tgt (B, 2, 4, 4), K (B, 3, 3).
+    Painted are the objects' own pixels in tgt, where the source shows that object there: moved
+    masks would bring the ghosts of warping and lack the object's front, where the depth of the
+    background looks up the sources. The gradient of pixel p goes to its own depth.
+    src (B, 2, 3, H, W), pixels (B, 2, 2, H, W) where tgt falls in them, warped (B, 2, 3, H, W) what
+    is there, T_src_tgt (B, 2, 4, 4), K (B, 3, 3).
     """
     height, width = src.shape[-2:]
     with torch.no_grad():
+        own = hints.tgt[:, None].expand(-1, 2, -1, -1)
         at = pixel_grid(height, width, src.device, src.dtype)[:2].flatten(1).mT
         depth = hints.depth[:, None].expand(-1, 2, -1)[..., None]
-        depth = _of_pixel(depth, hints.who)[..., 0].to(src.dtype)
-        depth = torch.where(hints.who.flatten(2) > 0, depth, 1.0)
-        step = _of_pixel(hints.shift, hints.who).to(src.dtype)
+        depth = _of_pixel(depth, own)[..., 0].to(src.dtype)
+        depth = torch.where(own.flatten(2) > 0, depth, 1.0)
+        step = _of_pixel(hints.shift, own).to(src.dtype)
         ends = (_project(x, depth, T_src_tgt, K) for x in (at - step, at.expand_as(step)))
         offset = torch.sub(*ends).mT.unflatten(-1, (height, width))
-    moved = sample(src.flatten(0, 1), (pixels + offset).flatten(0, 1)).view(warped.shape)
-    return _compose(hints, moved, warped)
+    pixels = (pixels + offset).flatten(0, 1)
+    seen = hints.sources.flatten(0, 1)[:, None].to(src.dtype)
+    seen = sample(seen, pixels.detach(), "zeros", "nearest").view(own.shape)
+    moved = sample(src.flatten(0, 1), pixels).view(warped.shape)
+    return _compose(own * (seen == own), hints.fill, moved, warped)
 
 
-def _compose(hints: Hints, moved: Tensor, warped: Tensor) -> Tensor:
-    filled = torch.where(hints.fill[:, :, None], warped.flip(1), warped)
-    return torch.where(hints.who[:, :, None] > 0, moved, filled)
+def _compose(who: Tensor, fill: Tensor, moved: Tensor, warped: Tensor) -> Tensor:
+    filled = torch.where(fill[:, :, None], warped.flip(1), warped)
+    return torch.where(who[:, :, None] > 0, moved, filled)
 
 
 def _painted(ids: Tensor, shift: Tensor, order: Tensor) -> Tensor:
