@@ -17,22 +17,22 @@ T_WORLD_CAM = {
 MOVE = torch.tensor([0.3, -0.1, 0.0], dtype=torch.float64)
 
 
-def view(frame: int, move=MOVE):
+def view(frame: int, move=MOVE, poses=T_WORLD_CAM, wall=WALL):
     """Image (1, 3, H, W), depth (1, 1, H, W) and where the box is (1, 1, H, W), float64."""
-    T = T_WORLD_CAM[frame][0]
+    T = poses[frame][0]
     world = T[:3, :3] @ rays(camera(), *SIZE)[0].flatten(1)
     shift = frame * move
     layers = []
-    for surface, z in ((0, WALL), (2, BOX + shift[2])):
+    for surface, z in ((0, wall), (2, BOX + shift[2])):
         depth = (z - T[2, 3]) / world[2]
         points = T[:3, 3:] + depth * world
         # the box wears its colours: they move with it
         own = points - shift[:, None] if surface else points
         layers.append((depth, _paint(own, surface), own))
-    (wall, wall_colour, _), (box, box_colour, own) = layers
+    (behind, wall_colour, _), (box, box_colour, own) = layers
     hit = (own[0].abs() < HALF[0]) & (own[1].abs() < HALF[1])
     image = torch.where(hit, box_colour, wall_colour)
-    depth = torch.where(hit, box, wall)
+    depth = torch.where(hit, box, behind)
     shape = (1, -1, *SIZE)
     return image.reshape(1, 3, *SIZE), depth.reshape(shape), hit.reshape(shape)
 

@@ -134,12 +134,13 @@ class MotionAware:
     def _hints(
         self, sample: Sample, depth: Tensor, pixels: Tensor, T: Tensor, K: Tensor
     ) -> Hints | None:
-        ids = sample.instances
+        ids = sample.instances.long()
+        tgt, sources = ids[:, :1], ids[:, 1:][:, self.order]
         there = [
-            look_up(ids[:, 1 + o, None].float(), pixels[:, s], "zeros", "nearest")
-            for s, o in enumerate(self.order)
+            look_up(sources[:, s, None].float(), pixels[:, s], "zeros", "nearest") for s in (0, 1)
         ]
-        found = match_instances(torch.cat((ids[:, :1], *there), 1).long(), depth, self.hints.gate)
+        warped = torch.cat((tgt, *there), 1).long()
+        found = match_instances(warped, sources, depth, T, K, self.hints.gate)
         if found is None:
             return None
         keep = found.known
