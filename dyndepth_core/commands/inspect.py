@@ -107,6 +107,9 @@ def _page(content: dict[str, Any], targets: list[int]) -> str:
     if found["scales"]:
         rows = [{"scale": name, **f} for name, f in found["scales"].items()]
         parts += ["<h2>|log| error of the scales of objects</h2>", _html(rows)]
+    if found["recall"]:
+        rows = [{"true objects": name, **f} for name, f in found["recall"].items()]
+        parts += ["<h2>true objects that were found</h2>", _html(rows)]
     for target in targets:
         own = [row for row in content["objects"] if row["target"] == target]
         picture = f'<img src="target_{target:06d}.png">'
@@ -144,4 +147,6 @@ def _show(console: Any, content: dict[str, Any], out: Path) -> None:
         for name, found in content["errors"]["scales"].items():
             table.add_row(name, *(_text(v) for v in found.values()))
         console.print(table)
+    for name, found in content["errors"]["recall"].items():
+        console.print(f"{name} objects found: {found['recall']:.2f} of {found['objects']}")
     console.print(f"look at {out / 'index.html'}", soft_wrap=True)

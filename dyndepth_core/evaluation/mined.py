@@ -4,7 +4,7 @@ truth.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from dyndepth_core.inference.color import DepthColors
 from dyndepth_core.inference.motion_drawing import color
 from dyndepth_core.methods.mined_supervision.cache import Cache
 from dyndepth_core.methods.mined_supervision.crops import object_shapes
+from dyndepth_core.methods.mined_supervision.masks import recorded_ids
 from dyndepth_core.methods.mined_supervision.mining import full_size
 from dyndepth_core.methods.mined_supervision.objects import ObjectObjective
 from dyndepth_core.methods.mined_supervision.scene import frozen, scene_depth, scene_of, walk
@@ -26,7 +27,9 @@ PANELS = (
     "image", "static depth", "motion", "objects: (m)oving, (s)tanding", "their depth, as they say",
     "their depth, aligned", "label", "final depth",
 )  # fmt: skip
-SCALES = ("scene", "learned", "contact")
+SCALES = ("scene", "learned", "contact", "chosen")
+LARGE = 0.005  # share of the image from which an object has to be found
+IOU = 0.5  # with an object from which it is found
 
 
 @dataclass
@@ -144,7 +147,38 @@ def errors(mined: Mined, targets: list[int]) -> dict[str, Any]:
                     single.setdefault(f"{name}_{stratum}", []).append(float(off))
     means = {key: float(np.mean(values)) for key, values in sorted(single.items())}
     return {"abs_rel": means, "images": len(single.get("scene_static", ())),
-            "scales": scale_errors(mined, targets)}  # fmt: skip
+            "scales": scale_errors(mined, targets), "recall": recall(mined, targets)}  # fmt: skip
+
+
+def recall(mined: Mined, targets: list[int]) -> dict[str, dict[str, float]]:
+    """Share of the true objects above LARGE of the image that are found, and their number: those of
+    which most moves (moving) and the others (standing). Empty where there are no true objects.
+    """
+    found: dict[str, list[bool]] = {}
+    for target in targets:
+        truth, moves = recorded_ids(mined.source, target), mined.moves(target)
+        if truth is not None and moves is not None:
+            for kind, hit in found_objects(
+                mined.caches["masks"].of(target, "ids")[0], truth, moves
+            ):
+                found.setdefault(kind, []).append(hit)
+    return {k: {"recall": float(np.mean(v)), "objects": len(v)} for k, v in sorted(found.items())}
+
+
+def found_objects(
+    ids: np.ndarray, truth: np.ndarray, moves: np.ndarray
+) -> Iterator[tuple[str, bool]]:
+    """Per true object above LARGE of an image whether it moves, and whether one of ids (h, w) has
+    an intersection over union of IOU or more with it; truth (h, w) ids, moves (h, w) bool.
+    """
+    sizes = np.bincount(ids.ravel())
+    for name in np.unique(truth[truth > 0]):
+        where = truth == name
+        if where.mean() <= LARGE:
+            continue
+        shared = np.bincount(ids[where], minlength=len(sizes))
+        ious = shared / (sizes + where.sum() - shared)
+        yield "moving" if moves[where].mean() > 0.5 else "standing", bool((ious[1:] >= IOU).any())
 
 
 def scale_errors(mined: Mined, targets: list[int]) -> dict[str, dict[str, float]]:

@@ -9,6 +9,7 @@ from scenes import SIZE, camera, pose
 from street import Board, view
 
 from dyndepth_core.config import load
+from dyndepth_core.evaluation.mined import found_objects
 from dyndepth_core.methods import get_method
 from dyndepth_core.methods.mined_supervision.alignment import (
     AlignmentObjective,
@@ -213,3 +214,18 @@ def test_what_looks_like_what_moves_is_found_although_it_stands():
     assert standing.any()
     assert found[standing[:, ::2, ::2]].mean() > 0.8
     assert found[truth[:, ::2, ::2] == 0].mean() < 0.1
+
+
+def test_an_object_is_found_where_half_of_both_is_shared():
+    truth, moves = np.zeros((20, 100), np.uint8), np.zeros((20, 100), bool)
+    ids = np.zeros_like(truth)
+    truth[0:4, 0:10], moves[0:4, 0:6] = 1, True  # most of it moves
+    ids[0:4, 0:5] = 3  # half of it, nothing else
+    truth[10:14, 0:10] = 2
+    ids[10:14, 0:4] = 1  # less than half
+    truth[10:14, 50:60] = 4
+    ids[8:18, 50:60] = 2  # all of it and more than as much again
+    truth[0:2, 90:95] = 5  # too small to count
+    assert list(found_objects(ids, truth, moves)) == [
+        ("moving", True), ("standing", False), ("standing", False),
+    ]  # fmt: skip

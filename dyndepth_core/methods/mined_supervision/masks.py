@@ -181,7 +181,7 @@ def _recorded(
     """Ids from files, and what moves: as mined, for the oracle from dynamic/."""
     video, frame, _ = source.targets[target]
     recording = source.recordings[video]
-    ids = RecordedInstances(recording).ids(frame)
+    ids = recorded_ids(source, target)
     dynamic = recording.dynamic(frame) if config.masks == "oracle" else None
     if ids is None or (config.masks == "oracle" and dynamic is None):
         wanted = "instances/" if config.masks == "files" else "instances/ and dynamic/"
@@ -189,15 +189,26 @@ def _recorded(
             f"{recording.path}: objective.masks={config.masks}, but frame {frame} has no {wanted} "
             "file; add it, or mine the masks"
         )
+    if dynamic is not None:
+        moving = source.labels(video, dynamic.astype(np.uint8)) > 0
+    return ids, moving
+
+
+def recorded_ids(source: SampleSource, target: int) -> np.ndarray | None:
+    """Ids (h, w) at network size, uint8, from 1 without gaps, of the mask file of a target; None
+    where there is none. ValueError where it has over 255.
+    """
+    video, frame, _ = source.targets[target]
+    recording = source.recordings[video]
+    ids = RecordedInstances(recording).ids(frame)
+    if ids is None:
+        return None
     names, place = np.unique(ids, return_inverse=True)
     if names[0] != 0:
         place = place + 1
     if place.max() > 255:
         raise ValueError(f"{recording.path}: frame {frame} has over 255 instances; leave some out")
-    small = source.labels(video, place.reshape(ids.shape).astype(np.uint8))
-    if dynamic is not None:
-        moving = source.labels(video, dynamic.astype(np.uint8)) > 0
-    return small, moving
+    return source.labels(video, place.reshape(ids.shape).astype(np.uint8))
 
 
 def _summary(paths: list[Path]) -> dict[str, int]:
