@@ -13,7 +13,10 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 
 from ..evaluation.metrics import STRATA  # noqa: E402
+from .recipes import recipe  # noqa: E402
 from .rows import RowResult, flatten  # noqa: E402
+
+MOST = 150  # pairs in one picture
 
 
 def draw(results: Sequence[RowResult], table: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -46,7 +49,7 @@ def _errors(methods: Mapping[str, Any], path: Path) -> Path:
 
 
 def _intervals(paired: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    known = [p for p in paired if p["low"] is not None]
+    known = _shown([p for p in paired if p["low"] is not None])
     figure, axis = plt.subplots(figsize=(9, 0.9 + 0.22 * len(known)), layout="constrained")
     colors = {
         "better": "tab:green",
@@ -65,6 +68,23 @@ def _intervals(paired: Sequence[Mapping[str, Any]], path: Path) -> Path:
     axis.invert_yaxis()
     axis.set_xlabel("ratio of errors, 95 % interval; left of 1 the first is better")
     return _save(figure, path)
+
+
+def _shown(paired: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """All pairs, of more than MOST those of each row and what it is to be compared with: its
+    control, that of a part of a model the whole model, or else the first row.
+    """
+    if len(paired) <= MOST:
+        return paired
+    first = paired[0]["second"]
+
+    def against(name: str) -> str:
+        try:
+            return recipe(name).control or first
+        except ValueError:  # no row of its own, see InferenceGraph.arms
+            return name.rpartition("_")[0]
+
+    return [p for p in paired if p["second"] == against(p["first"])]
 
 
 def _distance(rows: Mapping[str, list[RowResult]], path: Path) -> Path:

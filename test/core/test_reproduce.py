@@ -11,6 +11,7 @@ from dyndepth_core.commands.reproduce import parse_seeds
 from dyndepth_core.evaluation.metrics import ImageScore
 from dyndepth_core.reproduce import rows as rows_module
 from dyndepth_core.reproduce.budgets import BUDGETS, Budget, get_budget
+from dyndepth_core.reproduce.plots import _shown
 from dyndepth_core.reproduce.recipes import in_order
 from dyndepth_core.reproduce.rows import RowResult
 from dyndepth_core.reproduce.run import check_methods, reproduce, row_config, row_folder
@@ -274,3 +275,20 @@ def test_a_row_without_the_model_it_begins_with_is_named(table, out, monkeypatch
         "many_depth_finetuned, seed 5": "the row whose model it needs (start) failed",
     }
     assert list(found["methods"]) == ["row_prior", "plane"]
+
+
+def test_of_many_pairs_those_are_drawn_that_were_to_be_compared():
+    names = [
+        "monodepth", "many_depth", "many_depth_teacher", "many_depth_finetuned",
+        "many_depth+motion_aware",
+    ]  # fmt: skip
+    pairs = [
+        {"first": b, "second": a, "stratum": s}
+        for i, b in enumerate(names) for a in names[:i] for s in range(20)
+    ]  # fmt: skip
+    found = {(p["first"], p["second"]) for p in _shown(pairs)}
+    assert found == {
+        ("many_depth", "monodepth"), ("many_depth_teacher", "many_depth"),
+        ("many_depth_finetuned", "monodepth"), ("many_depth+motion_aware", "many_depth_finetuned"),
+    }  # fmt: skip
+    assert _shown(pairs[:100]) == pairs[:100]
