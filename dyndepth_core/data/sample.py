@@ -107,6 +107,13 @@ class SampleSource:
         """Of each target its recording, its frame there and the frames of its sources."""
         return self._targets
 
+    def only(self, targets: Sequence[int]) -> SampleSource:
+        """Of the targets those with these numbers, counted anew."""
+        found = copy.copy(self)
+        found._targets = [self._targets[k] for k in targets]
+        found._travel = None if self._travel is None else self._travel[list(targets)]
+        return found
+
     def plain(self) -> SampleSource:
         """The same targets without augmentation, sharing the frames read so far."""
         found = copy.copy(self)

@@ -79,6 +79,7 @@ class StageInfo:
     `job.earlier`; None: train the method's objective and save its model.
 
     share: of train.steps and train.minutes that `job.fit` may use; stages without training have 0.
+    minutes: share of the minutes where it is another than that of the steps.
     reads(source, held_out): what the stage follows from beside images, calibration and settings
     (JSON-able), for example hashes of files; when that changes, a resumed run refuses to go on.
     """
@@ -87,3 +88,4 @@ class StageInfo:
     share: float = 1.0
     run: Callable[[StageJob], Sequence[Path]] | None = None
     reads: Callable[[SampleSource, SampleSource | None], Mapping[str, Any]] = _nothing
+    minutes: float | None = None

@@ -81,7 +81,7 @@ class Job:
 
     def __init__(self, info: StageInfo, given: Given, context: StageContext) -> None:
         self.info, self.given, self.context = info, given, context
-        self.config = shared_out(given.config, info.share)
+        self.config = shared_out(given.config, info.share, info.minutes)
         self.source, self.held_out = given.source, given.held_out
         self.folder, self.earlier = context.folder, context.earlier
         self.data = [Path(p) for p in given.data]
@@ -202,13 +202,14 @@ class Job:
         return track_cameras(self.source, folder, write=is_first_process())
 
 
-def shared_out(config: Config, share: float) -> Config:
-    """The configuration with this share of its steps and minutes."""
-    if share == 1.0 or share == 0.0:
-        return config
+def shared_out(config: Config, share: float, of_minutes: float | None = None) -> Config:
+    """The configuration with this share of its steps and minutes; 0: all. of_minutes: another share
+    of the minutes.
+    """
+    of_minutes = share if of_minutes is None else of_minutes
     train = config.train
-    steps = None if train.steps is None else max(1, round(share * train.steps))
-    minutes = None if train.minutes is None else share * train.minutes
+    steps = None if train.steps is None else max(1, round((share or 1.0) * train.steps))
+    minutes = None if train.minutes is None else (of_minutes or 1.0) * train.minutes
     update = {"steps": steps, "minutes": minutes}
     return config.model_copy(update={"train": train.model_copy(update=update)})
 

@@ -11,13 +11,13 @@ from street import Board, view
 from dyndepth_core.config import load
 from dyndepth_core.evaluation.mined import found_objects
 from dyndepth_core.methods import get_method
+from dyndepth_core.methods.follow import SegmentSample
 from dyndepth_core.methods.mined_supervision.alignment import (
     AlignmentObjective,
     CropSource,
     judge,
 )
 from dyndepth_core.methods.mined_supervision.crops import crop_object, unit_shape
-from dyndepth_core.methods.mined_supervision.follow import SegmentSample
 from dyndepth_core.methods.mined_supervision.masks import looks
 from dyndepth_core.methods.mined_supervision.objects import ObjectObjective, ObjectSample
 from dyndepth_core.methods.mined_supervision.scene import frozen

@@ -8,11 +8,11 @@ from street import ROAD, SIZE, Board, view
 
 from dyndepth_core.data.transforms import flip_horizontal, zoom_crop
 from dyndepth_core.geometry.camera import flip_K
+from dyndepth_core.methods.follow import draw, follow
 from dyndepth_core.methods.mined_supervision import labels
 from dyndepth_core.methods.mined_supervision.clusters import vote
 from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig, Shares
 from dyndepth_core.methods.mined_supervision.contact import contact_scale
-from dyndepth_core.methods.mined_supervision.follow import draw, follow
 from dyndepth_core.methods.mined_supervision.ground import ground_mask
 from dyndepth_core.methods.mined_supervision.labels import ALONE, confidence, paste
 from dyndepth_core.methods.mined_supervision.masks import (

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from dyndepth_core.data.sample import Sample, SampleSource
 from dyndepth_core.methods.base import LossTerms, Objective
+from dyndepth_core.methods.follow import draw
 from dyndepth_core.methods.mined_supervision.cache import Cache
 from dyndepth_core.methods.mined_supervision.crops import CHANNELS, SIZE, make_crops
-from dyndepth_core.methods.mined_supervision.follow import draw
 from dyndepth_core.methods.mined_supervision.objects import ObjectObjective
 from dyndepth_core.methods.mined_supervision.scene import frozen, scene_of
 from dyndepth_core.methods.stage import StageJob

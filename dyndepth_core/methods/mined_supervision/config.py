@@ -72,7 +72,7 @@ class MinedSupervisionConfig(ResidualMotionConfig):
     @classmethod
     def going_on(cls) -> dict[str, Any]:
         """See StartConfig; the labels say what the images do not."""
-        return {**super().going_on(), "keep": 0.0}
+        return {**super().going_on(), "keep": 0.0, "hints": 0.0}
 
     @property
     def unused(self) -> tuple[str, ...]:

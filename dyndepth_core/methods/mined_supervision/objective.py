@@ -12,9 +12,9 @@ from torch import Tensor
 from dyndepth_core.data.sample import Sample, SampleSource
 from dyndepth_core.losses.consistency import depth_inconsistency
 from dyndepth_core.methods.base import LossTerms
+from dyndepth_core.methods.follow import LabelledSample, MapSource
 from dyndepth_core.methods.mined_supervision.cache import Cache
 from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig
-from dyndepth_core.methods.mined_supervision.follow import LabelledSample, MapSource
 from dyndepth_core.methods.mined_supervision.graph import MinedSupervisionGraph
 from dyndepth_core.methods.residual_motion.objective import (
     ResidualMotionObjective,

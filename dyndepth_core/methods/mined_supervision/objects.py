@@ -21,8 +21,8 @@ from dyndepth_core.losses.photometric import (
     photometric_error,
 )
 from dyndepth_core.methods.base import LossTerms, Objective
+from dyndepth_core.methods.follow import draw, follow, with_maps
 from dyndepth_core.methods.mined_supervision.cache import Cache
-from dyndepth_core.methods.mined_supervision.follow import draw, follow, with_maps
 from dyndepth_core.methods.mined_supervision.scene import scene_of
 from dyndepth_core.methods.stage import StageJob
 

@@ -16,8 +16,8 @@ from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.geometry.camera import pixel_grid
 from dyndepth_core.losses.photometric import masked_mean
 from dyndepth_core.methods.base import LossTerms, Objective
+from dyndepth_core.methods.follow import MapSource, SegmentSample
 from dyndepth_core.methods.mined_supervision.cache import Cache
-from dyndepth_core.methods.mined_supervision.follow import MapSource, SegmentSample
 from dyndepth_core.methods.stage import StageJob
 from dyndepth_core.networks.depth_net import ConvBlock
 from dyndepth_core.networks.encoders import Encoder

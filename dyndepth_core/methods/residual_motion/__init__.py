@@ -3,12 +3,12 @@ et al., CoRL 2020), written from the paper's mathematics.
 """
 
 from dyndepth_core.methods.base import MethodInfo
-from dyndepth_core.methods.masks import foreground_stages
 from dyndepth_core.methods.residual_motion.config import (
     ResidualMotionConfig,
     ResidualNetworkConfig,
 )
 from dyndepth_core.methods.residual_motion.graph import ResidualMotionGraph
+from dyndepth_core.methods.residual_motion.hints import stages
 from dyndepth_core.methods.residual_motion.objective import ResidualMotionObjective
 
 METHOD = MethodInfo(
@@ -17,5 +17,5 @@ METHOD = MethodInfo(
     ResidualMotionObjective,
     ResidualMotionGraph,
     network_class=ResidualNetworkConfig,
-    stages=foreground_stages,
+    stages=stages,
 )

@@ -9,6 +9,8 @@ from pydantic import Field
 from dyndepth_core.methods.depth_pose import StartConfig
 from dyndepth_core.networks.depth_net import NetworkConfig
 
+HINTS = 1.0
+
 
 class ResidualNetworkConfig(NetworkConfig):
     """With the motion network; the paper's networks: depth_head=softplus motion_net=published
@@ -99,6 +101,12 @@ class ResidualMotionConfig(StartConfig):
         description="weight of: what moves is what the optical flow to another image says "
         "(network.motion_flow)",
     )  # fmt: skip
+    hints: float = Field(
+        0.0, ge=0,
+        description="weight of: the depth of what stands is what several images show by the motion "
+        "of the model that the training begins with (--from, which must know what moves); takes a "
+        "third of the minutes before the training; with data.intrinsics=given and no foreground",
+    )  # fmt: skip
     static_pairs: float = Field(
         0.01, ge=0, le=1,
         description="pairs whose images differ by less on average (0 to 1) teach nothing",
@@ -107,7 +115,7 @@ class ResidualMotionConfig(StartConfig):
     @classmethod
     def going_on(cls) -> dict[str, Any]:
         """See StartConfig; residuals are wanted from the beginning."""
-        return {**super().going_on(), "burn_in": (0.0, 0.02)}
+        return {**super().going_on(), "burn_in": (0.0, 0.02), "hints": HINTS}
 
     def residual_share(self, progress: float) -> float:
         """Factor on the residuals, progress in [0, 1] of the training."""

@@ -19,6 +19,7 @@ from dyndepth_core.methods.depth_pose import DepthPoseObjective, copy_weights
 from dyndepth_core.methods.residual_motion.best_source import best_source_losses
 from dyndepth_core.methods.residual_motion.config import ResidualMotionConfig
 from dyndepth_core.methods.residual_motion.graph import ResidualMotionGraph, make_motion_net
+from dyndepth_core.methods.residual_motion.hints import HintedSample, hint_loss
 from dyndepth_core.methods.residual_motion.published import published_losses
 from dyndepth_core.methods.residual_motion.threshold import enlarged, helped, moving_speed
 from dyndepth_core.methods.residual_motion.ways import Ways
@@ -201,6 +202,9 @@ class ResidualMotionObjective(DepthPoseObjective):
             if p.moving is not None:
                 errors = F.binary_cross_entropy_with_logits(p.moving, p.likely, reduction="none")
                 terms["dynamic"] = config.dynamic * masked_mean(errors, p.seen)
+            if isinstance(sample, HintedSample):
+                hinted = hint_loss(depth[last], sample.hint, sample.sure)
+                terms["hints"] = config.hints * hinted
             ways_T = T.unflatten(0, (-1, batch, sources))
             terms |= self.kept_terms(sample, depth[last], found.maps["silent"])
             terms |= self.metric_terms(sample, p, ways_T, depth[last])

@@ -1,0 +1,277 @@
+"""Hints for the depth of what stands, from several images at once: a stage before a training that
+goes on from a model that knows how the camera moves (after the depth hints of Watson et al. 2019).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from dyndepth_core.data.recording import DamagedImage
+from dyndepth_core.data.sample import Sample, SampleSource
+from dyndepth_core.data.targets import frame_stride
+from dyndepth_core.data.transforms import image_tensor
+from dyndepth_core.geometry.flow import residual_velocity
+from dyndepth_core.geometry.multi_view import MultiView, multi_view_depth
+from dyndepth_core.losses.photometric import masked_mean
+from dyndepth_core.methods.base import SPEED_THRESHOLD, InferenceGraph
+from dyndepth_core.methods.follow import MapSource
+from dyndepth_core.methods.masks import foreground_stages
+from dyndepth_core.methods.stage import StageInfo, StageJob
+
+log = logging.getLogger(__name__)
+SHARE = 0.35  # of the minutes of a training: for the hints before it
+REACH = 3  # images before and after that a hint is made of, where they are there
+CHUNK = 24  # images that are looked at together
+ROUNDS = (0, 2, 1, 3)  # of every four images one is hinted first, then another one, and so on
+AROUND = 9  # pixels around what moves that may move, too
+USES = 2  # times that a training of so many steps sees each hint at least
+FILES = 256  # that stay in memory
+
+
+@dataclass
+class HintedSample(Sample):
+    """hint (B, 1, H, W): depth of tgt in any unit; sure (B, 1, H, W) in {0, 1}: where."""
+
+    hint: Tensor | None = None
+    sure: Tensor | None = None
+
+
+def hint_loss(depth: Tensor, hint: Tensor, sure: Tensor) -> Tensor:
+    """Mean of |log(depth / (s hint))| over sure, s the median ratio of each image, without
+    gradient: hints say the shape; all (B, 1, H, W).
+    """
+    off = depth.log() - torch.where(sure > 0, hint, 1.0).log()
+    known = torch.where(sure > 0, off.detach(), torch.nan).flatten(1)
+    scale = known.nanmedian(1).values.nan_to_num(0.0).view(-1, 1, 1, 1)
+    return masked_mean((off - scale).abs(), sure)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Frames of a recording in the order of time, one step of the samples apart."""
+
+    video: int
+    frames: tuple[int, ...]
+
+
+def chunks(source: SampleSource) -> list[Chunk]:
+    """All frames of a source, those at the ends of a chunk again in the next one."""
+    found = []
+    for video, recording in enumerate(source.recordings):
+        if len(recording) < 2:
+            continue
+        stride, _ = frame_stride(recording, source.config.target_rate_hz)
+        for phase in range(stride):
+            frames = range(phase, len(recording), stride)
+            for k in range(0, max(len(frames) - 2 * REACH, 1), CHUNK - 2 * REACH):
+                found.append(Chunk(video, tuple(frames[k : k + CHUNK])))
+    return found
+
+
+def make_hints(job: StageJob) -> list[Path]:
+    """Files of hints, one per chunk and round: frames (N,), depth (N, h, w) fp16, sure (N, h, w)
+    packed. As many as there is time for, or as a training of so many steps can use.
+    """
+    from dyndepth_core.inference.model_file import load_model  # it imports the methods
+
+    if job.start is None:
+        raise ValueError(
+            "objective.hints needs a model that knows how the camera moves: name it with --from, "
+            "or set objective.hints=0"
+        )
+    graph, meta = load_model(job.start)
+    threshold = meta.thresholds.get(SPEED_THRESHOLD)
+    if threshold is None:
+        log.info(
+            "no hints: %s does not know what moves, and only what stands can be hinted", job.start
+        )
+        return []
+    cuda = job.config.train.device != "cpu" and torch.cuda.is_available()
+    graph = graph.eval().to("cuda" if cuda else "cpu")
+    source, train = job.source.plain(), job.config.train
+    wanted = {(video, frame) for video, frame, _ in source.targets}
+    enough = len(wanted) if train.steps is None else train.steps * train.batch_size // USES
+    until = None if train.minutes is None else time.monotonic() + 60 * train.minutes
+    every = chunks(source)
+    order = np.random.default_rng(train.seed).permutation(len(every)).tolist()
+    todo = [(k, round_) for round_ in ROUNDS for k in order]
+    paths, count, share = [], 0, []
+    for k, round_ in job.track(todo, "depth from several images"):
+        path, chunk = job.folder / f"{k:06d}_{round_}.npz", every[k]
+        if not path.is_file():
+            if paths and (count >= enough or (until is not None and time.monotonic() > until)):
+                continue  # those that a killed run has left are kept
+            views = look(graph, threshold, source, chunk)
+            chosen = [
+                i for i in range(round_, len(views), len(ROUNDS))
+                if views[i] is not None and (chunk.video, chunk.frames[i]) in wanted
+            ]  # fmt: skip
+            found = hint_chunk(views, source.K(chunk.video).astype(np.float64), chosen)
+            found = [(chunk.frames[i], hint) for i, hint in found]
+            _write(path, chunk.video, found, source.config.size)
+        with np.load(path, allow_pickle=False) as data:
+            count += len(data["frames"])
+            share += data["share"].tolist()
+        paths.append(path)
+    job.report({"hinted": count, "sure": float(np.mean(share)) if share else 0.0})
+    return paths
+
+
+@dataclass(frozen=True)
+class View:
+    """One frame: image (h, w, 3) uint8, depth (h, w), moves (h, w) bool: what moves, and around it;
+    T (4, 4): to the frame before, None where that is not known.
+    """
+
+    image: np.ndarray
+    depth: np.ndarray
+    moves: np.ndarray
+    T: np.ndarray | None
+
+
+def hint_chunk(
+    views: Sequence[View | None], K: np.ndarray, chosen: Sequence[int]
+) -> list[tuple[int, MultiView]]:
+    """Depth from several images of those of the views (by their number) that have REACH known ones
+    around them; without what moves. K (3, 3); None: a damaged image.
+    """
+    greys = [
+        None if v is None else cv2.cvtColor(v.image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+        for v in views
+    ]
+
+    def hint(i: int) -> tuple[int, MultiView] | None:
+        around = [(j, T) for step in (-1, 1) for j, T in _motions(views, i, step)]
+        if len(around) < REACH:
+            return None
+        others, T = [greys[j] for j, _ in around], np.stack([T for _, T in around])
+        found = multi_view_depth(greys[i], others, T, K, views[i].depth)
+        return i, replace(found, sure=found.sure & ~views[i].moves)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return [found for found in pool.map(hint, chosen) if found is not None]
+
+
+def _motions(views: Sequence[View | None], i: int, step: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Views before (step -1) or after (1) view i, up to a gap, and T (4, 4) from i to each."""
+    T = np.eye(4)
+    for j in range(i + step, i + step * (REACH + 1), step):
+        if not 0 <= j < len(views) or views[j] is None:
+            return
+        newer = views[max(j, j - step)]
+        if newer.T is None:
+            return
+        T = (newer.T if step < 0 else np.linalg.inv(newer.T)) @ T
+        yield j, T
+
+
+@torch.no_grad()
+def look(
+    graph: InferenceGraph, threshold: float, source: SampleSource, chunk: Chunk
+) -> list[View | None]:
+    """What the graph says of every frame of a chunk. threshold: speed from which something moves.
+    ValueError when the graph knows no motion of camera and objects.
+    """
+    recording, K = source.recordings[chunk.video], source.K(chunk.video)
+    device = next(graph.parameters()).device
+    K = torch.tensor(K, dtype=torch.float32, device=device)[None]
+    _, period = frame_stride(recording, source.config.target_rate_hz)
+    found: list[View | None] = []
+    before, state, last = None, None, 0
+    for frame, previous in zip(chunk.frames, (chunk.frames[0], *chunk.frames), strict=False):
+        try:
+            pixels = source.frame(chunk.video, frame)
+        except DamagedImage:
+            before, state = None, None
+            found.append(None)
+            continue
+        stamp = int(recording.stamps_ns[frame])
+        seconds = (stamp - last) / 1e9
+        if before is not None and not 0.5 < seconds / ((frame - previous) * period) < 2:
+            before, state = None, None
+        image = image_tensor(pixels).to(device)
+        depth, residual, T, state = graph(image, before, K, state)
+        moves = np.zeros(depth.shape[-2:], np.uint8)
+        if before is not None:
+            if residual is None or T is None:
+                raise ValueError("no motion")
+            dt = torch.full((1,), -seconds, device=device)
+            speed = residual_velocity(residual.float(), T.float(), dt).norm(dim=1)[0]
+            moves = (speed > threshold).byte().cpu().numpy()
+            moves = cv2.dilate(moves, np.ones((AROUND, AROUND), np.uint8))
+        T = None if before is None else T[0].double().cpu().numpy()
+        found.append(View(pixels, depth[0, 0].float().cpu().numpy(), moves > 0, T))
+        before, last = image, stamp
+    return found
+
+
+def train_hinted(job: StageJob) -> list[Path]:
+    """Train on the samples that have hints, if there are enough, and save the model."""
+    objective, files = job.objective(), job.earlier["hints"]
+    source = hinted(job.source, files) if files else None
+    job.fit(objective, source or job.source, job.held_out)
+    return [job.save(objective)]
+
+
+def hinted(source: SampleSource, files: Sequence[Path]) -> MapSource | None:
+    """The samples whose targets have a hint, with it; None where fewer have one than a batch."""
+    where: dict[tuple[int, int], tuple[Path, int]] = {}
+    for path in files:
+        with np.load(path, allow_pickle=False) as data:
+            where |= {(int(data["video"]), int(f)): (path, k) for k, f in enumerate(data["frames"])}
+    chosen = [k for k, (video, frame, _) in enumerate(source.targets) if (video, frame) in where]
+    if len(chosen) < source.batch_size:
+        return None
+    part, read = source.only(chosen), functools.lru_cache(FILES)(_read)
+
+    def maps(target: int) -> dict[str, np.ndarray]:
+        path, row = where[part.targets[target][:2]]
+        depth, sure = read(path)
+        width = depth.shape[-1]
+        sure = np.unpackbits(sure[row], axis=-1, count=width)
+        return {"hint": depth[row].astype(np.float32), "sure": sure.astype(np.float32)}
+
+    return MapSource(part, HintedSample, maps)
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with np.load(path, allow_pickle=False) as data:
+        return data["depth"], data["sure"]
+
+
+def _write(path: Path, video: int, found: Sequence[tuple[int, MultiView]], size: tuple) -> None:
+    """frames (N,) of the recording, depth and sure of each; whole or not at all."""
+    shape = (len(found), *size)
+    depth = np.array([m.depth for _, m in found], np.float16).reshape(shape)
+    sure = np.array([m.sure for _, m in found], bool).reshape(shape)
+    frames = np.array([f for f, _ in found], np.int64)
+    partial = path.with_name(f".{path.name}.partial.npz")
+    np.savez_compressed(
+        partial, video=video, frames=frames, depth=depth, sure=np.packbits(sure, axis=-1),
+        share=sure.mean((1, 2)) if found else np.zeros(0),
+    )  # fmt: skip
+    os.replace(partial, path)
+
+
+def stages(config: Any) -> tuple[StageInfo, ...]:
+    """Hints before the training, where they are wanted and the cameras are known."""
+    own = config.objective
+    if own.hints == 0 or own.foreground != "none" or config.data.intrinsics != "given":
+        return foreground_stages(config)
+    return (
+        StageInfo("hints", 1.0, make_hints, minutes=SHARE),
+        StageInfo("train", 1.0, train_hinted, minutes=1 - SHARE),
+    )
