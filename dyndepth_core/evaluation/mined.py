@@ -67,6 +67,10 @@ class Mined:
         depth = self.source.recordings[video].depth(frame)
         return None if depth is None else self.source.labels(video, depth)
 
+    def instances(self, target: int) -> np.ndarray | None:
+        """Ids of the true objects (h, w) at network size; None where there are none."""
+        return recorded_ids(self.source, target)
+
     def moves(self, target: int) -> np.ndarray | None:
         """What truly moves, bool at network size."""
         video, frame, _ = self.source.targets[target]
@@ -156,7 +160,7 @@ def recall(mined: Mined, targets: list[int]) -> dict[str, dict[str, float]]:
     """
     found: dict[str, list[bool]] = {}
     for target in targets:
-        truth, moves = recorded_ids(mined.source, target), mined.moves(target)
+        truth, moves = mined.instances(target), mined.moves(target)
         if truth is not None and moves is not None:
             for kind, hit in found_objects(
                 mined.caches["masks"].of(target, "ids")[0], truth, moves

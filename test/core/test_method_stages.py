@@ -66,10 +66,12 @@ def test_stages_share_the_budget_and_each_has_its_figures(tmp_path, root, method
     metrics = train_run(load(overrides=SETTINGS), [root], tmp_path / "run")
     assert method.ran == ["toy", "table", "final"]
     assert method.steps == {"toy": 2, "final": 6}
-    assert metrics["step"] == 6 and metrics["labels"] == 2 and metrics["rows"] == 3
+    assert metrics["step"] == 8 and metrics["labels"] == 2 and metrics["rows"] == 3
     single = metrics["stages"]
     assert list(single) == ["toy", "table", "final"]
-    assert single["toy"]["step"] == 2 and single["table"]["rows"] == 3
+    assert (single["toy"]["step"], single["final"]["step"]) == (2, 6) and single["table"][
+        "rows"
+    ] == 3
     assert metrics["seconds"] == pytest.approx(sum(s["seconds"] for s in single.values()))
     _, meta = load_model(tmp_path / "run" / "model.safetensors")
     assert meta.provenance.config["train"]["steps"] == 8

@@ -72,7 +72,8 @@ def test_errors_have_the_ratio_of_what_stands():
     scene, label, final = (np.where(moves, d, 5.0) for d in (2.5, 5.0, 10.0))
     stack = SimpleNamespace(of=lambda target, name: (moves.astype(float),))
     mined = SimpleNamespace(
-        truth=lambda t: truth, moves=lambda t: moves, caches={"labels": stack},
+        truth=lambda t: truth, moves=lambda t: moves, instances=lambda t: None,
+        caches={"labels": stack},
         depths=lambda t: {"scene": scene, "label": label, "final": final},
         table=lambda: {"target": np.zeros(0, int)},
     )  # fmt: skip

@@ -264,12 +264,14 @@ def test_a_row_that_fails_is_named_and_the_others_stand_in_the_table(table, out,
     assert "**mined_supervision, seed 5 failed:**" in text
 
 
-def test_a_row_without_the_model_it_begins_with_is_named(table, out, monkeypatch):
+def test_a_row_without_the_model_it_begins_with_is_named(table, out, tmp_path, monkeypatch):
+    (tmp_path / "data").symlink_to(out / "data")
+
     def broken(row, *_):
         raise ValueError("no depth")
 
     monkeypatch.setattr("dyndepth_core.reproduce.run.run_row", broken)
-    found = reproduce(["many_depth_finetuned"], TINY, [5], out, workers=1)
+    found = reproduce(["many_depth_finetuned"], TINY, [5], tmp_path, workers=1)
     assert found["failed"] == {
         "many_depth, seed 5": "no depth",
         "many_depth_finetuned, seed 5": "the row whose model it needs (start) failed",
