@@ -15,10 +15,7 @@ WINDOW = 5  # pixels, side of the square whose correlation is the cost
 NOISE = 4e-5  # variance of grey levels of 0 to 1 below which a window shows nothing
 SMALL, LARGE = 0.08, 0.5  # costs of a step of one plane between neighbours, and of a larger one
 EDGE = 15.0  # grey levels of 0 to 1 by whose inverse a large step across an edge costs half
-NEAR, FAR = (
-    0.6,
-    4.0,
-)  # the planes reach from NEAR of the nearest depth expected to FAR of the farthest
+NEAR, FAR = 0.6, 4.0  # planes reach from NEAR of the nearest depth expected to FAR of the farthest
 # What is sure of its depth, found on tuning vehicles:
 COST = 0.35  # 1 - correlation at most
 UNIQUE = 0.15  # any other depth costs so much more, over the four directions

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -29,37 +32,83 @@ def mine(
     dynamic, in the graph's units of depth per second; K (3, 3) at network size, by default that of
     the recording. ValueError when the graph knows no residual motion.
     """
-    recording, device = source.recordings[video], next(graph.parameters()).device
+    recording = source.recordings[video]
     found: list[np.ndarray | None] = [None] * len(recording)
     if len(recording) < 2:
         return found
+    stride, _ = frame_stride(recording, source.config.target_rate_hz)
+    for first in range(stride):
+        tracker = MotionTracker(birth=1)
+        for said in walk(graph, source, video, range(first, len(recording), stride), K):
+            if said is None or said.velocity is None:
+                continue
+            velocity = np.ascontiguousarray(said.velocity[0].permute(1, 2, 0).cpu().numpy())
+            motion = tracker.step(
+                velocity, said.depth[0, 0].cpu().numpy(), said.K, said.T_src_tgt, said.stamp_ns,
+                said.previous_ns, threshold,
+            )  # fmt: skip
+            found[said.frame] = motion.ids
+    return found
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a graph says of one frame of a recording.
+
+    image uint8 (H, W, 3) RGB and K (3, 3) at network size; depth (1, 1, H, W), in the graph's
+    units; and of the motion since the frame before, None where there is none to be compared with:
+    T_src_tgt (4, 4), float64, src the frame before, and velocity (1, 3, H, W) relative to the
+    ground, units of depth per second. stamp_ns, previous_ns: of the frame and the one before.
+    """
+
+    frame: int
+    image: np.ndarray
+    K: np.ndarray
+    depth: torch.Tensor
+    T_src_tgt: np.ndarray | None
+    velocity: torch.Tensor | None
+    stamp_ns: int
+    previous_ns: int
+
+
+@torch.no_grad()
+def walk(
+    graph: InferenceGraph,
+    source: SampleSource,
+    video: int,
+    frames: Sequence[int],
+    K: np.ndarray | None = None,
+) -> Iterator[Said | None]:
+    """Frames of a recording, evenly apart, in their order; None for a damaged image. After one and
+    after a gap in the stamps nothing is known of the motion. K: see `mine`; ValueError when the
+    graph knows no residual motion.
+    """
+    recording, device = source.recordings[video], next(graph.parameters()).device
     K = source.K(video) if K is None else K
     K_tensor = torch.tensor(K, dtype=torch.float32, device=device)[None]
     stride, period = frame_stride(recording, source.config.target_rate_hz)
-    for first in range(stride):
-        tracker, before, state, stamp = MotionTracker(birth=1), None, None, 0
-        for i in range(first, len(recording), stride):
-            try:
-                image = image_tensor(source.frame(video, i)).to(device)
-            except DamagedImage:
-                before = state = None
-                continue
-            now = int(recording.stamps_ns[i])
-            if before is not None and not 0.5 < (now - stamp) / 1e9 / (stride * period) < 2:
-                before = state = None
-            depth, residual, T, state = graph(image, before, K_tensor, state)
-            if before is not None:
-                if residual is None:
-                    raise ValueError(
-                        "the model that is to find what moves knows no residual motion: give one "
-                        "trained by residual_motion"
-                    )
-                seconds = torch.full((1,), (stamp - now) / 1e9, device=device)
-                velocity = residual_velocity(residual, T, seconds)[0].permute(1, 2, 0)
-                motion = tracker.step(
-                    np.ascontiguousarray(velocity.cpu().numpy()), depth[0, 0].cpu().numpy(), K,
-                    T[0].double().cpu().numpy(), now, stamp, threshold,
-                )  # fmt: skip
-                found[i] = motion.ids
-            before, stamp = image, now
-    return found
+    before, state, stamp = None, None, 0
+    for frame in frames:
+        try:
+            pixels = source.frame(video, frame)
+        except DamagedImage:
+            before = state = None
+            yield None
+            continue
+        image = image_tensor(pixels).to(device)
+        now = int(recording.stamps_ns[frame])
+        if before is not None and not 0.5 < (now - stamp) / 1e9 / (stride * period) < 2:
+            before = state = None
+        depth, residual, T, state = graph(image, before, K_tensor, state)
+        velocity, T_src_tgt = None, None
+        if before is not None:
+            if residual is None:
+                raise ValueError(
+                    "the model that is to find what moves knows no residual motion: give one "
+                    "trained by residual_motion"
+                )
+            seconds = torch.full((1,), (stamp - now) / 1e9, device=device)
+            velocity = residual_velocity(residual.float(), T.float(), seconds)
+            T_src_tgt = T[0].cpu().double().numpy()
+        yield Said(frame, pixels, K, depth, T_src_tgt, velocity, now, stamp)
+        before, stamp = image, now

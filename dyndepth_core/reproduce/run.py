@@ -125,15 +125,15 @@ def reproduce(
     for row in rows.values():
         name, test = str(row), tests[row.seed]
         say(name)
-        try:
-            if name not in failed and not row.lacks:
+        why = failed.get(name, row.lacks)
+        if not why:
+            try:
                 results += run_row(row, test, device, _Count(f"scoring {row}", test, advance))
-        except ValueError as error:  # hours of other rows must not be lost for it
-            failed[name] = str(error)
-        if row.lacks:
-            failed.setdefault(name, row.lacks)
-        if name in failed:
-            say(f"{name} failed: {failed[name]}")
+            except ValueError as error:  # hours of other rows must not be lost for it
+                why = str(error)
+        if why:
+            failed[name] = why
+            say(f"{name} failed: {why}")
     for seed, test in tests.items():
         count = _Count(f"scoring baselines, seed {seed}", test, advance, 2)
         data = out / "data" / f"seed_{seed}"

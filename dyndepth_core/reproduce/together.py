@@ -45,6 +45,8 @@ def run_together(
             wave = [row for row in rows if depth_of(row.name) == depth]
             failed |= {str(row): row.lacks for row in wave if row.lacks}
             wave = [row for row in wave if not row.lacks]
+            if not wave:
+                continue
 
             def show(wave: Sequence[Row] = wave) -> None:
                 for row in wave:

@@ -1,5 +1,7 @@
 """Hints for the depth of what stands: from a drive whose depth and motion are known."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from dyndepth_core.data.recording import Recording
 from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.data.synthetic import World, write_clip
 from dyndepth_core.inference.model_file import load_model, save_model
+from dyndepth_core.instances.mining import walk
 from dyndepth_core.methods.base import InferenceGraph
 from dyndepth_core.methods.residual_motion import hints
 from dyndepth_core.methods.residual_motion.config import HINTS
@@ -20,7 +23,7 @@ from dyndepth_core.methods.residual_motion.hints import (
     hint_chunk,
     hint_loss,
     hinted,
-    look,
+    may_move,
 )
 from dyndepth_core.training.going_on import settings_of
 from dyndepth_core.training.job import shared_out
@@ -81,10 +84,11 @@ class Knows(InferenceGraph):
 
 def test_what_stands_is_hinted_right_and_what_moves_not_at_all(source):
     recording, (chunk, *_) = source.recordings[0], chunks(source)
-    views = look(Knows(recording, chunk.frames), 1.0, source, chunk)
-    assert views[0].T is None and views[0].moves.sum() == 0
-    assert views[1].moves[:14, :14].all() and not views[1].moves[20:, 20:].any()
-    found = hint_chunk(views, source.K(0), range(0, len(views), 4))
+    seen = list(walk(Knows(recording, chunk.frames), source, 0, chunk.frames))
+    assert seen[0].T_src_tgt is None and not may_move(seen[0], 1.0).any()
+    moves = may_move(seen[1], 1.0)
+    assert moves[:14, :14].all() and not moves[20:, 20:].any()
+    found = hint_chunk(seen, 1.0, range(0, len(seen), 4))
     assert [i for i, _ in found] == [0, 4, 8, 12, 16, 20]  # 0 has three images after it
     for i, hint in found[1:]:
         frame = chunk.frames[i]
@@ -97,13 +101,13 @@ def test_what_stands_is_hinted_right_and_what_moves_not_at_all(source):
 
 def test_nothing_is_said_across_a_gap_or_a_damaged_image(source):
     chunk = chunks(source)[0]
-    views = look(Knows(source.recordings[0], chunk.frames), 1.0, source, chunk)
-    views[10] = None
-    found = [i for i, _ in hint_chunk(views, source.K(0), [i for i in range(24) if i != 10])]
+    seen = list(walk(Knows(source.recordings[0], chunk.frames), source, 0, chunk.frames))
+    seen[10] = None
+    found = [i for i, _ in hint_chunk(seen, 1.0, [i for i in range(24) if i != 10])]
     # three images around it: 9 and 11 have those of one side, 23 and 0 as well
     assert found == [i for i in range(24) if i != 10]
-    views[13] = None  # 11 and 12 are alone now
-    found = [i for i, _ in hint_chunk(views, source.K(0), [9, 11, 12, 14])]
+    seen[13] = None  # 11 and 12 are alone now
+    found = [i for i, _ in hint_chunk(seen, 1.0, [9, 11, 12, 14])]
     assert found == [9, 14]
 
 
@@ -172,6 +176,16 @@ def test_a_start_that_knows_nothing_of_what_moves_gives_no_hints(tmp_path, root,
             settings(), [root], tmp_path / "run", start=tmp_path / "start.safetensors"
         )
     assert "no hints" in caplog.text and found["stages"]["train"]["step"] == 4
+
+
+def test_without_hints_the_training_has_all_the_minutes():
+    job = SimpleNamespace(
+        config=settings("train.minutes=2"), earlier={"hints": []}, objective=lambda: None,
+        source=None, held_out=None, save=lambda objective: None, fit=lambda *_: None,
+    )  # fmt: skip
+    (*_, train) = hints.stages(settings("train.minutes=10"))
+    train.run(job)
+    assert job.config.train.minutes == 10
 
 
 def test_hints_without_a_start_are_refused(tmp_path, root):

@@ -16,7 +16,9 @@ from test_synthetic_processes import is_running, wait_until
 
 from dyndepth_core.data.synthetic.dataset import render_dataset
 from dyndepth_core.reproduce.recipes import depth_of, in_order
+from dyndepth_core.reproduce.rows import Row
 from dyndepth_core.reproduce.run import reproduce
+from dyndepth_core.reproduce.together import run_together
 
 ARMS = ["monodepth", "sc_depth"]
 LONG = """
@@ -117,3 +119,11 @@ def test_rows_wait_for_those_they_are_made_from():
     }  # fmt: skip
     # arms of one budget in minutes, which are only compared
     assert depth_of("mined_supervision") == depth_of("residual_motion_long") == 0
+
+
+def test_rows_whose_start_failed_are_named_and_not_begun(tmp_path):
+    models = {"start": tmp_path / "none.safetensors"}
+    row = Row("many_depth_finetuned", 5, None, tmp_path, tmp_path / "row", models)
+    failed = run_together([row], 2, "cpu", lambda text: None, lambda *_: None)
+    assert failed == {str(row): "the row whose model it needs (start) failed"}
+    assert not row.folder.exists()

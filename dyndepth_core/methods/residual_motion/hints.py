@@ -19,14 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dyndepth_core.data.recording import DamagedImage
 from dyndepth_core.data.sample import Sample, SampleSource
 from dyndepth_core.data.targets import frame_stride
-from dyndepth_core.data.transforms import image_tensor
-from dyndepth_core.geometry.flow import residual_velocity
 from dyndepth_core.geometry.multi_view import MultiView, multi_view_depth
+from dyndepth_core.instances.mining import Said, walk
 from dyndepth_core.losses.photometric import masked_mean
-from dyndepth_core.methods.base import SPEED_THRESHOLD, InferenceGraph
+from dyndepth_core.methods.base import SPEED_THRESHOLD
 from dyndepth_core.methods.follow import MapSource
 from dyndepth_core.methods.masks import foreground_stages
 from dyndepth_core.methods.stage import StageInfo, StageJob
@@ -114,13 +112,12 @@ def make_hints(job: StageJob) -> list[Path]:
         if not path.is_file():
             if paths and (count >= enough or (until is not None and time.monotonic() > until)):
                 continue  # those that a killed run has left are kept
-            views = look(graph, threshold, source, chunk)
+            seen = list(walk(graph, source, chunk.video, chunk.frames))
             chosen = [
-                i for i in range(round_, len(views), len(ROUNDS))
-                if views[i] is not None and (chunk.video, chunk.frames[i]) in wanted
+                i for i in range(round_, len(seen), len(ROUNDS))
+                if seen[i] is not None and (chunk.video, chunk.frames[i]) in wanted
             ]  # fmt: skip
-            found = hint_chunk(views, source.K(chunk.video).astype(np.float64), chosen)
-            found = [(chunk.frames[i], hint) for i, hint in found]
+            found = [(chunk.frames[i], h) for i, h in hint_chunk(seen, threshold, chosen)]
             _write(path, chunk.video, found, source.config.size)
         with np.load(path, allow_pickle=False) as data:
             count += len(data["frames"])
@@ -130,98 +127,62 @@ def make_hints(job: StageJob) -> list[Path]:
     return paths
 
 
-@dataclass(frozen=True)
-class View:
-    """One frame: image (h, w, 3) uint8, depth (h, w), moves (h, w) bool: what moves, and around it;
-    T (4, 4): to the frame before, None where that is not known.
-    """
-
-    image: np.ndarray
-    depth: np.ndarray
-    moves: np.ndarray
-    T: np.ndarray | None
-
-
 def hint_chunk(
-    views: Sequence[View | None], K: np.ndarray, chosen: Sequence[int]
+    seen: Sequence[Said | None], threshold: float, chosen: Sequence[int]
 ) -> list[tuple[int, MultiView]]:
-    """Depth from several images of those of the views (by their number) that have REACH known ones
-    around them; without what moves. K (3, 3); None: a damaged image.
+    """Depth from several images of the `chosen` ones of those seen that have REACH known ones
+    around them, by their number; without what may move, see `may_move`.
     """
     greys = [
-        None if v is None else cv2.cvtColor(v.image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
-        for v in views
+        None if s is None else cv2.cvtColor(s.image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+        for s in seen
     ]
 
     def hint(i: int) -> tuple[int, MultiView] | None:
-        around = [(j, T) for step in (-1, 1) for j, T in _motions(views, i, step)]
+        around = [(j, T) for step in (-1, 1) for j, T in _motions(seen, i, step)]
         if len(around) < REACH:
             return None
         others, T = [greys[j] for j, _ in around], np.stack([T for _, T in around])
-        found = multi_view_depth(greys[i], others, T, K, views[i].depth)
-        return i, replace(found, sure=found.sure & ~views[i].moves)
+        depth, K = seen[i].depth[0, 0].float().cpu().numpy(), seen[i].K.astype(np.float64)
+        found = multi_view_depth(greys[i], others, T, K, depth)
+        return i, replace(found, sure=found.sure & ~may_move(seen[i], threshold))
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         return [found for found in pool.map(hint, chosen) if found is not None]
 
 
-def _motions(views: Sequence[View | None], i: int, step: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Views before (step -1) or after (1) view i, up to a gap, and T (4, 4) from i to each."""
+def _motions(seen: Sequence[Said | None], i: int, step: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Those before (step -1) or after (1) number i, up to a gap, and T (4, 4) from i to each."""
     T = np.eye(4)
     for j in range(i + step, i + step * (REACH + 1), step):
-        if not 0 <= j < len(views) or views[j] is None:
+        if not 0 <= j < len(seen) or seen[j] is None:
             return
-        newer = views[max(j, j - step)]
-        if newer.T is None:
+        T_step = seen[max(j, j - step)].T_src_tgt
+        if T_step is None:
             return
-        T = (newer.T if step < 0 else np.linalg.inv(newer.T)) @ T
+        T = (T_step if step < 0 else np.linalg.inv(T_step)) @ T
         yield j, T
 
 
-@torch.no_grad()
-def look(
-    graph: InferenceGraph, threshold: float, source: SampleSource, chunk: Chunk
-) -> list[View | None]:
-    """What the graph says of every frame of a chunk. threshold: speed from which something moves.
-    ValueError when the graph knows no motion of camera and objects.
+def may_move(said: Said, threshold: float) -> np.ndarray:
+    """Bool (h, w): what moves faster than `threshold`, units of the graph's depth per second, and
+    AROUND pixels.
     """
-    recording, K = source.recordings[chunk.video], source.K(chunk.video)
-    device = next(graph.parameters()).device
-    K = torch.tensor(K, dtype=torch.float32, device=device)[None]
-    _, period = frame_stride(recording, source.config.target_rate_hz)
-    found: list[View | None] = []
-    before, state, last = None, None, 0
-    for frame, previous in zip(chunk.frames, (chunk.frames[0], *chunk.frames), strict=False):
-        try:
-            pixels = source.frame(chunk.video, frame)
-        except DamagedImage:
-            before, state = None, None
-            found.append(None)
-            continue
-        stamp = int(recording.stamps_ns[frame])
-        seconds = (stamp - last) / 1e9
-        if before is not None and not 0.5 < seconds / ((frame - previous) * period) < 2:
-            before, state = None, None
-        image = image_tensor(pixels).to(device)
-        depth, residual, T, state = graph(image, before, K, state)
-        moves = np.zeros(depth.shape[-2:], np.uint8)
-        if before is not None:
-            if residual is None or T is None:
-                raise ValueError("no motion")
-            dt = torch.full((1,), -seconds, device=device)
-            speed = residual_velocity(residual.float(), T.float(), dt).norm(dim=1)[0]
-            moves = (speed > threshold).byte().cpu().numpy()
-            moves = cv2.dilate(moves, np.ones((AROUND, AROUND), np.uint8))
-        T = None if before is None else T[0].double().cpu().numpy()
-        found.append(View(pixels, depth[0, 0].float().cpu().numpy(), moves > 0, T))
-        before, last = image, stamp
-    return found
+    if said.velocity is None:
+        return np.zeros(said.image.shape[:2], bool)
+    moves = (said.velocity.norm(dim=1)[0] > threshold).byte().cpu().numpy()
+    return cv2.dilate(moves, np.ones((AROUND, AROUND), np.uint8)) > 0
 
 
-def train_hinted(job: StageJob) -> list[Path]:
-    """Train on the samples that have hints, if there are enough, and save the model."""
-    objective, files = job.objective(), job.earlier["hints"]
-    source = hinted(job.source, files) if files else None
+def train_hinted(job: StageJob, minutes: float | None) -> list[Path]:
+    """Train on the samples that have hints, if there are enough, and save the model; where there
+    are none at all, nobody needed their part of the `minutes`.
+    """
+    files = job.earlier["hints"]
+    if not files:
+        train = job.config.train.model_copy(update={"minutes": minutes})
+        job.config = job.config.model_copy(update={"train": train})
+    objective, source = job.objective(), hinted(job.source, files) if files else None
     job.fit(objective, source or job.source, job.held_out)
     return [job.save(objective)]
 
@@ -271,7 +232,8 @@ def stages(config: Any) -> tuple[StageInfo, ...]:
     own = config.objective
     if own.hints == 0 or own.foreground != "none" or config.data.intrinsics != "given":
         return foreground_stages(config)
+    train = functools.partial(train_hinted, minutes=config.train.minutes)
     return (
         StageInfo("hints", 1.0, make_hints, minutes=SHARE),
-        StageInfo("train", 1.0, train_hinted, minutes=1 - SHARE),
+        StageInfo("train", 1.0, train, minutes=1 - SHARE),
     )
