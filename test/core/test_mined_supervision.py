@@ -4,6 +4,7 @@ runs, goes on after a kill, and sees no ground truth.
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -26,8 +27,10 @@ from dyndepth_core.inference.predictor import Predictor
 from dyndepth_core.methods.mined_supervision import alignment
 from dyndepth_core.methods.mined_supervision.labels import ALONE
 from dyndepth_core.reproduce.curve import draw_curves, points, stage_curve
+from dyndepth_core.training import fit
 from dyndepth_core.training.checkpoint import Checkpoints
 from dyndepth_core.training.run import train_run
+from dyndepth_core.training.source import step_loader
 
 # two that drive, one of them far; and four that stand
 BOARDS = [
@@ -66,9 +69,17 @@ def perfect():
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, root, perfect):
-    """An uninterrupted run with mined masks, and its metrics."""
+    """An uninterrupted run with mined masks, and its metrics; its samples as data workers get them
+    that are spawned.
+    """
     out = tmp_path_factory.mktemp("whole") / "run"
-    return out, train_run(settings(*TINY), [root], out)
+
+    def loader(source, *args, **kwargs):
+        return step_loader(pickle.loads(pickle.dumps(source)), *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "step_loader", loader)
+        return out, train_run(settings(*TINY), [root], out)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -133,10 +134,10 @@ def labelled(source: SampleSource | None, paths: Iterable, part: str) -> MapSour
     """Samples of a source with what the labels stage made; None without a source."""
     if source is None:
         return None
-    cache = Cache(list(paths), source, part)
-
-    def maps(target: int) -> dict[str, np.ndarray]:
-        label, weight = cache.of(target, "label", "weight")
-        return {"label": label.astype(np.float32), "weight": weight.astype(np.float32) / 255}
-
+    maps = functools.partial(_maps, Cache(list(paths), source, part))
     return MapSource(source, LabelledSample, maps)
+
+
+def _maps(cache: Cache, target: int) -> dict[str, np.ndarray]:
+    label, weight = cache.of(target, "label", "weight")
+    return {"label": label.astype(np.float32), "weight": weight.astype(np.float32) / 255}

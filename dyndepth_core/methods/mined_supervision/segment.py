@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -170,10 +171,10 @@ def mined_source(job: StageJob, part: str) -> MapSource | None:
     source: SampleSource | None = job.source if part == "training" else job.held_out
     if source is None:
         return None
-    cache = Cache(job.earlier["mining"], source, part)
-
-    def maps(target: int) -> dict[str, np.ndarray]:
-        (ids,) = cache.of(target, "ids")
-        return {"ids": ids.astype(np.float32)}
-
+    maps = functools.partial(_maps, Cache(job.earlier["mining"], source, part))
     return MapSource(source, SegmentSample, maps)
+
+
+def _maps(cache: Cache, target: int) -> dict[str, np.ndarray]:
+    (ids,) = cache.of(target, "ids")
+    return {"ids": ids.astype(np.float32)}
