@@ -129,13 +129,13 @@ def _turning(frames: Frames) -> np.ndarray:
 
 
 def follow(
-    first: np.ndarray, second: np.ndarray, points: np.ndarray
+    first: np.ndarray, second: np.ndarray, points: np.ndarray, patch: int = PATCH
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points (N, 2) of the first grey image in the second: (N, 2), and whether to trust them (N,)
-    bool: followed back, they come home.
+    bool: followed back, they come home. patch: pixels, side of what is compared.
     """
     options = {
-        "winSize": (PATCH, PATCH),
+        "winSize": (patch, patch),
         "maxLevel": LEVELS,
         "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.01),
     }
@@ -143,7 +143,7 @@ def follow(
     ends, there, _ = cv2.calcOpticalFlowPyrLK(first, second, start, None, **options)
     home, back, _ = cv2.calcOpticalFlowPyrLK(second, first, ends, None, **options)
     missed = np.abs(home - start).reshape(-1, 2).max(1)
-    size, border = np.array(second.shape[::-1]), PATCH // 2
+    size, border = np.array(second.shape[::-1]), patch // 2
     ends = ends.reshape(-1, 2)
     inside = ((ends >= border) & (ends <= size - 1 - border)).all(1)
     return ends, (there[:, 0] > 0) & (back[:, 0] > 0) & (missed < BACK) & inside

@@ -161,9 +161,10 @@ def linearise(data: Observations, state: State, noise: float, damping: np.ndarra
     free = (state.rho > 0) | (g_rho < 0)
     H_rho = np.where(free, (H_rho + RHO_PRIOR) * (1 + damping[:, None]), np.inf)
     over = H_mix / H_rho[:, None]
-    b = b + (over @ g_rho[..., None])[..., 0]
+    # einsum, not @: the threads that BLAS starts for these small products cost ten times their work
+    b = b + np.einsum("bpn,bn->bp", over, g_rho)
     diagonal = np.einsum("bii->bi", A).copy()
-    A = A - over @ H_mix.swapaxes(1, 2)
+    A = A - np.einsum("bpn,bqn->bpq", over, H_mix)
     A += np.einsum("bi,ij->bij", diagonal * damping[:, None], np.eye(P))
     motion = np.arange(P) < P - SHARED
     A += np.diag(MOTION_PRIOR * motion)
@@ -180,7 +181,7 @@ def moved(state: State, linear: Linear, step: np.ndarray) -> State:
     """The state after a step (B, P) of motions and camera, the points along with it."""
     windows, frames = state.t.shape[:2]
     own = step[:, :-SHARED].reshape(windows, frames, MOTION)
-    drho = -(linear.g_rho + (step[:, None] @ linear.H_mix)[:, 0]) / linear.H_rho
+    drho = -(linear.g_rho + np.einsum("bp,bpn->bn", step, linear.H_mix)) / linear.H_rho
     t, rho = state.t + own[..., 3:], np.maximum(state.rho + drho, 0)
     length = np.maximum(np.linalg.norm(t, axis=-1).max(1), 1e-9)
     return State(

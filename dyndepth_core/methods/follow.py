@@ -64,6 +64,14 @@ def follow(maps: Tensor, K: Tensor, sample: Sample) -> Tensor:
     return found.to(maps.dtype)
 
 
+def mirrored(T: Tensor, sample: Sample) -> Tensor:
+    """Motions (B, S, 4, 4) as the sample shows them: F T F, F = diag(-1, 1, 1, 1), where it is
+    mirrored.
+    """
+    F_T_F = T * T.new_tensor(((1, -1, -1, -1), (-1, 1, 1, 1), (-1, 1, 1, 1), (-1, 1, 1, 1)))
+    return torch.where(sample.flipped.view(-1, 1, 1, 1), F_T_F, T)
+
+
 def with_maps(kind: type[Kind], sample: Sample, **maps: Tensor) -> Kind:
     """The sample with more in it."""
     return kind(**{f.name: getattr(sample, f.name) for f in fields(Sample)}, **maps)
@@ -84,8 +92,8 @@ def draw(count: int, step: int, size: int, seed: int, train: bool) -> list[int]:
 class MapSource:
     """A source of samples with maps: what `job.fit` needs of a SampleSource.
 
-    maps(target): {name: array (H, W) float32} of a target of `source`, whole image, the fields of
-    `kind`.
+    maps(target): {name: array float32} of a target of `source`, the fields of `kind`: (H, W) of the
+    whole image, or motions (S, 4, 4) of it; it must be picklable, for data workers.
     """
 
     def __init__(
@@ -107,8 +115,9 @@ class MapSource:
         """The sample with its maps; `video` still counts in the source's own list."""
         found = [self.maps(int(i)) for i in sample.index]
         K = torch.tensor(np.stack([self.source.K(int(v)) for v in sample.video]))
-        maps = {
-            name: follow(torch.from_numpy(np.stack([m[name] for m in found]))[:, None], K, sample)
-            for name in found[0]
-        }
+        maps = {}
+        for name in found[0]:
+            own = torch.from_numpy(np.stack([m[name] for m in found]))
+            is_map = own.ndim == 3
+            maps[name] = follow(own[:, None], K, sample) if is_map else mirrored(own, sample)
         return with_maps(self.kind, sample, **maps)

@@ -10,23 +10,22 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
-from dyndepth_core.data.sample import Sample, SampleSource
+from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.data.targets import frame_stride
 from dyndepth_core.geometry.multi_view import MultiView, multi_view_depth
 from dyndepth_core.instances.mining import Said, walk
-from dyndepth_core.losses.photometric import masked_mean
 from dyndepth_core.methods.base import SPEED_THRESHOLD
-from dyndepth_core.methods.follow import MapSource
 from dyndepth_core.methods.masks import foreground_stages
+from dyndepth_core.methods.residual_motion.hinted import hinted
+from dyndepth_core.methods.residual_motion.tracked_motion import track_motions
 from dyndepth_core.methods.stage import StageInfo, StageJob
 
 log = logging.getLogger(__name__)
@@ -36,25 +35,14 @@ CHUNK = 24  # images that are looked at together
 ROUNDS = (0, 2, 1, 3)  # of every four images one is hinted first, then another one, and so on
 AROUND = 9  # pixels around what moves that may move, too
 USES = 2  # times that a training of so many steps sees each hint at least
-FILES = 256  # that stay in memory
 
 
-@dataclass
-class HintedSample(Sample):
-    """hint (B, 1, H, W): depth of tgt in any unit; sure (B, 1, H, W) in {0, 1}: where."""
+@dataclass(frozen=True)
+class Hint(MultiView):
+    """T (M, 4, 4): from the image to those `around` it, numbers (M,) in what was seen."""
 
-    hint: Tensor | None = None
-    sure: Tensor | None = None
-
-
-def hint_loss(depth: Tensor, hint: Tensor, sure: Tensor) -> Tensor:
-    """Mean of |log(depth / (s hint))| over sure, s the median ratio of each image, without
-    gradient: hints say the shape; all (B, 1, H, W).
-    """
-    off = depth.log() - torch.where(sure > 0, hint, 1.0).log()
-    known = torch.where(sure > 0, off.detach(), torch.nan).flatten(1)
-    scale = known.nanmedian(1).values.nan_to_num(0.0).view(-1, 1, 1, 1)
-    return masked_mean((off - scale).abs(), sure)
+    T: np.ndarray
+    around: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -81,7 +69,8 @@ def chunks(source: SampleSource) -> list[Chunk]:
 
 def make_hints(job: StageJob) -> list[Path]:
     """Files of hints, one per chunk and round: frames (N,), depth (N, h, w) fp16, sure (N, h, w)
-    packed. As many as there is time for, or as a training of so many steps can use.
+    packed, around (N, 2 REACH) the frames that T (N, 2 REACH, 4, 4) lead to, -1: none. As many as
+    there is time for, or as a training of so many steps can use.
     """
     from dyndepth_core.inference.model_file import load_model  # it imports the methods
 
@@ -117,8 +106,7 @@ def make_hints(job: StageJob) -> list[Path]:
                 i for i in range(round_, len(seen), len(ROUNDS))
                 if seen[i] is not None and (chunk.video, chunk.frames[i]) in wanted
             ]  # fmt: skip
-            found = [(chunk.frames[i], h) for i, h in hint_chunk(seen, threshold, chosen)]
-            _write(path, chunk.video, found, source.config.size)
+            _write(path, chunk, hint_chunk(seen, threshold, chosen), source.config.size)
         with np.load(path, allow_pickle=False) as data:
             count += len(data["frames"])
             share += data["share"].tolist()
@@ -129,23 +117,26 @@ def make_hints(job: StageJob) -> list[Path]:
 
 def hint_chunk(
     seen: Sequence[Said | None], threshold: float, chosen: Sequence[int]
-) -> list[tuple[int, MultiView]]:
+) -> list[tuple[int, Hint]]:
     """Depth from several images of the `chosen` ones of those seen that have REACH known ones
-    around them, by their number; without what may move, see `may_move`.
+    around them, by their number; without what may move, see `may_move`. The motions are those of
+    tracked points, see `track_motions`, or else of the graph.
     """
-    greys = [
-        None if s is None else cv2.cvtColor(s.image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
-        for s in seen
-    ]
+    greys = [None if s is None else cv2.cvtColor(s.image, cv2.COLOR_RGB2GRAY) for s in seen]
 
-    def hint(i: int) -> tuple[int, MultiView] | None:
-        around = [(j, T) for step in (-1, 1) for j, T in _motions(seen, i, step)]
+    def hint(i: int) -> tuple[int, Hint] | None:
+        sides = [list(_motions(seen, i, step)) for step in (-1, 1)]
+        around = [*sides[0], *sides[1]]
         if len(around) < REACH:
             return None
-        others, T = [greys[j] for j, _ in around], np.stack([T for _, T in around])
+        moves, T = may_move(seen[i], threshold), np.stack([T for _, T in around])
         depth, K = seen[i].depth[0, 0].float().cpu().numpy(), seen[i].K.astype(np.float64)
-        found = multi_view_depth(greys[i], others, T, K, depth)
-        return i, replace(found, sure=found.sure & ~may_move(seen[i], threshold))
+        tracks = [[greys[j] for j, _ in side] for side in sides]
+        tracked = track_motions(greys[i], tracks, T, K, depth, moves)
+        T = T if tracked is None else tracked
+        tgt, *others = (greys[j].astype(np.float32) / 255 for j in (i, *(j for j, _ in around)))
+        found = multi_view_depth(tgt, others, T, K, depth)
+        return i, Hint(found.depth, found.sure & ~moves, T, tuple(j for j, _ in around))
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         return [found for found in pool.map(hint, chosen) if found is not None]
@@ -187,42 +178,21 @@ def train_hinted(job: StageJob, minutes: float | None) -> list[Path]:
     return [job.save(objective)]
 
 
-def hinted(source: SampleSource, files: Sequence[Path]) -> MapSource | None:
-    """The samples whose targets have a hint, with it; None where fewer have one than a batch."""
-    where: dict[tuple[int, int], tuple[Path, int]] = {}
-    for path in files:
-        with np.load(path, allow_pickle=False) as data:
-            where |= {(int(data["video"]), int(f)): (path, k) for k, f in enumerate(data["frames"])}
-    chosen = [k for k, (video, frame, _) in enumerate(source.targets) if (video, frame) in where]
-    if len(chosen) < source.batch_size:
-        return None
-    part, read = source.only(chosen), functools.lru_cache(FILES)(_read)
-
-    def maps(target: int) -> dict[str, np.ndarray]:
-        path, row = where[part.targets[target][:2]]
-        depth, sure = read(path)
-        width = depth.shape[-1]
-        sure = np.unpackbits(sure[row], axis=-1, count=width)
-        return {"hint": depth[row].astype(np.float32), "sure": sure.astype(np.float32)}
-
-    return MapSource(part, HintedSample, maps)
-
-
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    with np.load(path, allow_pickle=False) as data:
-        return data["depth"], data["sure"]
-
-
-def _write(path: Path, video: int, found: Sequence[tuple[int, MultiView]], size: tuple) -> None:
-    """frames (N,) of the recording, depth and sure of each; whole or not at all."""
-    shape = (len(found), *size)
-    depth = np.array([m.depth for _, m in found], np.float16).reshape(shape)
-    sure = np.array([m.sure for _, m in found], bool).reshape(shape)
-    frames = np.array([f for f, _ in found], np.int64)
+def _write(path: Path, chunk: Chunk, found: Sequence[tuple[int, Hint]], size: tuple) -> None:
+    """See `make_hints`; whole or not at all."""
+    shape, most = (len(found), *size), 2 * REACH
+    depth = np.array([h.depth for _, h in found], np.float16).reshape(shape)
+    sure = np.array([h.sure for _, h in found], bool).reshape(shape)
+    frames = np.array([chunk.frames[i] for i, _ in found], np.int64)
+    around = np.full((len(found), most), -1, np.int64)
+    T = np.zeros((len(found), most, 4, 4), np.float32)
+    for row, (_, h) in enumerate(found):
+        around[row, : len(h.around)] = [chunk.frames[j] for j in h.around]
+        T[row, : len(h.T)] = h.T
     partial = path.with_name(f".{path.name}.partial.npz")
     np.savez_compressed(
-        partial, video=video, frames=frames, depth=depth, sure=np.packbits(sure, axis=-1),
-        share=sure.mean((1, 2)) if found else np.zeros(0),
+        partial, video=chunk.video, frames=frames, depth=depth, sure=np.packbits(sure, axis=-1),
+        around=around, T=T, share=sure.mean((1, 2)) if found else np.zeros(0),
     )  # fmt: skip
     os.replace(partial, path)
 

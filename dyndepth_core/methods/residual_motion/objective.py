@@ -19,7 +19,12 @@ from dyndepth_core.methods.depth_pose import DepthPoseObjective, copy_weights
 from dyndepth_core.methods.residual_motion.best_source import best_source_losses
 from dyndepth_core.methods.residual_motion.config import ResidualMotionConfig
 from dyndepth_core.methods.residual_motion.graph import ResidualMotionGraph, make_motion_net
-from dyndepth_core.methods.residual_motion.hints import HintedSample, hint_loss
+from dyndepth_core.methods.residual_motion.hinted import (
+    HintedSample,
+    hint_loss,
+    hinted_motion,
+    motion_loss,
+)
 from dyndepth_core.methods.residual_motion.published import published_losses
 from dyndepth_core.methods.residual_motion.threshold import enlarged, helped, moving_speed
 from dyndepth_core.methods.residual_motion.ways import Ways
@@ -28,6 +33,7 @@ from dyndepth_core.networks.depth_net import DepthNet
 from dyndepth_core.networks.motion_net import automask_residual
 from dyndepth_core.networks.softplus_depth_net import SoftplusDepthNet, set_noise
 
+MOTION = 0.1  # weight of a pixel of hinted motion against 100 % of hinted depth
 NEAR = 8  # pixels around a mask of `foreground` that may move, too: published
 
 
@@ -180,17 +186,18 @@ class ResidualMotionObjective(DepthPoseObjective):
         with torch.autocast(sample.tgt.device.type, enabled=False):
             p = predictions
             depth, T, residual = p.depth.float(), p.T.float(), p.residual.float()
+            hints, T_src_tgt = self._hints(sample, p, depth[last])
             if config.both_ways:
                 ways = self._ways(sample, predictions)
                 found = published_losses(config, ways, config.pyramid_weight(progress))
                 found.maps = {name: values[last] for name, values in found.maps.items()}
             else:
                 found = best_source_losses(
-                    config, sample, depth[last], p.src_depth.float(), p.T_src_tgt.float(),
+                    config, sample, depth[last], p.src_depth.float(), T_src_tgt,
                     self._refined(sample, p), residual, p.moving, p.K.float(), progress,
                     self.training, self.taught(sample),
                 )  # fmt: skip
-            terms = dict(found.terms)
+            terms = found.terms | hints
             if config.residual_share(progress) > 0:
                 ego = T[:, :3, 3, None, None]
                 # The model has no masks: what they hide from the images stays small, too.
@@ -202,14 +209,27 @@ class ResidualMotionObjective(DepthPoseObjective):
             if p.moving is not None:
                 errors = F.binary_cross_entropy_with_logits(p.moving, p.likely, reduction="none")
                 terms["dynamic"] = config.dynamic * masked_mean(errors, p.seen)
-            if isinstance(sample, HintedSample):
-                hinted = hint_loss(depth[last], sample.hint, sample.sure)
-                terms["hints"] = config.hints * hinted
             ways_T = T.unflatten(0, (-1, batch, sources))
             terms |= self.kept_terms(sample, depth[last], found.maps["silent"])
             terms |= self.metric_terms(sample, p, ways_T, depth[last])
         maps = {**found.maps, "residual": residual[last].norm(dim=1, keepdim=True)}
         return LossTerms(sum(terms.values()), terms, {k: m.detach() for k, m in maps.items()})
+
+    def _hints(
+        self, sample: Sample, p: ResidualPredictions, depth: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """What hints say, and the ego-motion (B, S, 4, 4) by which depth is to explain the images:
+        theirs where they know it.
+        """
+        T = p.T_src_tgt.float()
+        if not isinstance(sample, HintedSample):
+            return {}, T
+        weight, (aimed, known) = self.config.hints, hinted_motion(sample, depth)
+        terms = {
+            "hints": weight * hint_loss(depth, sample.hint, sample.sure),
+            "motion_hints": weight * MOTION * motion_loss(T, aimed, known, depth, p.K.float()),
+        }
+        return terms, torch.where(known[..., None, None], aimed, T)
 
     def taught(self, sample: Sample) -> Tensor | None:
         """Where something else teaches the depth, (B, 1, H, W) in [0, 1]; None: nowhere. To be
