@@ -75,12 +75,13 @@ def plane_costs(
     arguments: see `multi_view_depth`.
     """
     height, width = tgt.shape
-    unseen = 9.0
-    costs = np.full((len(others), len(inverse), height, width), unseen, np.float32)
+    unseen = np.float32(9.0)
     mean, variance = _moments(tgt)
     K_inv = np.linalg.inv(K)
-    for image, T_s, row in zip(others, T, costs, strict=True):
-        for plane, cost in zip(inverse, row, strict=True):
+    costs = np.empty((len(inverse), height, width), np.float32)
+    for plane, best in zip(inverse, costs, strict=True):
+        own = []
+        for image, T_s in zip(others, T, strict=True):
             H = K @ (T_s[:3, :3] + np.outer(T_s[:3, 3], (0.0, 0.0, plane))) @ K_inv
             warped = cv2.warpPerspective(
                 image, H, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
@@ -89,13 +90,27 @@ def plane_costs(
             outside = warped < -0.01
             warped[outside] = 0.5
             mean_w, variance_w = _moments(warped)
-            cost[:] = 1 - (_mean(warped * tgt) - mean_w * mean) / np.sqrt(variance * variance_w)
+            cost = 1 - (_mean(warped * tgt) - mean_w * mean) / np.sqrt(variance * variance_w)
             cost[outside] = unseen
-    shown = (costs < unseen).sum(0)
-    costs.sort(axis=0)
-    half = np.maximum((shown + 1) // 2, 1)
-    best = np.take_along_axis(costs.cumsum(0), (half - 1)[None], 0)[0] / half
-    return np.where(shown > 0, best, np.float32(1.0))
+            own.append(cost)
+        _better_half(own, unseen, best)
+    return costs
+
+
+def _better_half(costs: list[np.ndarray], unseen: np.float32, out: np.ndarray) -> None:
+    """out (H, W): mean of the smaller half, rounded up, of the costs (H, W) below `unseen`; 1 where
+    there are none. Overwrites the costs; so many times faster than np.sort along a short axis.
+    """
+    shown = np.sum([cost < unseen for cost in costs], 0, dtype=np.int8)
+    total = 0.0
+    out.fill(1.0)
+    for k in range((len(costs) + 1) // 2):
+        for j in range(len(costs) - 1, k, -1):
+            smaller = np.minimum(costs[j - 1], costs[j])
+            np.maximum(costs[j - 1], costs[j], out=costs[j])
+            costs[j - 1] = smaller
+        total = total + costs[k]
+        np.copyto(out, total / np.float32(k + 1), where=(shown + 1) // 2 == k + 1)
 
 
 def semi_global(costs: np.ndarray, grey: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 SHARE = 0.35  # of the minutes of a training: for the hints before it
 REACH = 3  # images before and after that a hint is made of, where they are there
 CHUNK = 24  # images that are looked at together
-ROUNDS = (0, 2, 1, 3)  # of every four images one is hinted first, then another one, and so on
+ROUNDS = 2  # of every two images one is hinted first, then the other one
 AROUND = 9  # pixels around what moves that may move, too
 USES = 2  # times that a training of so many steps sees each hint at least
 
@@ -94,7 +94,7 @@ def make_hints(job: StageJob) -> list[Path]:
     until = None if train.minutes is None else time.monotonic() + 60 * train.minutes
     every = chunks(source)
     order = np.random.default_rng(train.seed).permutation(len(every)).tolist()
-    todo = [(k, round_) for round_ in ROUNDS for k in order]
+    todo = [(k, round_) for round_ in range(ROUNDS) for k in order]
     paths, count, share = [], 0, []
     for k, round_ in job.track(todo, "depth from several images"):
         path, chunk = job.folder / f"{k:06d}_{round_}.npz", every[k]
@@ -103,7 +103,7 @@ def make_hints(job: StageJob) -> list[Path]:
                 continue  # those that a killed run has left are kept
             seen = list(walk(graph, source, chunk.video, chunk.frames))
             chosen = [
-                i for i in range(round_, len(seen), len(ROUNDS))
+                i for i in range(round_, len(seen), ROUNDS)
                 if seen[i] is not None and (chunk.video, chunk.frames[i]) in wanted
             ]  # fmt: skip
             _write(path, chunk, hint_chunk(seen, threshold, chosen), source.config.size)
