@@ -16,8 +16,8 @@ NOISE = 4e-5  # variance of grey levels of 0 to 1 below which a window shows not
 SMALL, LARGE = 0.08, 0.5  # costs of a step of one plane between neighbours, and of a larger one
 EDGE = 15.0  # grey levels of 0 to 1 by whose inverse a large step across an edge costs half
 NEAR, FAR = 0.6, 4.0  # planes reach from NEAR of the nearest depth expected to FAR of the farthest
-# What is sure of its depth, found on tuning vehicles 43, 45, 46, 47 by (error of the network - error
-# of the hint) x share of the pixels:
+# What is sure of its depth, found on tuning vehicles 43, 45, 46, 47: most of (error of the network
+# less error of the hint) x share of the pixels
 COST = 0.7  # 1 - correlation at most
 UNIQUE = 0.15  # any other depth costs so much more, over the four directions
 PARALLAX = 1.0  # pixels by which it moves against what is infinitely far, in any image

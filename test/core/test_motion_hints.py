@@ -144,3 +144,16 @@ def test_a_motion_that_is_not_known_is_not_hinted(recording):
     assert hinted_motion(given, seen)[1].tolist() == [[True, False]]
     given.sure[:] = 0  # then its unit is not known
     assert hinted_motion(given, seen)[1].tolist() == [[False, False]]
+
+
+@pytest.mark.parametrize("said", (0.0, 0.5))
+def test_a_camera_that_stands_is_not_said_to_drive(recording, said):
+    """Whatever the network says: the images do not change."""
+    image, T = grey(recording, 10), np.tile(np.eye(4), (6, 1, 1))
+    T[:, 2, 3] = said * np.array((1, 2, 3, -1, -2, -3))
+    depth = np.full(SIZE, 20.0)
+    nothing = np.zeros(SIZE, bool)
+    found = track_motions(image, [[image] * 3] * 2, T, recording.calib.K, depth, nothing)
+    assert np.isfinite(found).all()
+    assert np.abs(found[:, :3, :3] - np.eye(3)).max() < 1e-3
+    assert np.linalg.norm(found[:, :3, 3], axis=1).max() < 0.1

@@ -103,9 +103,9 @@ class ResidualMotionConfig(StartConfig):
     )  # fmt: skip
     hints: float = Field(
         0.0, ge=0,
-        description="weight of: the depth of what stands is what several images show by the motion "
-        "of the model that the training begins with (--from, which must know what moves); takes a "
-        "third of the minutes before the training; with data.intrinsics=given and no foreground",
+        description="weight of: the depth of what stands, and the motion, are what several images "
+        "show at once, found from what the model of --from says, which must know what moves; takes "
+        "a third of the minutes before the training; with data.intrinsics=given and no foreground",
     )  # fmt: skip
     static_pairs: float = Field(
         0.01, ge=0, le=1,

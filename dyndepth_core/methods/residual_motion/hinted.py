@@ -16,7 +16,7 @@ from dyndepth_core.geometry.warp import correspond
 from dyndepth_core.losses.photometric import masked_mean
 from dyndepth_core.methods.follow import MapSource
 
-FILES = 256  # that stay in memory
+FILES = 128  # that stay in memory
 
 
 @dataclass

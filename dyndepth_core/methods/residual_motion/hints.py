@@ -1,5 +1,5 @@
-"""Hints for the depth of what stands, from several images at once: a stage before a training that
-goes on from a model that knows how the camera moves (after the depth hints of Watson et al. 2019).
+"""Hints for the depth of what stands and for the motion, from several images at once: a stage
+before a training that goes on from a model (after the depth hints of Watson et al. 2019).
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from dyndepth_core.methods.residual_motion.hinted import (
     motion_loss,
 )
 from dyndepth_core.methods.residual_motion.published import published_losses
-from dyndepth_core.methods.residual_motion.threshold import enlarged, helped, moving_speed
+from dyndepth_core.methods.residual_motion.threshold import enlarged, helped, moves, moving_speed
 from dyndepth_core.methods.residual_motion.ways import Ways
 from dyndepth_core.methods.views import View
 from dyndepth_core.networks.depth_net import DepthNet
@@ -225,8 +225,11 @@ class ResidualMotionObjective(DepthPoseObjective):
         if not isinstance(sample, HintedSample):
             return {}, T
         weight, (aimed, known) = self.config.hints, hinted_motion(sample, depth)
+        sure, (batch, sources) = sample.sure, sample.dt.shape
+        if p.moving is not None:  # it may know better by now than the model of the hints
+            sure = sure * ~moves(p.moving[: batch * sources], sources, sure.shape[-2:])
         terms = {
-            "hints": weight * hint_loss(depth, sample.hint, sample.sure),
+            "hints": weight * hint_loss(depth, sample.hint, sure),
             "motion_hints": weight * MOTION * motion_loss(T, aimed, known, depth, p.K.float()),
         }
         return terms, torch.where(known[..., None, None], aimed, T)
@@ -257,7 +260,6 @@ class ResidualMotionObjective(DepthPoseObjective):
             return torch.minimum(moved, view.identity).mean()
 
     def _refined(self, sample: Sample, p: ResidualPredictions) -> Tensor:
-        """(B, S, 4, 4)."""
         return p.refined[: sample.dt.numel()].float().unflatten(0, sample.dt.shape)
 
     def _errors(self, sample: Sample, p: ResidualPredictions) -> tuple[View, list[Tensor]]:

@@ -26,6 +26,14 @@ def enlarged(likely: Tensor, size: torch.Size) -> Tensor:
     return F.interpolate(likely, size, mode="bilinear", align_corners=True)
 
 
+def moves(moving: Tensor, sources: int, size: torch.Size) -> Tensor:
+    """(B, 1, H, W) bool: where the motion network says, on average over the pairs of a tgt, that
+    something moves; moving (B S, 1, h, w) logit.
+    """
+    likely = moving.detach().float().sigmoid().unflatten(0, (-1, sources)).mean(1)
+    return enlarged(likely, size) > MOVES
+
+
 def best_threshold(speeds: Tensor, moving: Tensor) -> float | None:
     """The speed whose excess agrees best, by F1, with `moving`; both (N,). None where nothing
     moves.

@@ -68,9 +68,8 @@ def track_motions(
     )
     state, _ = bundle.fit_motions(data, first, NOISE, STEPS)
     near = state.rho[0] * rough > 1e-3 * length
-    if not near.any():
-        return None
     found = np.tile(np.eye(4), (len(T), 1, 1))
     found[:, :3, :3] = state.R[0]
-    found[:, :3, 3] = state.t[0] / np.median(1 / (state.rho[0] * rough)[near])
+    if near.any():  # or else it turns or stands: everything is infinitely far
+        found[:, :3, 3] = state.t[0] / np.median(1 / (state.rho[0] * rough)[near])
     return found
