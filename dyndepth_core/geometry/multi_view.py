@@ -22,6 +22,11 @@ COST = 0.7  # 1 - correlation at most
 UNIQUE = 0.15  # any other depth costs so much more, over the four directions
 PARALLAX = 1.0  # pixels by which it moves against what is infinitely far, in any image
 FACTOR = 3.0  # between its depth and the one expected
+OFF = 2.0  # between that factor and what it usually is there: a network that does not know a camera
+# is wrong alike all over the image, but what moves is off by itself. So hints are wrong on half as
+# much of what moves, and lose 1 % of what they gain on what stands.
+TAIL = 0.2  # of the log of the factor, beyond which a pixel counts less for what is usual
+EVERY = 7  # of the pixels are enough for that
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,27 @@ def multi_view_depth(
     unique = others_cost - np.take_along_axis(paths, best[..., None], 2)[..., 0]
     cost = np.take_along_axis(costs, best[None], 0)[0]
     sure = (cost < COST) & (unique > UNIQUE) & (parallax(depth, T, K) > PARALLAX)
-    sure &= np.abs(np.log(depth / expected)) < np.log(FACTOR)
+    factor = np.log(depth / expected)
+    sure &= np.abs(factor) < np.log(FACTOR)
+    sure &= np.abs(factor - usual_factor(factor, expected, sure)) < np.log(OFF)
     return MultiView(depth.astype(np.float32), sure)
+
+
+def usual_factor(factor: np.ndarray, expected: np.ndarray, sure: np.ndarray) -> np.ndarray:
+    """What the log of depth over expected (H, W) usually is at a pixel of such an expected depth:
+    linear in log expected and in the row, by least squares over `sure` (H, W), reweighted with
+    1 / (1 + (off / TAIL)^2). 0 where nothing is sure.
+    """
+    y = np.broadcast_to(np.linspace(-0.5, 0.5, len(factor))[:, None], factor.shape)
+    z = np.log(expected)
+    terms = np.stack((np.ones_like(z), z - z.mean(), y), -1)
+    A, b = terms[sure][::EVERY], factor[sure][::EVERY]
+    weight, found = np.ones(len(b)), np.zeros(terms.shape[-1])
+    for _ in range(8):
+        root = np.sqrt(weight)
+        found = np.linalg.lstsq(A * root[:, None], b * root, rcond=None)[0]
+        weight = 1 / (1 + ((A @ found - b) / TAIL) ** 2)
+    return terms @ found
 
 
 def plane_costs(

@@ -12,6 +12,7 @@ from dyndepth_core.geometry.multi_view import (
     parallax,
     plane_costs,
     semi_global,
+    usual_factor,
 )
 
 SIZE = (96, 320)
@@ -115,3 +116,33 @@ def test_parallax_by_hand():
     T[0, 2, 3] = -1.0
     found = parallax(depth, T[:1], K)
     assert found[5, 10] == pytest.approx(0) and found[5, 19] == pytest.approx(9 / 9)
+
+
+def test_what_is_off_by_itself_is_not_believed(scene):
+    """The network is wrong alike all over the image, which is no reason for doubt, but for one
+    place, where something may move.
+    """
+    *given, _, truth = scene
+    truth = np.where(truth > 0, truth, 80.0)
+    rough = 5 * (truth / 5) ** 0.7  # what is far too near, by a factor of up to 2.3
+    plain = multi_view_depth(*given, rough)
+    rough[72:90, 100:160] *= 2.6
+    found = multi_view_depth(*given, rough)
+    odd = np.zeros(SIZE, bool)
+    odd[72:90, 100:160] = True
+    assert plain.sure[odd].mean() > 0.2 and plain.sure.mean() > 0.2
+    assert found.sure[odd].mean() < 0.2 * plain.sure[odd].mean()
+    assert found.sure[~odd].mean() > 0.9 * plain.sure[~odd].mean()
+
+
+def test_a_usual_factor_is_found_among_outliers():
+    rng = np.random.default_rng(0)
+    expected = np.exp(rng.normal(2, 0.5, SIZE))
+    y = np.mgrid[: SIZE[0], : SIZE[1]][0] / SIZE[0] - 0.5
+    usual = 0.3 - 0.4 * (np.log(expected) - np.log(expected).mean()) + 0.5 * y
+    factor = usual + rng.normal(0, 0.02, SIZE)
+    factor[40:70, 100:160] += 1.0
+    found = usual_factor(factor, expected, np.ones(SIZE, bool))
+    assert np.abs(found - usual).max() < 0.05
+    nothing = usual_factor(factor, expected, np.zeros(SIZE, bool))
+    assert (nothing == 0).all()
