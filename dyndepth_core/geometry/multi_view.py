@@ -24,7 +24,7 @@ PARALLAX = 1.0  # pixels by which it moves against what is infinitely far, in an
 FACTOR = 3.0  # between its depth and the one expected
 OFF = 2.0  # between that factor and what it usually is there: a network that does not know a camera
 # is wrong alike all over the image, but what moves is off by itself. So hints are wrong on half as
-# much of what moves, and lose 1 % of what they gain on what stands.
+# much of what moves, and lose 1 to 5 % of what they gain on what stands.
 TAIL = 0.2  # of the log of the factor, beyond which a pixel counts less for what is usual
 EVERY = 7  # of the pixels are enough for that
 

@@ -15,7 +15,7 @@ from dyndepth_core.losses.smoothness import edge_aware_smoothness
 from dyndepth_core.methods.base import LossTerms
 from dyndepth_core.methods.pairs import Comparison, Pairs
 from dyndepth_core.methods.residual_motion.config import ResidualMotionConfig
-from dyndepth_core.methods.residual_motion.threshold import helped, moves
+from dyndepth_core.methods.residual_motion.threshold import helped, movers
 from dyndepth_core.methods.views import View
 
 
@@ -74,13 +74,13 @@ def best_source_losses(
         moved, _ = view.reproject(depth.detach(), refined.detach(), ssim_share, residual)
         terms["motion"] = weight * moved.mean()
         if moving is None:
-            drives = helped(found.error.detach(), moved.detach())
+            moves = helped(found.error.detach(), moved.detach())
         else:
-            drives = moves(moving, sources, depth.shape[-2:])
-        drives = drives.to(still.dtype)
-        terms["motion_depth"] = config.consistency * _change(pairs, refined, residual, drives)
+            moves = movers(moving, sources, depth.shape[-2:])
+        moves = moves.to(still.dtype)
+        terms["motion_depth"] = config.consistency * _change(pairs, refined, residual, moves)
         if progress >= config.burn_in[1]:
-            still = 1 - (drives if taught is None else torch.maximum(drives, taught))
+            still = 1 - (moves if taught is None else torch.maximum(moves, taught))
     agreed = still * self_discovered_mask(found.inconsistency)
     terms["static"] = weight * masked_mean(agreed * found.error, judged.valid)
     terms["depth"] = config.consistency * masked_mean(still * found.inconsistency, judged.valid)

@@ -26,7 +26,7 @@ from dyndepth_core.methods.residual_motion.hinted import (
     motion_loss,
 )
 from dyndepth_core.methods.residual_motion.published import published_losses
-from dyndepth_core.methods.residual_motion.threshold import enlarged, helped, moves, moving_speed
+from dyndepth_core.methods.residual_motion.threshold import enlarged, helped, movers, moving_speed
 from dyndepth_core.methods.residual_motion.ways import Ways
 from dyndepth_core.methods.views import View
 from dyndepth_core.networks.depth_net import DepthNet
@@ -227,7 +227,7 @@ class ResidualMotionObjective(DepthPoseObjective):
         weight, (aimed, known) = self.config.hints, hinted_motion(sample, depth)
         sure, (batch, sources) = sample.sure, sample.dt.shape
         if p.moving is not None:  # it may know better by now than the model of the hints
-            sure = sure * ~moves(p.moving[: batch * sources], sources, sure.shape[-2:])
+            sure = sure * ~movers(p.moving[: batch * sources], sources, sure.shape[-2:])
         terms = {
             "hints": weight * hint_loss(depth, sample.hint, sure),
             "motion_hints": weight * MOTION * motion_loss(T, aimed, known, depth, p.K.float()),

@@ -26,7 +26,7 @@ def enlarged(likely: Tensor, size: torch.Size) -> Tensor:
     return F.interpolate(likely, size, mode="bilinear", align_corners=True)
 
 
-def moves(moving: Tensor, sources: int, size: torch.Size) -> Tensor:
+def movers(moving: Tensor, sources: int, size: torch.Size) -> Tensor:
     """(B, 1, H, W) bool: where the motion network says, on average over the pairs of a tgt, that
     something moves; moving (B S, 1, h, w) logit.
     """
