@@ -18,6 +18,7 @@ from rclpy.task import Future
 from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import Trigger
 
+from dyndepth_core.inference.loading import between_steps
 from dyndepth_core.inference.vehicle_odometry import VehicleOdometry
 from dyndepth_ros import diagnostics
 from dyndepth_ros.calibrator import Calibrator
@@ -31,6 +32,7 @@ from dyndepth_ros.process import giving_way, run
 from dyndepth_ros.worker import Worker
 
 SILENCE_S = 5.0  # without an image the log says so
+IDLE_S = 0.2  # that a step of loading a model waits for frames; then both go on side by side
 RELOAD_S = 5.0  # for a model that is being loaded when the node closes
 SYNTHETIC = (
     "running a bundled model, trained on a SYNTHETIC world. It knows no real street: do not drive "
@@ -253,7 +255,7 @@ class DepthNode(LifecycleNode):
         self, done: Future, pipeline: Pipeline, worker: Worker, odometry: VehicleOdometry | None
     ) -> None:
         try:
-            with giving_way():
+            with giving_way(), between_steps(lambda: worker.wait_idle(IDLE_S)):
                 predictor = load_predictor(self.config, odometry)
             old = pipeline.predictor
             worker.call(lambda: pipeline.swap(predictor)).result()

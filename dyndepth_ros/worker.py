@@ -19,6 +19,7 @@ class Worker:
         self._handle: Callable[[Any], None] | None = None
         self._condition = threading.Condition()
         self._frame: Any = None
+        self._busy = False
         self._tasks: deque[tuple[Callable[[], Any], Future]] = deque()
         self._stopped = False
         # A daemon, so that a network stuck in a driver call cannot keep the process from ending.
@@ -42,7 +43,7 @@ class Worker:
             kept = self._frame is None
             if self._handle is not None:
                 self._frame = frame
-                self._condition.notify()
+                self._condition.notify_all()
             return kept
 
     def call(self, task: Callable[[], Any]) -> Future:
@@ -53,20 +54,29 @@ class Worker:
                 future.set_exception(RuntimeError("the worker has been stopped"))
                 return future
             self._tasks.append((task, future))
-            self._condition.notify()
+            self._condition.notify_all()
         return future
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Return when no frame waits or is being handled; False when that took over `timeout` s."""
+        with self._condition:
+            return self._condition.wait_for(
+                lambda: self._stopped or not self._busy and self._frame is None, timeout
+            )
 
     def stop(self, timeout: float = 5.0) -> bool:
         """End the thread after what it is doing; False when that took longer than `timeout` s."""
         with self._condition:
             self._stopped, self._frame = True, None
-            self._condition.notify()
+            self._condition.notify_all()
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
         while True:
             with self._condition:
+                self._busy = False
+                self._condition.notify_all()
                 self._condition.wait_for(
                     lambda: self._stopped or self._tasks or self._frame is not None
                 )
@@ -77,6 +87,7 @@ class Worker:
                 task = self._tasks.popleft() if self._tasks else None
                 if task is None:
                     frame, self._frame, handle = self._frame, None, self._handle
+                    self._busy = True
             if task is None:
                 if handle is not None:
                     handle(frame)

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dyndepth_core.files import write_atomically
+
 STDOUT = Path("-")
 
 
@@ -84,6 +86,4 @@ def write_json(path: Path | None, content: Any) -> None:
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from error
     else:
-        from dyndepth_core.inference.model_file import write_atomically  # here: it needs torch
-
         write_atomically(path.resolve(), text.encode())  # a link stays one

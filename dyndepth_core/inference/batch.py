@@ -13,9 +13,9 @@ import numpy as np
 
 from dyndepth_core.data.calibration import Calibration
 
+from ..files import write_atomically
 from .color import DepthColors
 from .depth_files import FORMATS, DepthFiles, SideBySide
-from .model_file import write_atomically
 from .motion_files import MotionFiles
 from .output import OutputSize
 from .predictor import Prediction, Predictor

@@ -10,7 +10,8 @@ import torch
 
 from dyndepth_core.data.chain import hash_file
 
-from .model_file import Provenance, Weights, load_model, save_model, write_atomically
+from ..files import write_atomically
+from .model_file import Provenance, Weights, load_model, save_model
 
 FRAMES = 4  # random images the comparison looks at
 

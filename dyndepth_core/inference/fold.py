@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .loading import step
+
 logger = logging.getLogger(__name__)
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -94,6 +96,7 @@ def _replace(
 
 def fold_graph(graph: nn.Module, size: tuple[int, int], focal: float) -> int:
     """`fold_batch_norm` of an inference graph for images (h, w) at a focal length in pixels."""
+    step()
     small = (min(size[0], PROBE), min(size[1], PROBE))
     try:
         return fold_batch_norm(graph, _run_twice(small, focal))

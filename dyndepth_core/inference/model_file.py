@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import secrets
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,7 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..files import write_atomically
+from .loading import step
 from .model_meta import FORMAT, PLAIN_VERSION, VERSION, ModelMeta, ModelScale, Provenance
 from .packed import SCALE, pack, unpack
 
@@ -28,7 +28,6 @@ __all__ = [
     "load_model",
     "read_meta",
     "save_model",
-    "write_atomically",
 ]
 
 Weights = Literal["float32", "float16", "mixed"]
@@ -61,35 +60,6 @@ def _of_run(folder: Path) -> Path:
             f"{folder}: this training is not finished; dyndepth train --out {folder} --resume"
         )
     return path
-
-
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write `data` to `path` so that at any moment the old or the new file is there whole, even on
-    a full disk.
-
-    Raises OSError (disk full, no permission, no such directory); the old file is then untouched.
-    """
-    path = Path(path)
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EEXIST, "is there already and is no ordinary file", str(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # the rename itself must survive a power cut
-    finally:
-        os.close(directory)
 
 
 def save_model(
@@ -129,19 +99,22 @@ def save_model(
     write_atomically(path, dump_tensors(tensors, metadata))
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, ModelMeta]:
-    """Rebuild the inference graph of a model file, float32, in evaluation mode, on `device`.
+def load_model(path: str | Path) -> tuple[nn.Module, ModelMeta]:
+    """Rebuild the inference graph of a model file, float32, in evaluation mode, on the CPU.
 
     Nothing in the file is executed or unpickled. Raises FileNotFoundError when it is absent and
     ValueError, naming the file, the fault and the remedy, when it is damaged, foreign, newer than
     this package or does not fit its architecture.
     """
     path = Path(path).expanduser().absolute()
+    step()
     data = _read(path)
     header = _safetensors_header(path, data)
     meta = _parse_meta(path, header)
     tensors = _tensors(path, data)
+    step()
     _check_digest(path, header["__metadata__"], tensors)
+    step()
     try:
         tensors = unpack(tensors)
     except (KeyError, ValueError) as error:
@@ -151,8 +124,9 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise _fault(path, f"is damaged (weight {name} holds NaN or infinity)")
+    step()
     graph.load_state_dict(tensors)
-    return graph.eval().requires_grad_(False).to(device), meta
+    return graph.eval().requires_grad_(False), meta
 
 
 def check_content(path: str | Path) -> None:
@@ -265,12 +239,23 @@ def _check_digest(path: Path, metadata: dict[str, str], tensors: dict[str, Tenso
         raise _fault(path, "is damaged (its content is not what was written: wrong SHA-256)")
 
 
+class _NoInitialWeights(TorchDispatchMode):
+    """Initial weights that a file will replace are not drawn: that takes longer than the rest."""
+
+    _DRAWS = (torch.ops.aten.uniform_.default, torch.ops.aten.normal_.default)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return args[0] if func in self._DRAWS else func(*args, **(kwargs or {}))
+
+
 def _build(path: Path, meta: ModelMeta) -> nn.Module:
     from dyndepth_core.methods import build_graph  # here: metadata alone needs no networks
 
     try:
-        # The initial weights are thrown away; the caller's random numbers must not change by it.
-        with torch.random.fork_rng(devices=[]):
+        # The caller's random numbers must not change by it.
+        with torch.random.fork_rng(devices=[]), _NoInitialWeights():
             return build_graph(meta.architecture)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise _fault(

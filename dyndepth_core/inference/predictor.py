@@ -22,6 +22,7 @@ from .cloud import CloudWriter
 from .device import autocast_dtype, is_out_of_memory, resolve_device
 from .fold import fold_graph
 from .history import MAX_GAP_S, Camera, History, check_image
+from .loading import step
 from .model_file import find_model, load_model
 from .model_meta import ModelMeta
 from .motion import MotionReader
@@ -148,6 +149,7 @@ class Predictor:
         """Run dummy frames, so that first-time work does not slow the first real one."""
         self.reset()
         for _ in range(2):  # the second has a history: another branch of the network
+            step()
             self(np.zeros((*self.input_size, 3), np.uint8), motion=True)
         self.reset()
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..inference.model_file import write_atomically
+from ..files import write_atomically
 
 CURVE = "curve.json"
 

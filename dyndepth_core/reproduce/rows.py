@@ -22,7 +22,8 @@ from ..evaluation.motion import MotionErrors
 from ..evaluation.protocols import get_protocol
 from ..evaluation.runner import Arm, BaselineArm, Evaluation, ModelArm, evaluate
 from ..evaluation.temporal import temporal_change
-from ..inference.model_file import load_model, write_atomically
+from ..files import write_atomically
+from ..inference.model_file import load_model
 from ..inference.predictor import Predictor
 from ..methods.base import InferenceGraph
 from ..training.run import MODEL, train_run

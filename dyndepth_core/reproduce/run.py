@@ -19,7 +19,7 @@ from ..data.synthetic.dataset import render_dataset
 from ..evaluation.protocols import get_protocol
 from ..evaluation.report import draw_trajectories, save_pictures
 from ..evaluation.runner import ModelArm, true_track
-from ..inference.model_file import write_atomically
+from ..files import write_atomically
 from ..inference.predictor import Predictor
 from ..methods import get_method
 from ..training.run import MODEL

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..inference.model_file import write_atomically
+from ..files import write_atomically
 
 log = logging.getLogger(__name__)
 FORMAT = 1

@@ -4,12 +4,14 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 import torch
 from small_model import SIZE, camera, picture, probe, save_small_model, small_graph, small_meta
 
+from dyndepth_core.inference.loading import between_steps
 from dyndepth_core.inference.predictor import Predictor
 
 SECOND = 1_000_000_000
@@ -170,3 +172,16 @@ print(json.dumps(sorted({{name.split(".")[0] for name in sys.modules}})))
     extras |= {"rosbags", "tensorboard", "onnx", "openvino", "torchvision", "timm", "rclpy"}
     assert {"torch", "cv2", "numpy", "safetensors", "pydantic"} <= loaded
     assert not loaded & extras
+
+
+def test_loading_lets_others_go_first_in_this_thread_alone(tmp_path):
+    path, calls = save_small_model(tmp_path / "m.safetensors"), []
+    with between_steps(lambda: calls.append(threading.current_thread())):
+        Predictor(path).warm_up()
+        steps = len(calls)
+        other = threading.Thread(target=Predictor, args=(path,))
+        other.start()
+        other.join()
+    Predictor(path)
+    assert steps >= 6  # to read, check, build, fuse and run the network twice
+    assert calls == [threading.current_thread()] * steps

@@ -10,6 +10,7 @@ from conftest import save_random_model  # noqa: E402
 
 from dyndepth_ros import depth_node  # noqa: E402
 from dyndepth_ros.depth_node import DepthNode  # noqa: E402
+from dyndepth_ros.worker import Worker  # noqa: E402
 
 
 @pytest.fixture
@@ -77,3 +78,23 @@ def test_steps_of_odometry_are_kept_for_a_subscriber_that_stalls(node, monkeypat
     monkeypatch.setattr(node, "create_lifecycle_publisher", spy)
     node.trigger_configure()
     assert depths.pop("~/odometry") == 10 and set(depths.values()) == {1}
+
+
+def test_steps_of_loading_wait_for_the_frames_at_hand_but_not_for_ever():
+    worker, entered, go = Worker("test"), threading.Event(), threading.Event()
+
+    def handle(frame: int) -> None:
+        entered.set()
+        assert go.wait(20)
+
+    try:
+        assert worker.wait_idle(0)
+        worker.start(handle)
+        worker.give(1)
+        assert entered.wait(20)
+        assert not worker.wait_idle(0.01)
+        threading.Timer(0.05, go.set).start()
+        assert worker.wait_idle(20)
+    finally:
+        go.set()
+        assert worker.stop()
