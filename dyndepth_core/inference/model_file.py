@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from ..files import write_atomically
 from .loading import step
@@ -239,15 +239,16 @@ def _check_digest(path: Path, metadata: dict[str, str], tensors: dict[str, Tenso
         raise _fault(path, "is damaged (its content is not what was written: wrong SHA-256)")
 
 
-class _NoInitialWeights(TorchDispatchMode):
+class _NoInitialWeights(TorchFunctionMode):
     """Initial weights that a file will replace are not drawn: that takes longer than the rest."""
 
-    _DRAWS = (torch.ops.aten.uniform_.default, torch.ops.aten.normal_.default)
-
-    def __torch_dispatch__(
+    def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return args[0] if func in self._DRAWS else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func.__name__ in ("kaiming_uniform_", "uniform_", "kaiming_normal_", "normal_"):
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _build(path: Path, meta: ModelMeta) -> nn.Module:
