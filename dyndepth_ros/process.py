@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 
 TURN_S = 0.0005  # ten times shorter than Python's own
 LEAVE_S = 15.0  # for ROS to let go of everything once the node has closed
+LOOK_S = 0.5  # a signal that woke nobody is noticed after it
 BAD_START = 2  # exit code: wrong parameter, argument or model; starting it again will not help
 
 
@@ -52,7 +53,7 @@ def _run(name: str, make_node: Callable[[], Any], args: list[str] | None) -> int
             code = BAD_START if rclpy.ok() else 0  # 0: Ctrl-C while it was starting
         else:
             stage = "spin"
-            rclpy.spin(node)
+            _spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception as error:
@@ -79,6 +80,20 @@ def _run(name: str, make_node: Callable[[], Any], args: list[str] | None) -> int
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _spin(node: Any) -> None:
+    """`rclpy.spin`, which may miss that a signal ended ROS while nothing else wakes it; this looks
+    again every LOOK_S.
+    """
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while rclpy.ok():
+            executor.spin_once(timeout_sec=LOOK_S)
+    finally:
+        executor.remove_node(node)
+        executor.shutdown()
 
 
 @contextlib.contextmanager
