@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,10 +128,10 @@ def show(console: Console, out: Path, entries: Sequence[dict[str, Any]], dry: bo
     if any(e["kept"] for e in entries) and not dry:
         console.print(literal(f"look at {out}/contact_sheet.jpg"), soft_wrap=True)
         learned = any(e["calibration"].startswith("unknown") for e in entries)
-        text = f"next: dyndepth train --from motion --data {out} --out runs/{out.resolve().name}"
-        text += " --set train.minutes=45"
-        text += " --intrinsics video" if learned else ""
-        console.print(literal(text), soft_wrap=True, highlight=False)
+        words = ["dyndepth", "train", "--from", "motion", "--data", str(out), "--out"]
+        words += [f"runs/{out.resolve().name}", "--set", "train.minutes=45"]
+        words += ["--intrinsics", "video"] if learned else []
+        console.print(literal(f"next: {shlex.join(words)}"), soft_wrap=True, highlight=False)
 
 
 def _count(things: list, word: str) -> str:

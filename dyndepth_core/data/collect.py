@@ -105,7 +105,9 @@ def collect_bag(
     finally:
         intake.close()
     if report.kept == 0:
-        logger.warning("%s: no frame of %s could be used: %s", bag.path, topic.name, report.dropped)
+        why = ", ".join(f"{n} {reason}" for reason, n in report.dropped.items())
+        why = why or "there is none in the time that was asked for"
+        logger.warning("%s: no frame of %s could be used: %s", bag.path, topic.name, why)
     return report
 
 

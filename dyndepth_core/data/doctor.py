@@ -218,6 +218,7 @@ def _train(path: Path, learn_intrinsics: bool) -> str:
     words = ["dyndepth", "train", "--from", "motion", "--data", str(path)]
     name = path.resolve()
     words += ["--out", f"runs/{name.name if path.is_dir() else name.stem}"]
+    words += ["--set", "train.minutes=45"]
     return shlex.join([*words, *(("--intrinsics", "video") if learn_intrinsics else ())])
 
 

@@ -12,6 +12,7 @@ from dyndepth_core.data.frame_checks import STILL, look, median_shift
 DARK, BRIGHT, UNLIT = 30, 225, 0.3  # mean grey value; share of black or white pixels
 SOFT = 0.12  # sharpness below which an image is blurred whatever the others are
 BLURRED = 0.6  # of the median sharpness of the sample
+RUINED = 0.25  # share of damaged images that leaves too few beside each other to train on
 FEW = 0.05  # share of images that may be bad without a word
 QUIET = 0.25  # of the usual change of a row: what does not change is the vehicle's own
 LEAST = 12  # images in motion from which a bonnet is told
@@ -95,8 +96,11 @@ class ImageSample:
         say(int(soft.sum()), len(sharp), "blurred", "a shorter exposure; clean and focus the lens")
         say(sum(self._repeats), len(self._repeats), "repeats of the frame before",
             "the driver publishes frames twice: collect leaves them out")  # fmt: skip
-        say(len(self.damaged), len(grey) + len(self.damaged), "damaged",
-            "they are left out; record again")  # fmt: skip
+        if self.damaged:
+            seen = len(grey) + len(self.damaged)
+            level = "fault" if len(self.damaged) > RUINED * seen else "warning"
+            text = f"damaged: {len(self.damaged)} of {seen} seen, as {self.damaged[0]}"
+            found.append(Finding(level, about, text, "they are left out; record again"))
         if len(self.sizes) > 1:
             kinds = ", ".join(f"{w}x{h}" for (h, w), _ in self.sizes.most_common())
             text = f"resolution changes: {kinds}"

@@ -210,6 +210,10 @@ def open_recordings(path: str | Path, split: str | None = None) -> list[Recordin
         raise FileNotFoundError(
             f"{path}: no such file or folder; give a recording, a root of recordings or a video"
         )
+    if _is_bag(path):
+        raise ValueError(
+            f"{path}: a bag; give the folder that `dyndepth collect {path} --out FOLDER` makes"
+        )
     if path.is_file():
         if path.suffix.lower() not in VIDEO_SUFFIXES:
             raise ValueError(
@@ -251,6 +255,12 @@ def open_recordings(path: str | Path, split: str | None = None) -> list[Recordin
             "recordings)"
         )
     return found
+
+
+def _is_bag(path: Path) -> bool:
+    if path.is_dir():
+        return any(_is_bag(p) for pattern in ("*.mcap", "*.db3") for p in path.glob(pattern))
+    return path.name.endswith((".mcap", ".db3", ".bag", ".mcap.zstd", ".db3.zstd"))
 
 
 def _only_begun(folder: Path) -> bool:

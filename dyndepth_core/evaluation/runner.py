@@ -183,7 +183,8 @@ def require_truth(recordings: Sequence[Recording]) -> None:
         names = ", ".join(r.name for r in recordings[:4])
         raise ValueError(
             f"{names}: no frame has ground-truth depth (depth/%06d.png), and scores and comparisons"
-            " need it; choose recordings with ground truth"
+            " need it; choose recordings with ground truth, or compare two models without it: "
+            "--model A --compare B"
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..config import Config, dump, load
 from ..data.chain import hash_file
 from ..data.sample import SampleSource
+from ..inference.device import resolve_device
 from ..methods.metric import MetricScale, metric_source
 from .checkpoint import write_atomic, write_json
 from .folder import (
@@ -90,6 +91,8 @@ def _stages(config: Config, data: Sequence[str | Path], start: str | Path | None
             "which share one device; set both to 1"
         )
     # before anything is written: this refuses what cannot be trained on
+    if settings.device != "cpu":
+        resolve_device(settings.device)
     if metric_source(config):
         MetricScale(config)
     source, held_out = given.source, given.held_out

@@ -63,13 +63,28 @@ def test_a_sound_drive_lacks_nothing_but_minutes(tmp_path):
     assert report.next == f"dyndepth collect {tmp_path}/bag --out recordings/bag"
     assert {round(t["rate_hz"], 2) for t in report.topics} == {10.0}
     (report,) = doctor.examine(source.path)
-    assert report.next == f"dyndepth train --from motion --data {source.path} --out runs/a"
+    words = "dyndepth train --from motion --data"
+    assert report.next == f"{words} {source.path} --out runs/a --set train.minutes=45"
 
 
 def test_a_root_of_one_recording_is_trained_on_by_its_own_name(tmp_path):
     drive(tmp_path / "root" / "one_000", [k / 10 for k in range(30)])
     (report,) = doctor.examine(tmp_path / "root")
-    assert report.next == f"dyndepth train --from motion --data {tmp_path}/root --out runs/root"
+    words = "dyndepth train --from motion --data"
+    assert report.next == f"{words} {tmp_path}/root --out runs/root --set train.minutes=45"
+
+
+def test_damaged_images_of_a_recording_are_named(tmp_path):
+    source = drive(tmp_path / "a", [k / 10 for k in range(60)])
+    source.image_path(30).write_bytes(b"no image")
+    (report,) = doctor.examine(source.path)
+    said = texts(report.findings)
+    assert report.verdict == "fit with warnings"
+    assert any("damaged: " in t and "000030.png" in t for t in said), said
+    for i in range(0, 60, 2):
+        source.image_path(i).write_bytes(b"no image")
+    (report,) = doctor.examine(source.path)
+    assert report.verdict == "not fit"
 
 
 def test_a_bag_with_every_fault(tmp_path):

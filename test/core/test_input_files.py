@@ -36,6 +36,15 @@ def test_only_files_are_images(tmp_path):
         open_recordings(tmp_path / "b")
 
 
+@pytest.mark.parametrize("name", ["drive.mcap", "drive/drive_0.db3", "old.bag"])
+def test_a_bag_is_no_recording_yet(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    for path in {tmp_path / name, tmp_path / name.partition("/")[0]}:
+        with pytest.raises(ValueError, match="a bag; give the folder that `dyndepth collect"):
+            open_recordings(path)
+
+
 def test_an_image_that_cannot_be_read_is_damaged(tmp_path):
     folder = pictures(tmp_path / "a", "0.png", "1.png", "2.png")
     recording = Recording(folder)

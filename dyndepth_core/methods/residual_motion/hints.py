@@ -111,6 +111,7 @@ def make_hints(job: StageJob) -> list[Path]:
             count += len(data["frames"])
             share += data["share"].tolist()
         paths.append(path)
+    log.info("%d of %d images have hints; the training is on those", count, len(wanted))
     job.report({"hinted": count, "sure": float(np.mean(share)) if share else 0.0})
     return paths
 
