@@ -89,8 +89,8 @@ def _objects(mined: Mined, targets: list[int]) -> list[dict[str, Any]]:
     """Rows of the objects of the pictures."""
     table = mined.table()
     names = (
-        "target", "id", "dynamic", "area", "ratio", "centre", "scene", "learned", "contact",
-        "chosen", "weight",
+        "target", "id", "dynamic", "area", "ratio", "apart", "centre", "scene", "learned",
+        "contact", "chosen", "weight",
     )  # fmt: skip
     rows = [k for t in targets for k in range(len(table["target"])) if table["target"][k] == t]
     return [{name: table[name][k].item() for name in names} for k in rows]

@@ -10,7 +10,7 @@ from street import view
 
 from dyndepth_core.evaluation import mined
 from dyndepth_core.methods.base import SPEED_THRESHOLD
-from dyndepth_core.methods.mined_supervision import crops, labels, masks, mining
+from dyndepth_core.methods.mined_supervision import crops, labels, masks, mining, segment
 from dyndepth_core.methods.mined_supervision.objective import MinedSupervisionObjective
 
 PERIOD = 0.1  # seconds
@@ -38,7 +38,7 @@ class PerfectScene:
         """See mining._said."""
         rows = [self._said(f) for f in self.frames(sample.tgt)]
         velocity, depth, K, T, residual = (np.stack(x) for x in zip(*rows, strict=True))
-        return velocity, depth, K, T, residual, [0] * len(rows)
+        return velocity, depth, K, T, residual
 
     def _said(self, frame):
         _, depth, ids = self.views[frame]
@@ -57,7 +57,7 @@ class PerfectScene:
         )  # fmt: skip
 
     def looks(self, network, image, least):
-        """See masks.looks."""
+        """See segment.looks."""
         (frame,) = self.frames(image)
         return self.views[frame][2].astype(np.uint8)
 
@@ -65,7 +65,8 @@ class PerfectScene:
         """patch: a pytest.MonkeyPatch."""
         for module in (masks, crops, labels, mined):
             patch.setattr(module, "scene_depth", self.depth)
-        patch.setattr(masks, "looks", self.looks)
+        for module in (segment, masks):
+            patch.setattr(module, "looks", self.looks)
         patch.setattr(mining, "_said", self.said)
         found = {SPEED_THRESHOLD: 1.0}
         patch.setattr(MinedSupervisionObjective, "thresholds", lambda self, batches: found)

@@ -18,10 +18,9 @@ from dyndepth_core.methods.mined_supervision.alignment import (
     judge,
 )
 from dyndepth_core.methods.mined_supervision.crops import crop_object, unit_shape
-from dyndepth_core.methods.mined_supervision.masks import looks
 from dyndepth_core.methods.mined_supervision.objects import ObjectObjective, ObjectSample
 from dyndepth_core.methods.mined_supervision.scene import frozen
-from dyndepth_core.methods.mined_supervision.segment import SegmentObjective
+from dyndepth_core.methods.mined_supervision.segment import LIKELY, SegmentObjective, looks
 
 SMALL = (
     "data.size=64,96", "network.encoder=resnet18", "network.pose_encoder=resnet18",
@@ -205,7 +204,7 @@ def test_what_looks_like_what_moves_is_found_although_it_stands():
     learn(objective, lambda step: squares(step)[0], 80, lr=5e-3)
     sure = objective.calibrate([squares(1000 + k)[0] for k in range(4)])
     assert 0.3 < sure < 0.8  # half of the squares are mined
-    assert objective.threshold == pytest.approx(0.5 * sure)
+    assert objective.threshold == pytest.approx(LIKELY * sure)
     sample, truth = squares(2000)
     with torch.no_grad():
         logit, way = objective.predict(sample)

@@ -15,13 +15,6 @@ from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfi
 from dyndepth_core.methods.mined_supervision.contact import contact_scale
 from dyndepth_core.methods.mined_supervision.ground import ground_mask
 from dyndepth_core.methods.mined_supervision.labels import ALONE, confidence, paste
-from dyndepth_core.methods.mined_supervision.masks import (
-    add_mined,
-    gated,
-    label_objects,
-    object_motion,
-    splat_ids,
-)
 from dyndepth_core.methods.mined_supervision.objective import LEAST_LABELLED, label_loss
 from dyndepth_core.methods.mined_supervision.segment import centre_ways
 
@@ -35,43 +28,6 @@ def boxes(*spans, size=(40, 100)):
     for name, (top, bottom, left, right) in enumerate(spans, 1):
         ids[top:bottom, left:right] = name
     return ids
-
-
-def test_an_object_moves_if_half_of_it_does_or_if_it_stands_in_the_middle():
-    ids = boxes((5, 15, 2, 22), (5, 15, 30, 40), (20, 30, 44, 49), (20, 30, 60, 80))
-    moving = np.zeros(ids.shape, bool)
-    moving[5:15, 2:12] = True  # exactly half of the first
-    moving[20:30, 60:69] = True  # less than half of the last
-    table = label_objects(ids, moving, CONFIG)
-    assert table["ratio"].tolist() == pytest.approx([0.5, 0, 0, 0.45])
-    # the third one reaches column 48, of the middle twentieth
-    assert table["centre"].tolist() == [False, False, True, False]
-    assert table["dynamic"].tolist() == [True, False, True, False]
-    assert table["area"].tolist() == pytest.approx([0.05, 0.025, 0.0125, 0.05])
-
-
-@pytest.mark.parametrize("width", [64, 96, 320, 512])
-def test_the_middle_columns_are_never_none(width):
-    ids = np.zeros((10, width), np.uint8)
-    ids[2:6, width // 2] = 1
-    assert label_objects(ids, np.zeros(ids.shape, bool), CONFIG)["dynamic"].tolist() == [True]
-    off = CONFIG.model_copy(update={"centre": 0.0})
-    assert label_objects(ids, np.zeros(ids.shape, bool), off)["dynamic"].tolist() == [False]
-
-
-def test_objects_are_gated_by_their_area_and_keep_their_largest_part():
-    ids = boxes((0, 10, 0, 10), (0, 4, 20, 24), (0, 40, 30, 90))
-    ids[20:22, 0:2] = 1
-    found = gated(ids, 0.005)  # at least 20 pixels, at most 2000
-    assert found.max() == 1 and (found > 0).sum() == 100
-    assert found[20, 0] == 0
-
-
-def test_what_moves_and_looks_like_nothing_known_is_one_more_object():
-    ids, mined = boxes((0, 10, 0, 10)), boxes((0, 10, 2, 12), (20, 30, 50, 60))
-    found = add_mined(ids, mined)
-    assert found.max() == 2 and (found[20:30, 50:60] == 2).all()
-    assert (found[:, :12] == ids[:, :12]).all()
 
 
 def test_every_pixel_votes_for_the_middle_of_its_object():
@@ -261,26 +217,6 @@ def test_an_epoch_sees_everything_once():
     assert sorted(seen) == list(range(10)) and seen != list(range(10))
     assert draw(10, 1, 4, seed=3, train=False) == [4, 5, 6, 7]
     assert draw(10, 2, 4, seed=3, train=False) == [8, 9]
-
-
-def test_masks_are_carried_to_where_the_sources_show_them():
-    boards = [Board(-1.0, 5.0, step=(0.25, 0.0)), Board(1.4, 7.0)]
-    cameras = pose(), pose(z=0.3)
-    _, depth, ids = view(boards, cameras[0])
-    _, _, later = view(boards, cameras[1], frame=1)
-    T = torch.linalg.inv(cameras[1]) @ cameras[0]
-    residual = torch.zeros(1, 3, *SIZE, dtype=torch.float64)
-    residual[:, 0, torch.from_numpy(ids == 1)] = 0.25
-    given = depth[0].float(), camera()[0].float(), T.float(), residual.float()
-    found = splat_ids(torch.from_numpy(ids), *given)[0]
-    for name in (1, 2):
-        both, either = (
-            f(found == name, later == name).sum() for f in (np.logical_and, np.logical_or)
-        )
-        assert both / either > 0.85
-    moved = object_motion(T.float(), residual.float(), torch.from_numpy(ids), 2)
-    assert moved[0, 0, :3, 3] == pytest.approx([0.25, 0, -0.3], abs=1e-6)
-    assert moved[1, 0, :3, 3] == pytest.approx([0, 0, -0.3], abs=1e-6)
 
 
 def test_shares_are_proportions_and_rounds_divide_them():

@@ -20,10 +20,12 @@ class Shares(BaseModel):
     scene: float = Field(
         0.47, ge=0, description="depth and motion of the scene; 0 = as the model of --from is"
     )
-    segment: float = Field(0.05, gt=0, description="what looks like something that moves")
+    segment: float = Field(
+        0.1, gt=0, description="what looks like something that moves, and sharper once more"
+    )
     objects: float = Field(0.07, gt=0, description="shape and motion of objects (all rounds)")
     alignment: float = Field(0.02, gt=0, description="scale of objects (all rounds)")
-    final: float = Field(0.39, gt=0, description="the network with the labels (all rounds)")
+    final: float = Field(0.34, gt=0, description="the network with the labels (all rounds)")
 
     def of(self, stage: str, rounds: int, unused: Sequence[str] = ()) -> float:
         """Share of a stage in one of its rounds; unused: stages that do not take place."""

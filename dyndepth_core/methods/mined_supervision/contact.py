@@ -15,6 +15,15 @@ def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
 
 
+def standing_columns(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of a mask (h, w) that stand on the road, and the lowest row of each."""
+    top, bottom, _, _ = box_of(mask)
+    cols = np.flatnonzero(mask.any(0))
+    lowest = mask.shape[0] - 1 - mask[::-1, cols].argmax(0)
+    stands = lowest >= bottom - 1 - LOWEST * (bottom - top)
+    return cols[stands], lowest[stands]
+
+
 def contact_scale(
     depth: np.ndarray, shape: np.ndarray, mask: np.ndarray, ground: np.ndarray
 ) -> float:
@@ -35,10 +44,7 @@ def contact_scale(
         return float("nan")
     v, u = v + rows.start, u + cols.start
     plane = _plane(u, v, 1 / depth[v, u].astype(np.float64))
-    reaches = np.flatnonzero(mask.any(0))
-    lowest = mask.shape[0] - 1 - mask[::-1, reaches].argmax(0)
-    stands = lowest >= bottom - 1 - LOWEST * (bottom - top)
-    reaches, lowest = reaches[stands], lowest[stands]
+    reaches, lowest = standing_columns(mask)
     edge = plane[0] * reaches + plane[1] * (lowest + 0.5) + plane[2]
     seen = (edge > 0) & (lowest < mask.shape[0] - 1)  # cut off by the image it stands lower still
     if not seen.any():

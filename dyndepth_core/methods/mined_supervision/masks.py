@@ -4,32 +4,42 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from dyndepth_core.data.sample import Sample, SampleSource
+from dyndepth_core.data.sample import SampleSource
+from dyndepth_core.geometry.road import road_inverse
 from dyndepth_core.geometry.warp import correspond, forward_splat
 from dyndepth_core.instances.sources import RecordedInstances
 from dyndepth_core.methods.base import Objective
 from dyndepth_core.methods.mined_supervision.cache import Block, Cache, make_blocks
-from dyndepth_core.methods.mined_supervision.clusters import keep_parts, vote
+from dyndepth_core.methods.mined_supervision.clusters import keep_parts
 from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig
-from dyndepth_core.methods.mined_supervision.mining import full_size, unpack
-from dyndepth_core.methods.mined_supervision.scene import frozen, scene_depth, scene_of, walk
-from dyndepth_core.methods.mined_supervision.segment import SegmentObjective
+from dyndepth_core.methods.mined_supervision.contact import box_of, standing_columns
+from dyndepth_core.methods.mined_supervision.mining import full_size
+from dyndepth_core.methods.mined_supervision.scene import scene_depth, scene_of, walk
+from dyndepth_core.methods.mined_supervision.segment import (
+    SMALLEST,
+    SegmentObjective,
+    looks,
+    segment_of,
+)
 from dyndepth_core.methods.stage import StageJob
 
 LARGEST = 0.5  # share of the image above which a region is no object
 KNOWN = 0.5  # share of a mined region in found objects from which it is not one more
-SMALLER = 0.2  # of objects.min_area: parts below are noise
-
-Finder = Callable[[int, Sample, np.ndarray], Tensor]
+# Log of apparent over true depth from which something moves: on tuning world 11 three quarters of
+# what moves, where it is known, exceed it, and one of 25 of what stands.
+MOVED = 0.5
+FARTHEST = 50.0  # times as far away as the road under it: it moves like what is infinitely far
+FEW = 10  # pixels that say how far away something seems
+LEAST_ROAD = 0.04  # of the nearest road's inverse depth: farther away it says little
 
 
 def find_masks(job: StageJob) -> list[Path]:
@@ -39,9 +49,7 @@ def find_masks(job: StageJob) -> list[Path]:
     scene = scene_of(job, job.earlier["scene"][0])
     config, network = job.config.objective, None
     if config.masks == "mined":
-        network = SegmentObjective(job.config.network)
-        network.load_state_dict(job.weights(job.earlier["segment"][0]))
-        network = frozen(network)
+        network = segment_of(job, "segment_again")
     caches = {"training": Cache(job.earlier["mining"], job.source, "training")}
     if job.held_out is not None:
         caches["held_out"] = Cache(job.earlier["mining"], job.held_out, "held_out")
@@ -80,34 +88,26 @@ def mask_block(
         depth, K = scene_depth(scene, sample)
         for i in range(len(depth)):
             target, height, width = block.targets[len(rows)], *depth.shape[-2:]
-            moving, T, residual = mined.of(target, "moving", "T", "residual")
-            moving = unpack(moving, width)
+            moves, T, residual, apparent, road = mined.of(
+                target, "ids", "T", "residual", "apparent", "road"
+            )
             if network is None:
-                ids, moving = _recorded(source, target, moving, config)
+                ids, moving = _recorded(source, target, moves > 0, config)
             else:
-                least = max(1, round(SMALLER * config.min_area * height * width))
+                least = max(1, round(SMALLEST * config.min_area * height * width))
                 ids = looks(network, sample.tgt_net[i : i + 1], least)
-                ids = add_mined(ids, mined.of(target, "ids")[0])
+                ids, moving = add_mined(ids, moves), moves > 0
             ids = gated(ids, config.min_area)
-            table = label_objects(ids, moving, config)
-            T, field = torch.from_numpy(T), full_size(residual, (height, width))
-            table["T"] = object_motion(T, field, torch.from_numpy(ids), len(table["id"]))
+            far = road_inverse(road, K[i].numpy(), (height, width))
+            table = label_objects(ids, moving, apparent.astype(np.float32), far, config)
             table["row"] = np.full(len(table["id"]), len(rows), np.int32)
+            T, field = torch.from_numpy(T), full_size(residual, (height, width))
+            shown = Shown(torch.from_numpy(ids), depth[i], field, table["inverse"])
+            table["T"] = shown.motions(T)
             tables.append(table)
-            src_ids = splat_ids(torch.from_numpy(ids), depth[i], K[i], T, field)
-            rows.append((ids, src_ids))
+            rows.append((ids, shown.splat(K[i], T)))
     arrays = {name: np.stack([r[k] for r in rows]) for k, name in enumerate(("ids", "src_ids"))}
     return arrays | {f"o_{k}": np.concatenate([t[k] for t in tables]) for k in tables[0]}
-
-
-def looks(network: SegmentObjective, image: Tensor, least: int) -> np.ndarray:
-    """Ids (h, w) of what looks as if it could move in one image (1, 3, h, w); least pixels each."""
-    logit, way = network.see(image)
-    sure = F.avg_pool2d(logit.sigmoid(), 3, 1, 1, count_include_pad=False)  # no single pixels
-    can_move = (sure[0, 0] > network.threshold).numpy()
-    ids = vote(can_move, way[0].numpy(), max(1, least // 4))  # at half the size
-    size = image.shape[-1], image.shape[-2]
-    return cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST)
 
 
 def add_mined(ids: np.ndarray, mined: np.ndarray) -> np.ndarray:
@@ -130,11 +130,15 @@ def gated(ids: np.ndarray, min_area: float) -> np.ndarray:
 
 
 def label_objects(
-    ids: np.ndarray, moving: np.ndarray, config: MinedSupervisionConfig
-) -> dict[str, np.ndarray]:
+    ids: np.ndarray, moving: np.ndarray, apparent: np.ndarray, road: np.ndarray,
+    config: MinedSupervisionConfig,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Table of the objects of ids (h, w): id, area (share of the image), ratio (of its pixels in
-    moving (h, w)), centre (it touches the middle `centre` of the columns) and dynamic: ratio >=
-    moving_share or centre, because what moves straight ahead hardly shows (section E15 of MSDR).
+    moving (h, w)), inverse (median of apparent (h, w) in it, NaN unknown), apart (the depth that
+    says, if it stands, over that of the road (h, w), inverse, under it: 1 of what stands, NaN
+    unknown), centre (it touches the middle `centre` of the columns) and dynamic: |log apart| >
+    MOVED or ratio >= moving_share, or where apart is unknown, centre, because what moves straight
+    ahead hardly shows (section E15 of MSDR).
     """
     names = np.arange(1, int(ids.max()) + 1)
     count = np.bincount(ids.ravel(), minlength=len(names) + 1)[1:]
@@ -144,35 +148,80 @@ def label_objects(
     columns = np.abs(np.arange(width) - (width - 1) / 2) < half
     centre = np.isin(names, ids[:, columns])
     ratio = moved / np.maximum(count, 1)
+    inverse = np.array([_median(apparent[ids == name]) for name in names], np.float32)
+    under = np.array([lower_edge(ids == name, road) for name in names], np.float32)
+    apart = under / np.maximum(inverse, under / FARTHEST)
+    moves = np.abs(np.log(apart)) > MOVED  # False where it is unknown
+    moves |= (ratio >= config.moving_share) | (centre & np.isnan(apart))
     if config.masks == "oracle":
-        centre[:] = False
+        moves = ratio >= config.moving_share
     return {
         "id": names.astype(np.uint8),
         "area": (count / ids.size).astype(np.float32),
         "ratio": ratio.astype(np.float32),
+        "inverse": inverse,
+        "apart": apart.astype(np.float32),
         "centre": centre,
-        "dynamic": (ratio >= config.moving_share) | centre,
+        "dynamic": moves,
     }
 
 
-def object_motion(T: Tensor, residual: Tensor, ids: Tensor, count: int) -> np.ndarray:
-    """T (N, S, 4, 4) of objects: ego-motion T (S, 4, 4) and their median residual (S, 3, h, w)."""
-    found = T.repeat(count, 1, 1, 1)
-    for i in range(count):
-        found[i, :, :3, 3] += residual[:, :, ids == i + 1].median(2).values
-    return found.numpy()
+def _median(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size >= FEW else float("nan")
 
 
-def splat_ids(ids: Tensor, depth: Tensor, K: Tensor, T: Tensor, residual: Tensor) -> np.ndarray:
-    """Ids (S, h, w), uint8, of the pixels of the sources: those of tgt (h, w) carried there by
-    depth (1, h, w), K (3, 3), T (S, 4, 4) and residuals (S, 3, h, w), the nearest on top; holes
-    between pixels of one object are closed.
+def lower_edge(mask: np.ndarray, road: np.ndarray) -> float:
+    """Inverse depth of the road (h, w) where the object of a mask (h, w) stands on it, the median
+    of the columns that reach down; NaN where the image cuts it off or shows no road.
     """
-    count = len(T)
-    seen = correspond(depth.expand(count, 1, -1, -1), T, K.expand(count, -1, -1), residual)
-    values = ids.float().expand(count, 1, -1, -1)
-    found = forward_splat(values, seen, fill=0.0)[0][:, 0].numpy().astype(np.uint8)
-    return np.stack([cv2.morphologyEx(f, cv2.MORPH_CLOSE, np.ones((3, 3))) for f in found])
+    _, bottom, _, _ = box_of(mask)
+    cols, lowest = standing_columns(mask)
+    if bottom >= len(mask) - 1:
+        return float("nan")
+    found = float(np.median(road[lowest + 1, cols]))
+    return found if found > LEAST_ROAD * road.max() else float("nan")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Where the sources show objects of ids (h, w): where the depth of the scene (1, h, w) and
+    residuals (S, 3, h, w) say, or where it is known, at the depth 1 / inverse (N,) at which they
+    would stand.
+    """
+
+    ids: Tensor
+    depth: Tensor
+    residual: Tensor
+    inverse: np.ndarray
+
+    def motions(self, T: Tensor) -> np.ndarray:
+        """T (N, S, 4, 4) of the objects, at the scene's depth, from the ego-motion T (S, 4, 4):
+        with their median residual or by similar triangles, t' = t depth inverse.
+        """
+        found = T.repeat(len(self.inverse), 1, 1, 1)
+        for i, inverse in enumerate(self.inverse.tolist()):
+            inside = self.ids == i + 1
+            if np.isfinite(inverse):
+                found[i, :, :3, 3] *= float(self.depth[0, inside].median()) * inverse
+            else:
+                found[i, :, :3, 3] += self.residual[:, :, inside].median(2).values
+        return found.numpy()
+
+    def splat(self, K: Tensor, T: Tensor) -> np.ndarray:
+        """Ids (S, h, w), uint8, of the pixels of the sources, the nearest on top; K (3, 3), T
+        (S, 4, 4). Holes between pixels of one object are closed.
+        """
+        count, depth, residual = len(T), self.depth.clone(), self.residual.clone()
+        for i, inverse in enumerate(self.inverse.tolist()):
+            if np.isfinite(inverse):
+                inside = self.ids == i + 1
+                depth[0, inside] = 1 / max(inverse, 1e-3 / float(self.depth.max()))
+                residual[:, :, inside] = 0
+        seen = correspond(depth.expand(count, 1, -1, -1), T, K.expand(count, -1, -1), residual)
+        values = self.ids.float().expand(count, 1, -1, -1)
+        found = forward_splat(values, seen, fill=0.0)[0][:, 0].numpy().astype(np.uint8)
+        return np.stack([cv2.morphologyEx(f, cv2.MORPH_CLOSE, np.ones((3, 3))) for f in found])
 
 
 def _recorded(

@@ -1,9 +1,12 @@
-"""Stage 2a: what moves, as the scene's networks see it, and which pixels move together."""
+"""Stage 2a: what moves, as the scene's networks and several images say."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -11,29 +14,23 @@ from torch import Tensor
 
 from dyndepth_core.data.sample import Sample, SampleSource
 from dyndepth_core.geometry.flow import residual_velocity
-from dyndepth_core.instances.motion import MotionTracker
 from dyndepth_core.methods.base import SPEED_THRESHOLD, Objective
 from dyndepth_core.methods.mined_supervision.cache import Block, make_blocks
+from dyndepth_core.methods.mined_supervision.cues import Cues, find_cues
 from dyndepth_core.methods.mined_supervision.scene import scene_of, validation_samples, walk
+from dyndepth_core.methods.residual_motion.tracked_motion import track_motions
 from dyndepth_core.methods.stage import StageJob
 
 COARSE = 4  # residuals are kept this many times smaller: the network that says them is as coarse
-MOST = 255  # objects in one image
+REACH = 3  # images before and after that say what moves, where they are there
 
 
 def mine(job: StageJob) -> list[Path]:
-    """Per target: ids (h, w) of regions that move together, moving (h, w), T (S, 4, 4) to each
-    source, residual (S, 3, h / 4, w / 4). Regions come from the velocities by the same means by
-    which the vehicle finds what moves (instances/motion.py).
+    """Per target: ids (h, w) of regions that move, T (S, 4, 4) to each source, residual
+    (S, 3, h / 4, w / 4), apparent (h, w) fp16 and road (4,), see cues.py.
     """
     scene = scene_of(job, job.earlier["scene"][0])
     threshold = scene.thresholds(validation_samples(job)).get(SPEED_THRESHOLD)
-    if threshold is None and job.config.objective.masks == "mined":
-        raise ValueError(
-            "nothing moves in the held-out part of these recordings as far as the scene's networks "
-            "can see, so there is nothing to mine: train residual_motion, or give recordings with "
-            "traffic"
-        )
 
     def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
         return mine_block(scene, source, block, job.source.names, threshold)
@@ -41,6 +38,11 @@ def mine(job: StageJob) -> list[Path]:
     paths = make_blocks(job, "looking for what moves", work)
     counts = [_count(path) for path in paths]
     regions, targets = np.sum(counts, axis=0)
+    if not regions and job.config.objective.masks == "mined":
+        raise ValueError(
+            "nothing moves in these recordings as far as can be seen, so there is nothing to mine: "
+            "train residual_motion, or give recordings with traffic"
+        )
     job.report({"threshold": threshold, "regions": int(regions), "targets": int(targets)})
     return paths
 
@@ -48,67 +50,81 @@ def mine(job: StageJob) -> list[Path]:
 def mine_block(
     scene: Objective, source: SampleSource, block: Block, names: list[str], threshold: float | None
 ) -> dict[str, np.ndarray]:
-    """The arrays of `mine`, one row per target; every block begins without a history. Without a
-    threshold nothing moves.
+    """The arrays of `mine`, one row per target. threshold: speed from which something moves, as the
+    scene's networks see it, None: they see nothing that does.
     """
-    # one for every phase of the frames' stride, by the stamp it has come to
-    trackers: dict[int, MotionTracker] = {}
-    found = []
-    recording = source.recordings[block.video]
-    stamps = [
-        (recording.stamps_ns[frame], recording.stamps_ns[max(frames, key=lambda f: (f < frame, f))])
-        for _, frame, frames in (source.targets[t] for t in block.targets)
+    said = [
+        row
+        for sample in walk(source, block.targets, names)
+        for row in zip(*_said(scene, sample), strict=True)
     ]
-    for sample in walk(source, block.targets, names):
-        said = _said(scene, sample)
-        for velocity, depth, K, T, residual, past in zip(*said, strict=True):
-            stamp, before = (int(s) for s in stamps[len(found)])
-            if before < stamp and threshold is not None:
-                tracker = trackers.pop(before, None) or MotionTracker(birth=1)
-                motion = tracker.step(velocity, depth, K, T[past], stamp, before, threshold)
-                trackers[stamp] = tracker
-                ids, moving = motion.ids, motion.mask
-            else:
-                ids, moving = np.zeros(depth.shape, np.int32), np.zeros(depth.shape, bool)
-            found.append((_compact(ids), moving, T, residual))
-    ids, moving, T, residual = (np.stack(x) for x in zip(*found, strict=True))
-    return {"ids": ids, "moving": np.packbits(moving, axis=-1), "T": T, "residual": residual}
+    frames = [source.targets[t][1] for t in block.targets]
+    links = {
+        frame: dict(zip(source.targets[t][2], T, strict=True))
+        for t, frame, (*_, T, _) in zip(block.targets, frames, said, strict=True)
+    }
+    greys: dict[int, np.ndarray] = {}
+    for k in {k for frame, to in links.items() for k in (frame, *to)}:
+        greys[k] = cv2.cvtColor(source.frame(block.video, k), cv2.COLOR_RGB2GRAY)
+
+    def cues(frame: int, row: tuple) -> Cues:
+        velocity, depth, K, _, _ = row
+        sides = [list(_chain(links, frame, later)) for later in (False, True)]
+        T = np.stack([T for side in sides for _, T in side]).astype(np.float64)
+        speed = np.linalg.norm(velocity, axis=2) / (threshold or np.inf)
+        images = [[greys[f] for f, _ in side] for side in sides]
+        tracked = track_motions(greys[frame], images, T, K, depth, speed > 1)
+        tgt, *others = (g.astype(np.float32) / 255 for g in (greys[frame], *sum(images, [])))
+        return find_cues(tgt, others, T if tracked is None else tracked, K, depth, speed)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        found = list(pool.map(cues, frames, said))
+    return {
+        "ids": np.stack([c.ids for c in found]),
+        "T": np.stack([T for *_, T, _ in said]),
+        "residual": np.stack([residual for *_, residual in said]),
+        "apparent": np.stack([c.apparent for c in found]).astype(np.float16),
+        "road": np.stack([c.road for c in found]),
+    }
+
+
+def _chain(
+    links: Mapping[int, Mapping[int, np.ndarray]], frame: int, later: bool
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Up to REACH frames before or after one, nearest first, and T (4, 4) from it to each; links:
+    of frames T to their sources.
+    """
+    T, at = np.eye(4), frame
+    for _ in range(REACH):
+        ways = [f for f in links.get(at, ()) if (f > at) == later]
+        if not ways:
+            return
+        to = min(ways, key=lambda f: abs(f - at))
+        T, at = links[at][to] @ T, to
+        yield at, T
 
 
 @torch.no_grad()
 def _said(scene: Objective, sample: Sample) -> tuple:
     """Velocities (B, h, w, 3), the mean over the sources, depths (B, h, w), K (B, 3, 3), T
-    (B, S, 4, 4), residuals (B, S, 3, h / 4, w / 4) and which source is the last one before.
+    (B, S, 4, 4) and residuals (B, S, 3, h / 4, w / 4).
     """
     p, (batch, sources) = scene.predict(sample), sample.dt.shape
     count = batch * sources
     T, residual = p.refined[:count], p.residual[:count]
     velocity = residual_velocity(residual, T, sample.dt.flatten()).unflatten(0, (batch, sources))
     velocity = velocity.mean(1).permute(0, 2, 3, 1)
-    past = torch.where(sample.dt < 0, sample.dt, -torch.inf).argmax(1)
     small = F.avg_pool2d(residual, COARSE).unflatten(0, (batch, sources)).half()
     return (
         np.ascontiguousarray(velocity.float().numpy()), p.depth[:count:sources, 0].float().numpy(),
         p.K.double().numpy(), T.unflatten(0, (batch, sources)).numpy(), small.numpy(),
-        past.tolist(),
     )  # fmt: skip
-
-
-def unpack(moving: np.ndarray, width: int) -> np.ndarray:
-    """Bool (h, w) of a packed row of `mine`."""
-    return np.unpackbits(moving, axis=-1, count=width).astype(bool)
 
 
 def full_size(residual: np.ndarray, size: tuple[int, int]) -> Tensor:
     """Residuals (S, 3, h, w) of `mine` at the size of the image."""
     found = torch.from_numpy(residual.astype(np.float32))
     return F.interpolate(found, size, mode="bilinear", align_corners=False)
-
-
-def _compact(ids: np.ndarray) -> np.ndarray:
-    """Ids that count from 1 without gaps, uint8; beyond MOST they share the last one."""
-    names = np.unique(ids[ids > 0])
-    return np.where(ids > 0, np.minimum(np.searchsorted(names, ids) + 1, MOST), 0).astype(np.uint8)
 
 
 def _count(path: Path) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,10 @@ from dyndepth_core.geometry.camera import pixel_grid
 from dyndepth_core.losses.photometric import masked_mean
 from dyndepth_core.methods.base import LossTerms, Objective
 from dyndepth_core.methods.follow import MapSource, SegmentSample
-from dyndepth_core.methods.mined_supervision.cache import Cache
+from dyndepth_core.methods.mined_supervision.cache import Block, Cache, make_blocks
+from dyndepth_core.methods.mined_supervision.clusters import keep_parts, vote
+from dyndepth_core.methods.mined_supervision.outlines import cut_out
+from dyndepth_core.methods.mined_supervision.scene import frozen, walk
 from dyndepth_core.methods.stage import StageJob
 from dyndepth_core.networks.depth_net import ConvBlock
 from dyndepth_core.networks.encoders import Encoder
@@ -27,7 +31,9 @@ log = logging.getLogger(__name__)
 CHANNELS = 32
 RARE = -3.0  # logit of a network that has seen nothing yet
 OFFSET_WEIGHT = 0.5
+LIKELY = 0.3  # that something can move; found on tuning world 11
 LEAST_SURE = 0.1  # of what was mined, on average
+SMALLEST = 0.2  # of objects.min_area: parts below are noise
 BORDER = 2  # pixels around mined regions that teach nothing: they are the least certain
 
 
@@ -63,8 +69,9 @@ class SegmentObjective(Objective):
 
     What stands looks like what moves but is not mined, so the logit's sigmoid is g = P(mined | x);
     with P(mined | can move) = c the same for all, P(can move | x) = g / c, and c is the mean of g
-    over what was mined (Elkan and Noto, KDD 2008). Hence `threshold` = c / 2. Where c is below
-    LEAST_SURE the network has learned nothing, and nothing exceeds the threshold.
+    over what was mined (Elkan and Noto, KDD 2008). Hence `threshold` = LIKELY c; what is seen too
+    large is cut out afterwards, see outlines.py. Where c is below LEAST_SURE the network has
+    learned nothing, and nothing exceeds the threshold.
     """
 
     def __init__(self, network: Any) -> None:
@@ -116,7 +123,7 @@ class SegmentObjective(Objective):
             total += float(self.predict(sample)[0].sigmoid()[where].sum())
             count += int(where.sum())
         sure = total / max(count, 1)
-        self.threshold.fill_(0.5 * sure if sure >= LEAST_SURE else 1.0)
+        self.threshold.fill_(LIKELY * sure if sure >= LEAST_SURE else 1.0)
         return sure
 
 
@@ -137,10 +144,10 @@ def centre_ways(ids: Tensor) -> Tensor:
     return torch.where(ids[:, None] > 0, torch.stack(ways, 1), 0.0)
 
 
-def train_segment(job: StageJob) -> list[Path]:
-    """Train on what was mined; the checkpoint also holds the threshold."""
+def train_segment(job: StageJob, seen: str = "mining") -> list[Path]:
+    """Train on the ids of the stage `seen`; the checkpoint also holds the threshold."""
     objective = SegmentObjective(job.config.network)
-    sources = [mined_source(job, "training"), mined_source(job, "held_out")]
+    sources = [seen_source(job, seen, part) for part in ("training", "held_out")]
     job.fit(objective, *sources)
     objective.eval()
     sure = 0.0
@@ -157,6 +164,40 @@ def train_segment(job: StageJob) -> list[Path]:
     return [job.keep(objective)]
 
 
+def segment_of(job: StageJob, stage: str) -> SegmentObjective:
+    """The network of a stage that `train_segment` was, frozen."""
+    network = SegmentObjective(job.config.network)
+    network.load_state_dict(job.weights(job.earlier[stage][0]))
+    return frozen(network)
+
+
+@torch.no_grad()
+def looks(network: SegmentObjective, image: Tensor, least: int) -> np.ndarray:
+    """Ids (h, w) of what looks as if it could move in one image (1, 3, h, w); least pixels each."""
+    logit, way = network.see(image)
+    likely = F.avg_pool2d(logit.sigmoid(), 3, 1, 1, count_include_pad=False)  # no single pixels
+    likely, (width, height) = likely[0, 0].numpy(), (image.shape[-1], image.shape[-2])
+    can_move = likely > float(network.threshold)
+    ids = vote(can_move, way[0].numpy(), max(1, least // 4))  # at half the size
+    ids = cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST)
+    picture = (255 * image[0].permute(1, 2, 0)).round().byte().numpy()
+    return keep_parts(cut_out(picture, cv2.resize(likely, (width, height)), ids), least)
+
+
+def outline(job: StageJob) -> list[Path]:
+    """Per target: ids (h, w) of what the network of `segment` sees, cut out."""
+    network = segment_of(job, "segment")
+
+    def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
+        height, width = source.config.size
+        least = max(1, round(SMALLEST * job.config.objective.min_area * height * width))
+        samples = walk(source, block.targets, job.source.names)
+        images = (image for sample in samples for image in sample.tgt_net.split(1))
+        return {"ids": np.stack([looks(network, image, least) for image in images])}
+
+    return make_blocks(job, "cutting out objects", work)
+
+
 def _batches(part: MapSource) -> Iterator[SegmentSample]:
     """Samples spread evenly over a source, not augmented."""
     plain = MapSource(part.source.plain(), SegmentSample, part.maps)
@@ -166,12 +207,12 @@ def _batches(part: MapSource) -> Iterator[SegmentSample]:
         yield plain.add(plain.source.take(list(enumerate(targets[k : k + 8]))))
 
 
-def mined_source(job: StageJob, part: str) -> MapSource | None:
-    """Samples with the mined ids; None where nothing is held out."""
+def seen_source(job: StageJob, stage: str, part: str) -> MapSource | None:
+    """Samples with the ids of a stage; None where nothing is held out."""
     source: SampleSource | None = job.source if part == "training" else job.held_out
     if source is None:
         return None
-    maps = functools.partial(_maps, Cache(job.earlier["mining"], source, part))
+    maps = functools.partial(_maps, Cache(job.earlier[stage], source, part))
     return MapSource(source, SegmentSample, maps)
 
 

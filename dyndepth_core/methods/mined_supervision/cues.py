@@ -1,0 +1,90 @@
+"""What several images say of motion, with nothing to learn: parallax that contradicts the road."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from dyndepth_core.geometry.multi_view import NEAR, parallax, plane_costs, semi_global
+from dyndepth_core.geometry.road import fit_road, road_inverse
+
+PLANES = 80
+BEYOND = 0.2  # of the largest inverse depth: planes reach so far beyond infinity, where a car seems
+# to be that drives away
+# Found on tuning world 11, by what shares of moving and of standing objects they mark:
+SEEN = 0.5  # cost of a depth that explains what is seen
+UNIQUE = 0.1  # any other depth costs so much more
+PARALLAX = 1.0  # pixels that the network's depth would make, below which nothing follows
+UNDER, NO_ROAD, NEAR_ROAD = 0.6, 0.3, 0.15  # inverse depth over the road's of what would be under
+# it; cost of the road there; inverse depth of the road over the largest
+FAST, RATHER = 1.5, 0.6  # speeds over the threshold: alone, and where no depth explains the image
+UNEXPLAINED, TEXTURE = 0.45, 0.2  # cost of every depth; mean gradient, grey levels of 0 to 1
+LEAST = 1.3e-3  # share of the image that a region fills
+
+
+@dataclass(frozen=True)
+class Cues:
+    """Of an image: ids (h, w) uint8 of regions that move; apparent (h, w) float32, inverse of the
+    depth that things would have if they stood, NaN where it is not sure; road (4,), see
+    geometry/road.py. Inverse depths in the unit of the motions.
+    """
+
+    ids: np.ndarray
+    apparent: np.ndarray
+    road: np.ndarray
+
+
+def find_cues(
+    tgt: np.ndarray, others: Sequence[np.ndarray], T: np.ndarray, K: np.ndarray,
+    depth: np.ndarray, speed: np.ndarray,
+) -> Cues:  # fmt: skip
+    """Cues of tgt (h, w) from other images of the same camera K (3, 3), grey, float32 in [0, 1],
+    T (S, 4, 4) from tgt to each; depth (h, w) as a network says it, in the unit of T, and speed
+    (h, w), over that from which something moves.
+
+    A region moves where it (1) would be under the road if it stood, as what drives ahead does
+    (Klappstein et al. 2007: heights must be positive), (2) is fast, or (3) no depth explains it and
+    it is rather fast.
+    """
+    largest = 1 / (NEAR * float(np.quantile(depth, 0.01)))
+    inverse = np.linspace(-BEYOND * NEAR * largest, largest, PLANES).astype(np.float32)
+    costs = plane_costs(tgt, others, T, K, inverse)
+    paths = semi_global(costs, tgt)
+    best = paths.argmin(2)
+    at_best = np.take_along_axis(costs, best[None], 0)[0]
+    second = np.where(np.abs(np.arange(PLANES) - best[..., None]) > 3, paths, np.inf).min(2)
+    unique = second - np.take_along_axis(paths, best[..., None], 2)[..., 0]
+    apparent = inverse[best]
+    plane = fit_road(costs, inverse, K)
+    road = road_inverse(plane, K, tgt.shape)
+    place = np.rint((road - inverse[0]) / (inverse[1] - inverse[0])).astype(int)
+    at_road = np.take_along_axis(costs, place.clip(0, PLANES - 1)[None], 0)[0]
+    known = parallax(depth, T, K) > PARALLAX
+    under = known & (road > NEAR_ROAD * largest) & (apparent < UNDER * road)
+    under &= (at_road > NO_ROAD) & (at_best < SEEN)
+    unexplained = (costs.min(0) > UNEXPLAINED) & (_texture(tgt) > TEXTURE) & (speed > RATHER)
+    sure = known & (at_best < SEEN) & (unique > UNIQUE)
+    ids = regions(under | unexplained | (speed > FAST))
+    return Cues(ids, np.where(sure, apparent, np.nan).astype(np.float32), plane)
+
+
+def regions(moving: np.ndarray) -> np.ndarray:
+    """Ids (h, w), uint8, of the connected parts of what moves (h, w), bool, gaps of up to 4 pixels
+    closed, without those below LEAST.
+    """
+    closed = cv2.morphologyEx(moving.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5)))
+    opened = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((3, 3)))
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
+    large = stats[:, cv2.CC_STAT_AREA] >= LEAST * moving.size
+    large[0] = False
+    names = np.where(large, np.minimum(np.cumsum(large), 255), 0).astype(np.uint8)
+    return names[parts]
+
+
+def _texture(grey: np.ndarray) -> np.ndarray:
+    """Root mean square over 5 x 5 pixels of the gradient (3 x 3 Sobel)."""
+    x, y = cv2.Sobel(grey, -1, 1, 0), cv2.Sobel(grey, -1, 0, 1)
+    return np.sqrt(cv2.boxFilter(x * x + y * y, -1, (5, 5)))

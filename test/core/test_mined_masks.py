@@ -1,0 +1,183 @@
+"""Which objects the masks of mined_supervision hold, which of them move, and where the sources
+show them.
+"""
+
+import cv2
+import numpy as np
+import pytest
+import scenes
+import torch
+from scenes import SIZE, camera, pose
+from street import Board, view
+from test_mined_parts import CONFIG, boxes
+
+from dyndepth_core.geometry.multi_view import plane_costs
+from dyndepth_core.geometry.road import fit_road, road_inverse
+from dyndepth_core.methods.mined_supervision.cues import find_cues
+from dyndepth_core.methods.mined_supervision.masks import (
+    Shown,
+    add_mined,
+    gated,
+    label_objects,
+)
+from dyndepth_core.methods.mined_supervision.outlines import cut_out
+
+FORWARD = 0.4  # metres that the camera drives between two images
+LARGE = (96, 320)
+K = camera(200.0, LARGE)
+# ahead as fast as the camera, oncoming, standing
+DRIVING = [
+    Board(0.3, 9.0, step=(0.0, FORWARD), width=2.0), Board(-2.6, 12.0, step=(0.0, -FORWARD)),
+    Board(3.2, 9.0, width=2.0),
+]  # fmt: skip
+
+
+def label(ids, moving=None, apparent=None, road=None, config=CONFIG):
+    nothing = np.full(ids.shape, np.nan, np.float32)
+    moving = np.zeros(ids.shape, bool) if moving is None else moving
+    road = nothing if road is None else road
+    return label_objects(ids, moving, nothing if apparent is None else apparent, road, config)
+
+
+def fine(points, surface):
+    """Paint three times as fine as that for small images: windows of it look different."""
+    return scenes._paint(torch.stack((*points[:2], (points[2] + 1) / 3 - 1)), surface)
+
+
+@pytest.fixture(scope="module")
+def street():
+    """Grey images of seven frames, T (6, 4, 4) from the middle one to the others, its depth and
+    ids.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("street._paint", fine)
+        views = [view(DRIVING, pose(z=FORWARD * i), i, K, LARGE) for i in range(7)]
+    greys = [v[0][0].mean(0).numpy().astype(np.float32) for v in views]
+    T = np.tile(np.eye(4), (6, 1, 1))
+    T[:, 2, 3] = [-FORWARD * (i - 3) for i in range(7) if i != 3]
+    others = [g for i, g in enumerate(greys) if i != 3]
+    return greys[3], others, T, views[3][1][0, 0].numpy(), views[3][2]
+
+
+def test_the_road_is_found_in_a_plane_sweep_whatever_drives_on_it(street):
+    tgt, others, T, depth, ids = street
+    inverse = np.linspace(-0.05, 0.5, 80).astype(np.float32)
+    costs = plane_costs(tgt, others, T, K[0].numpy(), inverse)
+    road = road_inverse(fit_road(costs, inverse, K[0].numpy()), K[0].numpy(), LARGE)
+    rows = np.arange(LARGE[0])[:, None] > K[0, 1, 2].numpy() + 20
+    seen = rows & (ids == 0)
+    off = np.abs(road * depth - 1)[seen]
+    assert np.median(off) < 0.06 and np.quantile(off, 0.95) < 0.15
+
+
+def test_what_drives_ahead_is_seen_by_its_parallax_and_nothing_else_is(street):
+    tgt, others, T, depth, ids = street
+    cues = find_cues(tgt, others, T, K[0].numpy(), depth, np.zeros(LARGE))
+    lower = (ids == 1) & (np.arange(LARGE[0])[:, None] > np.nonzero(ids == 1)[0].mean())
+    assert (cues.ids > 0)[lower].mean() > 0.5  # farther up the road behind it is too far to tell
+    away = cv2.dilate((ids == 1).astype(np.uint8), np.ones((9, 9))) == 0
+    assert (cues.ids > 0)[away].mean() < 0.002
+    fast = find_cues(tgt, others, T, K[0].numpy(), depth, 2.0 * (ids == 2))
+    assert (fast.ids > 0)[ids == 2].mean() > 0.9
+
+
+def test_an_object_moves_if_its_parallax_contradicts_where_it_stands(street):
+    tgt, others, T, depth, ids = street
+    cues = find_cues(tgt, others, T, K[0].numpy(), depth, np.zeros(LARGE))
+    road = road_inverse(cues.road, K[0].numpy(), LARGE)
+    table = label(ids.astype(np.uint8), None, cues.apparent, road)
+    ahead, oncoming, standing = table["apart"].tolist()
+    assert ahead > 4 and oncoming == pytest.approx(0.5, rel=0.15)
+    assert standing == pytest.approx(1, rel=0.15)
+    assert table["dynamic"].tolist() == [True, True, False]  # the middle one is not asked
+    assert table["inverse"][1] == pytest.approx(2 / 9.6, rel=0.05)
+
+
+def test_what_the_image_cuts_off_below_says_nothing_of_where_it_stands():
+    ids = boxes((20, 40, 10, 30))
+    apart = label(ids, None, np.full(ids.shape, 0.1, np.float32), np.full(ids.shape, 0.3))["apart"]
+    assert np.isnan(apart).all()
+
+
+def test_objects_are_cut_out_by_their_colours():
+    rng = np.random.default_rng(0)
+    truth = boxes((12, 30, 30, 70), size=(48, 110)) > 0
+    image = np.where(truth[..., None], (170, 60, 50), (70, 90, 80)) + rng.normal(0, 8, (48, 110, 3))
+    likely = cv2.GaussianBlur(truth.astype(np.float32), (0, 0), 5)
+    rough = (likely > 0.15).astype(np.uint8)
+    assert (rough & truth).sum() / (rough | truth).sum() < 0.6
+    found = cut_out(image.clip(0, 255).astype(np.uint8), likely, rough) > 0
+    assert (found & truth).sum() / (found | truth).sum() > 0.9
+    tiny = boxes((5, 7, 5, 8), size=(48, 110))
+    assert np.array_equal(cut_out(image.clip(0, 255).astype(np.uint8), likely, tiny), tiny)
+
+
+def test_an_object_is_shown_where_it_would_be_if_it_stood_at_the_depth_it_seems_to_have():
+    boards = [Board(-1.0, 6.0, step=(0.0, -0.3))]  # oncoming, as fast as the camera
+    cameras = pose(), pose(z=0.3)
+    _, depth, ids = view(boards, cameras[0])
+    _, _, later = view(boards, cameras[1], frame=1)
+    T = (torch.linalg.inv(cameras[1]) @ cameras[0]).float()
+    inverse = np.array([2 / 6], np.float32)
+    shown = Shown(torch.from_numpy(ids), depth[0].float(), torch.zeros(1, 3, *SIZE), inverse)
+    found = shown.splat(camera()[0].float(), T)[0]
+    assert ((found == 1) & (later == 1)).sum() / ((found == 1) | (later == 1)).sum() > 0.85
+    assert shown.motions(T)[0, 0, :3, 3] == pytest.approx([0, 0, -0.6], abs=1e-5)
+
+
+def test_an_object_moves_if_half_of_it_does_or_if_it_stands_in_the_middle():
+    ids = boxes((5, 15, 2, 22), (5, 15, 30, 40), (20, 30, 44, 49), (20, 30, 60, 80))
+    moving = np.zeros(ids.shape, bool)
+    moving[5:15, 2:12] = True  # exactly half of the first
+    moving[20:30, 60:69] = True  # less than half of the last
+    table = label(ids, moving)
+    assert table["ratio"].tolist() == pytest.approx([0.5, 0, 0, 0.45])
+    # the third one reaches column 48, of the middle twentieth
+    assert table["centre"].tolist() == [False, False, True, False]
+    assert table["dynamic"].tolist() == [True, False, True, False]
+    assert table["area"].tolist() == pytest.approx([0.05, 0.025, 0.0125, 0.05])
+
+
+@pytest.mark.parametrize("width", [64, 96, 320, 512])
+def test_the_middle_columns_are_never_none(width):
+    ids = np.zeros((10, width), np.uint8)
+    ids[2:6, width // 2] = 1
+    assert label(ids)["dynamic"].tolist() == [True]
+    off = CONFIG.model_copy(update={"centre": 0.0})
+    assert label(ids, config=off)["dynamic"].tolist() == [False]
+
+
+def test_objects_are_gated_by_their_area_and_keep_their_largest_part():
+    ids = boxes((0, 10, 0, 10), (0, 4, 20, 24), (0, 40, 30, 90))
+    ids[20:22, 0:2] = 1
+    found = gated(ids, 0.005)  # at least 20 pixels, at most 2000
+    assert found.max() == 1 and (found > 0).sum() == 100
+    assert found[20, 0] == 0
+
+
+def test_what_moves_and_looks_like_nothing_known_is_one_more_object():
+    ids, mined = boxes((0, 10, 0, 10)), boxes((0, 10, 2, 12), (20, 30, 50, 60))
+    found = add_mined(ids, mined)
+    assert found.max() == 2 and (found[20:30, 50:60] == 2).all()
+    assert (found[:, :12] == ids[:, :12]).all()
+
+
+def test_masks_are_carried_to_where_the_sources_show_them():
+    boards = [Board(-1.0, 5.0, step=(0.25, 0.0)), Board(1.4, 7.0)]
+    cameras = pose(), pose(z=0.3)
+    _, depth, ids = view(boards, cameras[0])
+    _, _, later = view(boards, cameras[1], frame=1)
+    T = torch.linalg.inv(cameras[1]) @ cameras[0]
+    residual = torch.zeros(1, 3, *SIZE, dtype=torch.float64)
+    residual[:, 0, torch.from_numpy(ids == 1)] = 0.25
+    unknown = np.full(2, np.nan, np.float32)
+    shown = Shown(torch.from_numpy(ids), depth[0].float(), residual.float(), unknown)
+    found = shown.splat(camera()[0].float(), T.float())[0]
+    for name in (1, 2):
+        both, either = (
+            f(found == name, later == name).sum() for f in (np.logical_and, np.logical_or)
+        )
+        assert both / either > 0.85
+    moved = shown.motions(T.float())
+    assert moved[0, 0, :3, 3] == pytest.approx([0.25, 0, -0.3], abs=1e-6)
+    assert moved[1, 0, :3, 3] == pytest.approx([0, 0, -0.3], abs=1e-6)
