@@ -210,12 +210,9 @@ def open_recordings(path: str | Path, split: str | None = None) -> list[Recordin
         raise FileNotFoundError(
             f"{path}: no such file or folder; give a recording, a root of recordings or a video"
         )
-    if _is_bag(path):
-        raise ValueError(
-            f"{path}: a bag; give the folder that `dyndepth collect {path} --out FOLDER` makes"
-        )
     if path.is_file():
         if path.suffix.lower() not in VIDEO_SUFFIXES:
+            _no_bag(path)
             raise ValueError(
                 f"{path}: not a video ({', '.join(VIDEO_SUFFIXES)}); give a folder of images or a "
                 "video"
@@ -250,6 +247,7 @@ def open_recordings(path: str | Path, split: str | None = None) -> list[Recordin
         if not found and any(_images(path.iterdir())):
             found = [Recording(path)]
     if not found:
+        _no_bag(path)
         raise ValueError(
             f"{path}: empty; expected images, or sequences with an images/ folder (see README, "
             "recordings)"
@@ -257,10 +255,13 @@ def open_recordings(path: str | Path, split: str | None = None) -> list[Recordin
     return found
 
 
-def _is_bag(path: Path) -> bool:
-    if path.is_dir():
-        return any(_is_bag(p) for pattern in ("*.mcap", "*.db3") for p in path.glob(pattern))
-    return path.name.endswith((".mcap", ".db3", ".bag", ".mcap.zstd", ".db3.zstd"))
+def _no_bag(path: Path) -> None:
+    from dyndepth_core.data.bag import is_bag  # here, because it builds on writers of recordings
+
+    if is_bag(path):
+        raise ValueError(
+            f"{path}: a bag; give the folder that `dyndepth collect {path} --out FOLDER` makes"
+        )
 
 
 def _only_begun(folder: Path) -> bool:
