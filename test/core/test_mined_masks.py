@@ -8,12 +8,12 @@ import pytest
 import scenes
 import torch
 from scenes import SIZE, camera, pose
-from street import Board, view
+from street import ROAD, Board, view
 from test_mined_parts import CONFIG, boxes
 
 from dyndepth_core.geometry.multi_view import plane_costs
 from dyndepth_core.geometry.road import fit_road, road_inverse
-from dyndepth_core.methods.mined_supervision.cues import find_cues
+from dyndepth_core.methods.mined_supervision.cues import find_cues, on_road
 from dyndepth_core.methods.mined_supervision.masks import (
     Shown,
     add_mined,
@@ -93,6 +93,15 @@ def test_an_object_moves_if_its_parallax_contradicts_where_it_stands(street):
     assert table["inverse"][1] == pytest.approx(2 / 9.6, rel=0.05)
 
 
+def test_the_road_is_told_from_what_stands_on_it(street):
+    tgt, others, T, depth, ids = street
+    cues = find_cues(tgt, others, T, K[0].numpy(), depth, np.zeros(LARGE))
+    level = on_road(cues.apparent, road_inverse(cues.road, K[0].numpy(), LARGE))
+    height = depth * (np.arange(LARGE[0])[:, None] - K[0, 1, 2].numpy()) / K[0, 1, 1].numpy()
+    assert level[(height > ROAD - 1e-3) & (depth < 12) & (ids == 0)].mean() > 0.6
+    assert level[ids == 1].mean() < 0.02 and level[ids == 3].mean() < 0.25
+
+
 def test_what_the_image_cuts_off_below_says_nothing_of_where_it_stands():
     ids = boxes((20, 40, 10, 30))
     apart = label(ids, None, np.full(ids.shape, 0.1, np.float32), np.full(ids.shape, 0.3))["apart"]
@@ -106,10 +115,13 @@ def test_objects_are_cut_out_by_their_colours():
     likely = cv2.GaussianBlur(truth.astype(np.float32), (0, 0), 5)
     rough = (likely > 0.15).astype(np.uint8)
     assert (rough & truth).sum() / (rough | truth).sum() < 0.6
-    found = cut_out(image.clip(0, 255).astype(np.uint8), likely, rough) > 0
+    image, road = image.clip(0, 255).astype(np.uint8), np.zeros(truth.shape, bool)
+    found = cut_out(image, likely, rough, road) > 0
     assert (found & truth).sum() / (found | truth).sum() > 0.9
     tiny = boxes((5, 7, 5, 8), size=(48, 110))
-    assert np.array_equal(cut_out(image.clip(0, 255).astype(np.uint8), likely, tiny), tiny)
+    assert np.array_equal(cut_out(image, likely, tiny, road), tiny)
+    road[22:] = True
+    assert not cut_out(image, likely, rough, road)[road].any()
 
 
 def test_an_object_is_shown_where_it_would_be_if_it_stood_at_the_depth_it_seems_to_have():

@@ -19,11 +19,17 @@ KEPT_MB = 512  # of blocks that stay in memory, those used last
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive targets of one recording; name: of its file, without suffix."""
+    """Consecutive targets of one recording; part: training or held_out."""
 
-    name: str
+    part: str
     video: int
+    number: int
     targets: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Of its file, without suffix."""
+        return f"{self.part}_{self.video:04d}_{self.number:03d}"
 
 
 def blocks(source: SampleSource, part: str) -> list[Block]:
@@ -33,8 +39,7 @@ def blocks(source: SampleSource, part: str) -> list[Block]:
         of_video.setdefault(video, []).append(target)
     for video, targets in of_video.items():
         for k in range(0, len(targets), BLOCK):
-            name = f"{part}_{video:04d}_{k // BLOCK:03d}"
-            found.append(Block(name, video, tuple(targets[k : k + BLOCK])))
+            found.append(Block(part, video, k // BLOCK, tuple(targets[k : k + BLOCK])))
     return found
 
 

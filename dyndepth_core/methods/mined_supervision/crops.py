@@ -103,7 +103,7 @@ def make_crops(job: StageJob, scene: Objective, objects: ObjectObjective) -> lis
         caches["held_out"] = Cache(job.earlier["masks"], job.held_out, "held_out")
 
     def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
-        masks = caches[block.name.rpartition("_")[0].rpartition("_")[0]]
+        masks = caches[block.part]
         return crop_block(scene, objects, source, block, masks, job.source.names)
 
     return make_blocks(job, "looking at objects", work)

@@ -22,6 +22,8 @@ UNDER, NO_ROAD, NEAR_ROAD = 0.6, 0.3, 0.15  # inverse depth over the road's of w
 # it; cost of the road there; inverse depth of the road over the largest
 FAST, RATHER = 1.5, 0.6  # speeds over the threshold: alone, and where no depth explains the image
 UNEXPLAINED, TEXTURE = 0.45, 0.2  # cost of every depth; mean gradient, grey levels of 0 to 1
+LEVEL = 0.1  # of its inverse depth, by which the road may be off
+LEAST_ROAD = 0.04  # of the nearest road's inverse depth: farther away it says little
 LEAST = 1.3e-3  # share of the image that a region fills
 
 
@@ -69,6 +71,15 @@ def find_cues(
     sure = known & (at_best < SEEN) & (unique > UNIQUE)
     ids = regions(under | unexplained | (speed > FAST))
     return Cues(ids, np.where(sure, apparent, np.nan).astype(np.float32), plane)
+
+
+def on_road(apparent: np.ndarray, road: np.ndarray) -> np.ndarray:
+    """Bool (h, w): where apparent (h, w) is the road (h, w), inverse depths both, and no single
+    pixels.
+    """
+    level = np.abs(apparent - road) < LEVEL * road  # False where it is unknown
+    level &= road > LEAST_ROAD * road.max()
+    return cv2.morphologyEx(level.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3))) > 0
 
 
 def regions(moving: np.ndarray) -> np.ndarray:

@@ -53,7 +53,7 @@ def make_labels(job: StageJob, scene_path: Path, objects_path: Path, alignment: 
         )
 
     def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
-        masks, table = caches[block.name.rpartition("_")[0].rpartition("_")[0]]
+        masks, table = caches[block.part]
         of_block = choose_scales(table.block(block.name), network, trust)
         return label_block(scene, objects, source, block, masks, of_block, job.source.names)
 

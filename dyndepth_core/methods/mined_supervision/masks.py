@@ -22,6 +22,7 @@ from dyndepth_core.methods.mined_supervision.cache import Block, Cache, make_blo
 from dyndepth_core.methods.mined_supervision.clusters import keep_parts
 from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig
 from dyndepth_core.methods.mined_supervision.contact import box_of, standing_columns
+from dyndepth_core.methods.mined_supervision.cues import LEAST_ROAD, on_road
 from dyndepth_core.methods.mined_supervision.mining import full_size
 from dyndepth_core.methods.mined_supervision.scene import scene_depth, scene_of, walk
 from dyndepth_core.methods.mined_supervision.segment import (
@@ -39,7 +40,6 @@ KNOWN = 0.5  # share of a mined region in found objects from which it is not one
 MOVED = 0.5
 FARTHEST = 50.0  # times as far away as the road under it: it moves like what is infinitely far
 FEW = 10  # pixels that say how far away something seems
-LEAST_ROAD = 0.04  # of the nearest road's inverse depth: farther away it says little
 
 
 def find_masks(job: StageJob) -> list[Path]:
@@ -55,7 +55,7 @@ def find_masks(job: StageJob) -> list[Path]:
         caches["held_out"] = Cache(job.earlier["mining"], job.held_out, "held_out")
 
     def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
-        mined = caches[block.name.rpartition("_")[0].rpartition("_")[0]]
+        mined = caches[block.part]
         return mask_block(scene, network, source, block, mined, config, job.source.names)
 
     paths = make_blocks(job, "masking objects", work)
@@ -91,15 +91,17 @@ def mask_block(
             moves, T, residual, apparent, road = mined.of(
                 target, "ids", "T", "residual", "apparent", "road"
             )
+            far = road_inverse(road, K[i].numpy(), (height, width))
+            apparent = apparent.astype(np.float32)
             if network is None:
                 ids, moving = _recorded(source, target, moves > 0, config)
             else:
                 least = max(1, round(SMALLEST * config.min_area * height * width))
-                ids = looks(network, sample.tgt_net[i : i + 1], least)
+                level = on_road(apparent, far)
+                ids = looks(network, sample.tgt_net[i : i + 1], level, least)
                 ids, moving = add_mined(ids, moves), moves > 0
             ids = gated(ids, config.min_area)
-            far = road_inverse(road, K[i].numpy(), (height, width))
-            table = label_objects(ids, moving, apparent.astype(np.float32), far, config)
+            table = label_objects(ids, moving, apparent, far, config)
             table["row"] = np.full(len(table["id"]), len(rows), np.int32)
             T, field = torch.from_numpy(T), full_size(residual, (height, width))
             shown = Shown(torch.from_numpy(ids), depth[i], field, table["inverse"])

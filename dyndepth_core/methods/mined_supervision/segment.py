@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.geometry.camera import pixel_grid
+from dyndepth_core.geometry.road import road_inverse
 from dyndepth_core.losses.photometric import masked_mean
 from dyndepth_core.methods.base import LossTerms, Objective
 from dyndepth_core.methods.follow import MapSource, SegmentSample
 from dyndepth_core.methods.mined_supervision.cache import Block, Cache, make_blocks
 from dyndepth_core.methods.mined_supervision.clusters import keep_parts, vote
+from dyndepth_core.methods.mined_supervision.cues import on_road
 from dyndepth_core.methods.mined_supervision.outlines import cut_out
 from dyndepth_core.methods.mined_supervision.scene import frozen, walk
 from dyndepth_core.methods.stage import StageJob
@@ -172,8 +174,10 @@ def segment_of(job: StageJob, stage: str) -> SegmentObjective:
 
 
 @torch.no_grad()
-def looks(network: SegmentObjective, image: Tensor, least: int) -> np.ndarray:
-    """Ids (h, w) of what looks as if it could move in one image (1, 3, h, w); least pixels each."""
+def looks(network: SegmentObjective, image: Tensor, road: np.ndarray, least: int) -> np.ndarray:
+    """Ids (h, w) of what looks as if it could move in one image (1, 3, h, w), least pixels each;
+    road (h, w) bool: is none.
+    """
     logit, way = network.see(image)
     likely = F.avg_pool2d(logit.sigmoid(), 3, 1, 1, count_include_pad=False)  # no single pixels
     likely, (width, height) = likely[0, 0].numpy(), (image.shape[-1], image.shape[-2])
@@ -181,19 +185,28 @@ def looks(network: SegmentObjective, image: Tensor, least: int) -> np.ndarray:
     ids = vote(can_move, way[0].numpy(), max(1, least // 4))  # at half the size
     ids = cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST)
     picture = (255 * image[0].permute(1, 2, 0)).round().byte().numpy()
-    return keep_parts(cut_out(picture, cv2.resize(likely, (width, height)), ids), least)
+    return keep_parts(cut_out(picture, cv2.resize(likely, (width, height)), ids, road), least)
 
 
 def outline(job: StageJob) -> list[Path]:
     """Per target: ids (h, w) of what the network of `segment` sees, cut out."""
     network = segment_of(job, "segment")
+    caches = {"training": Cache(job.earlier["mining"], job.source, "training")}
+    if job.held_out is not None:
+        caches["held_out"] = Cache(job.earlier["mining"], job.held_out, "held_out")
 
     def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
-        height, width = source.config.size
-        least = max(1, round(SMALLEST * job.config.objective.min_area * height * width))
-        samples = walk(source, block.targets, job.source.names)
-        images = (image for sample in samples for image in sample.tgt_net.split(1))
-        return {"ids": np.stack([looks(network, image, least) for image in images])}
+        mined, size = caches[block.part], source.config.size
+        least, found = (
+            max(1, round(SMALLEST * job.config.objective.min_area * size[0] * size[1])),
+            [],
+        )
+        for sample in walk(source, block.targets, job.source.names):
+            for image, K in zip(sample.tgt_net.split(1), sample.K.numpy(), strict=True):
+                apparent, road = mined.of(block.targets[len(found)], "apparent", "road")
+                level = on_road(apparent.astype(np.float32), road_inverse(road, K, size))
+                found.append(looks(network, image, level, least))
+        return {"ids": np.stack(found)}
 
     return make_blocks(job, "cutting out objects", work)
 
