@@ -98,7 +98,7 @@ def test_the_road_is_told_from_what_stands_on_it(street):
     cues = find_cues(tgt, others, T, K[0].numpy(), depth, np.zeros(LARGE))
     level = on_road(cues.apparent, road_inverse(cues.road, K[0].numpy(), LARGE))
     height = depth * (np.arange(LARGE[0])[:, None] - K[0, 1, 2].numpy()) / K[0, 1, 1].numpy()
-    assert level[(height > ROAD - 1e-3) & (depth < 12) & (ids == 0)].mean() > 0.6
+    assert level[(height > ROAD - 1e-3) & (depth < 12) & (ids == 0)].mean() > 0.5
     assert level[ids == 1].mean() < 0.02 and level[ids == 3].mean() < 0.25
 
 

@@ -197,10 +197,8 @@ def outline(job: StageJob) -> list[Path]:
 
     def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
         mined, size = caches[block.part], source.config.size
-        least, found = (
-            max(1, round(SMALLEST * job.config.objective.min_area * size[0] * size[1])),
-            [],
-        )
+        least = max(1, round(SMALLEST * job.config.objective.min_area * size[0] * size[1]))
+        found: list[np.ndarray] = []
         for sample in walk(source, block.targets, job.source.names):
             for image, K in zip(sample.tgt_net.split(1), sample.K.numpy(), strict=True):
                 apparent, road = mined.of(block.targets[len(found)], "apparent", "road")
