@@ -69,6 +69,15 @@ def make_blocks(
     return paths
 
 
+def caches(job: StageJob, stage: str) -> dict[str, Cache]:
+    """What a stage made of the training samples and of those that are held out, by part."""
+    parts = {"training": job.source, "held_out": job.held_out}
+    paths = job.earlier[stage]
+    return {
+        part: Cache(paths, source, part) for part, source in parts.items() if source is not None
+    }
+
+
 class Cache:
     """Reads what `make_blocks` made: arrays of a block, or rows of a target."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.methods.base import Objective
-from dyndepth_core.methods.mined_supervision.cache import Block, Cache, make_blocks
+from dyndepth_core.methods.mined_supervision.cache import Block, Cache, caches, make_blocks
 from dyndepth_core.methods.mined_supervision.contact import box_of, contact_scale
 from dyndepth_core.methods.mined_supervision.ground import ground_mask
 from dyndepth_core.methods.mined_supervision.objects import ObjectObjective
@@ -98,12 +98,10 @@ def make_crops(job: StageJob, scene: Objective, objects: ObjectObjective) -> lis
     """Crops of all objects of the table of `masks`, in its order: columns o_x (fp16), o_reference,
     o_scene, o_contact, and those of the table that tell which object it is.
     """
-    caches = {"training": Cache(job.earlier["masks"], job.source, "training")}
-    if job.held_out is not None:
-        caches["held_out"] = Cache(job.earlier["masks"], job.held_out, "held_out")
+    masks_of = caches(job, "masks")
 
     def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
-        masks = caches[block.part]
+        masks = masks_of[block.part]
         return crop_block(scene, objects, source, block, masks, job.source.names)
 
     return make_blocks(job, "looking at objects", work)

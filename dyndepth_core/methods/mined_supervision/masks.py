@@ -18,7 +18,7 @@ from dyndepth_core.geometry.road import road_inverse
 from dyndepth_core.geometry.warp import correspond, forward_splat
 from dyndepth_core.instances.sources import RecordedInstances
 from dyndepth_core.methods.base import Objective
-from dyndepth_core.methods.mined_supervision.cache import Block, Cache, make_blocks
+from dyndepth_core.methods.mined_supervision.cache import Block, Cache, caches, make_blocks
 from dyndepth_core.methods.mined_supervision.clusters import keep_parts
 from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig
 from dyndepth_core.methods.mined_supervision.contact import box_of, standing_columns
@@ -50,12 +50,10 @@ def find_masks(job: StageJob) -> list[Path]:
     config, network = job.config.objective, None
     if config.masks == "mined":
         network = segment_of(job, "segment_again")
-    caches = {"training": Cache(job.earlier["mining"], job.source, "training")}
-    if job.held_out is not None:
-        caches["held_out"] = Cache(job.earlier["mining"], job.held_out, "held_out")
+    mined_of = caches(job, "mining")
 
     def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
-        mined = caches[block.part]
+        mined = mined_of[block.part]
         return mask_block(scene, network, source, block, mined, config, job.source.names)
 
     paths = make_blocks(job, "masking objects", work)

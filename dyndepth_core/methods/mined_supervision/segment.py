@@ -20,7 +20,7 @@ from dyndepth_core.geometry.road import road_inverse
 from dyndepth_core.losses.photometric import masked_mean
 from dyndepth_core.methods.base import LossTerms, Objective
 from dyndepth_core.methods.follow import MapSource, SegmentSample
-from dyndepth_core.methods.mined_supervision.cache import Block, Cache, make_blocks
+from dyndepth_core.methods.mined_supervision.cache import Block, Cache, caches, make_blocks
 from dyndepth_core.methods.mined_supervision.clusters import keep_parts, vote
 from dyndepth_core.methods.mined_supervision.cues import on_road
 from dyndepth_core.methods.mined_supervision.outlines import cut_out
@@ -191,12 +191,10 @@ def looks(network: SegmentObjective, image: Tensor, road: np.ndarray, least: int
 def outline(job: StageJob) -> list[Path]:
     """Per target: ids (h, w) of what the network of `segment` sees, cut out."""
     network = segment_of(job, "segment")
-    caches = {"training": Cache(job.earlier["mining"], job.source, "training")}
-    if job.held_out is not None:
-        caches["held_out"] = Cache(job.earlier["mining"], job.held_out, "held_out")
+    mined_of = caches(job, "mining")
 
     def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
-        mined, size = caches[block.part], source.config.size
+        mined, size = mined_of[block.part], source.config.size
         least = max(1, round(SMALLEST * job.config.objective.min_area * size[0] * size[1]))
         found: list[np.ndarray] = []
         for sample in walk(source, block.targets, job.source.names):
