@@ -10,6 +10,7 @@ import typer
 
 from dyndepth_core.commands.output import STDOUT, check_json, printable, write_json
 
+NESTED = 8  # forebears, each beneath its child, before they stand side by side
 SHOWN = 8  # recordings and bags of a data set that are printed; --json has them all
 LONGEST = 2000  # characters of one value that are printed
 WEIGHTS = ("F32", "F16", "BF16", "I8")
@@ -134,12 +135,16 @@ def _show_chain(content: dict[str, Any]) -> None:
     from rich.tree import Tree
 
     tree = branch = None
-    for link in content["chain"]:
+    for level, link in enumerate(content["chain"]):
         text = f"{'model' if tree is None else 'fine-tuned from'} {_hash(link['sha256'])}"
-        text += "".join(f", {link[k]}" for k in ("name", "method", "date") if link.get(k))
-        branch = tree = Tree(_short(text)) if tree is None else tree
-        branch = tree if link is content["chain"][0] else branch.add(_short(text))
-        _add_sources(branch, link)
+        known = [str(link[k]) for k in ("name", "method", "date") if link.get(k)]
+        text = ", ".join((text, *(known or ("of which nothing more is known",))))
+        if tree is None:
+            tree = branch = found = Tree(_short(text))
+        else:  # each beneath the one that was made from it, while there is room
+            found = branch.add(_short(text))
+            branch = found if level < NESTED else branch
+        _add_sources(found, link)
     Console(highlight=False, markup=False).print(tree)  # wraps long lines between its branches
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if "data_check" in content:

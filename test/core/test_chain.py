@@ -13,6 +13,7 @@ from scenes import camera, drive, write_recording  # noqa: E402
 from training_helpers import TINY  # noqa: E402
 
 from dyndepth_core import cli  # noqa: E402
+from dyndepth_core.commands.info import _show_chain  # noqa: E402
 from dyndepth_core.config import load  # noqa: E402
 from dyndepth_core.data.bag_writer import bag_from_recording  # noqa: E402
 from dyndepth_core.data.chain import data_record, hash_file  # noqa: E402
@@ -63,6 +64,17 @@ def test_the_chain_goes_from_the_model_to_the_bag_and_to_its_forebear(made, capf
     for sha256 in (child["sha256"], parent["sha256"], source["sha256"], hash_file(file)):
         assert sha256[:16] in text
     assert text.index("fine-tuned from") < text.index(file.name) and "no bag known" in text
+
+
+def test_a_forebear_stands_beneath_the_model_that_was_made_from_it(capsys):
+    links = [
+        {"sha256": c * 64, "name": name} for c, name in zip("abc", ("a", "b", ""), strict=True)
+    ]
+    _show_chain({"chain": links})
+    _, parent, grandparent = capsys.readouterr().out.splitlines()
+    assert parent.startswith("└── fine-tuned from bbbb") and parent.endswith(", b")
+    assert grandparent.startswith("    └── fine-tuned from cccc")
+    assert grandparent.endswith("of which nothing more is known")
 
 
 def test_the_trained_and_the_held_out_spans_are_those_of_the_split(made):
