@@ -7,42 +7,38 @@ import pytest
 import torch
 
 from dyndepth_core.evaluation.mined import errors
-from dyndepth_core.methods.mined_supervision import mining, segment
+from dyndepth_core.methods.mined_supervision import cues, mining, segment
 
 
-def test_ids_beyond_a_byte_do_not_hide_small_ones():
-    ids = np.array([[0, 300, 300, 7000], [12, 0, 300, 12]])
-    assert mining._compact(ids).tolist() == [[0, 2, 2, 3], [1, 0, 2, 1]]
-    many = mining._compact(np.arange(1, 401).reshape(20, 20))
-    assert many.max() == mining.MOST and (many < mining.MOST).sum() == mining.MOST - 1
+def test_regions_are_closed_and_those_beyond_a_byte_share_the_last_id():
+    moving = np.zeros((96, 320), bool)
+    moving[10:30, 20:60] = True
+    moving[10:30, 38:41] = False  # a gap of three pixels
+    moving[50, 50] = moving[60:62, 80:90] = True  # too small
+    found = cues.regions(moving)
+    assert found.max() == 1 and found[15, 39] == 1 and found[:, 70:].max() == 0
+    many = np.zeros((700, 700), bool)
+    for top in range(0, 660, 34):
+        for left in range(0, 660, 34):
+            many[top : top + 26, left : left + 26] = True
+    found = cues.regions(many)
+    assert found.dtype == np.uint8 and found.max() == 255
+    assert ((found > 0) == many).all() and (found == 254).sum() == 26 * 26
 
 
-def test_frames_of_a_faster_camera_are_followed_each_in_its_phase(monkeypatch):
-    """At a stride of 2 neighbours in time are not neighbours of a track."""
-    steps = []
+def test_frames_of_a_faster_camera_are_chained_each_in_its_phase():
+    """At a stride of 2 neighbours in time are not neighbours of a chain."""
 
-    class Follows:
-        def __init__(self, birth):
-            self.last = None
+    def step(z):
+        T = np.eye(4)
+        T[2, 3] = z
+        return T
 
-        def step(self, velocity, depth, K, T, stamp, before, threshold):
-            steps.append((self.last, before))
-            self.last = stamp
-            return SimpleNamespace(ids=np.zeros((2, 8), int), mask=np.zeros((2, 8), bool))
-
-    frames = range(2, 8)
-    said = (np.zeros((2, 8, 3)), np.ones((2, 8)), np.eye(3), np.eye(4)[None], np.zeros(1), 0)
-    monkeypatch.setattr(mining, "MotionTracker", Follows)
-    monkeypatch.setattr(mining, "walk", lambda *_: [None])
-    monkeypatch.setattr(mining, "_said", lambda *_: [[part] * len(frames) for part in said])
-    source = SimpleNamespace(
-        recordings=[SimpleNamespace(stamps_ns=[10 * k for k in range(10)])],
-        targets=[(0, frame, (frame - 2, frame + 2)) for frame in frames],
-    )
-    block = SimpleNamespace(video=0, targets=range(len(frames)))
-    mining.mine_block(None, source, block, ["a"], 1.0)
-    assert [last for last, _ in steps] == [None, None, 20, 30, 40, 50]
-    assert [before for _, before in steps] == [0, 10, 20, 30, 40, 50]
+    links = {f: {f - 2: step(0.1 * f), f + 2: step(-0.1 * (f + 2))} for f in range(2, 9)}
+    before, after = (list(mining._chain(links, 6, later)) for later in (False, True))
+    assert [f for f, _ in before] == [4, 2, 0] and [f for f, _ in after] == [8, 10]
+    assert [T[2, 3] for _, T in before] == pytest.approx([0.6, 1.0, 1.2])
+    assert [T[2, 3] for _, T in after] == pytest.approx([-0.8, -1.8])
 
 
 def test_a_held_out_part_without_mined_regions_does_not_switch_the_segmenter_off(monkeypatch):
@@ -54,7 +50,7 @@ def test_a_held_out_part_without_mined_regions_does_not_switch_the_segmenter_off
             return 0.0 if samples == "held_out" else 0.7
 
     monkeypatch.setattr(segment, "SegmentObjective", lambda network: Segments())
-    monkeypatch.setattr(segment, "mined_source", lambda job, part: part)
+    monkeypatch.setattr(segment, "seen_source", lambda job, stage, part: part)
     monkeypatch.setattr(segment, "_batches", lambda part: part)
     figures = {}
     job = SimpleNamespace(
