@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dyndepth_core.data.recording import DamagedImage
 from dyndepth_core.evaluation.mined import errors
 from dyndepth_core.methods.mined_supervision import cues, mining, segment
 
@@ -39,6 +40,33 @@ def test_frames_of_a_faster_camera_are_chained_each_in_its_phase():
     assert [f for f, _ in before] == [4, 2, 0] and [f for f, _ in after] == [8, 10]
     assert [T[2, 3] for _, T in before] == pytest.approx([0.6, 1.0, 1.2])
     assert [T[2, 3] for _, T in after] == pytest.approx([-0.8, -1.8])
+
+
+def test_what_cannot_be_read_has_no_cues(monkeypatch):
+    """Frame 3 is damaged; frame 2 has nothing else beside it than frame 1."""
+
+    def frame(video, k):
+        if k == 3:
+            raise DamagedImage("000003.png")
+        return np.full((8, 12, 3), 10 * k, np.uint8)
+
+    asked = {}
+
+    def find(tgt, others, T, K, depth, speed):
+        asked[round(255 * float(tgt[0, 0])) // 10] = [round(25.5 * float(o[0, 0])) for o in others]
+        return cues.Cues(np.ones((8, 12), np.uint8), np.zeros((8, 12)), np.ones(4))
+
+    one = np.zeros((8, 12, 3)), np.ones((8, 12)), np.eye(3), np.stack([np.eye(4)] * 2), np.zeros(1)
+    monkeypatch.setattr(mining, "walk", lambda *_: [None])
+    monkeypatch.setattr(mining, "_said", lambda *_: [[part] * 4 for part in one])
+    monkeypatch.setattr(mining, "track_motions", lambda *_: None)
+    monkeypatch.setattr(mining, "find_cues", find)
+    source = SimpleNamespace(frame=frame, targets=[(0, k, (k - 1, k + 1)) for k in range(2, 6)])
+    block = SimpleNamespace(video=0, targets=range(4))
+    found = mining.mine_block(None, source, block, ["a"], 1.0)
+    assert asked == {2: [1], 4: [5, 6], 5: [4, 6]}
+    assert found["ids"].any((1, 2)).tolist() == [True, False, True, True]
+    assert np.isnan(found["apparent"][1].astype(float)).all() and not found["road"][1].any()
 
 
 def test_a_held_out_part_without_mined_regions_does_not_switch_the_segmenter_off(monkeypatch):

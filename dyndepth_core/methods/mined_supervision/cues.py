@@ -73,6 +73,11 @@ def find_cues(
     return Cues(ids, np.where(sure, apparent, np.nan).astype(np.float32), plane)
 
 
+def no_cues(size: tuple[int, int]) -> Cues:
+    """Of an image that cannot be read, or without any other one beside it."""
+    return Cues(np.zeros(size, np.uint8), np.full(size, np.nan, np.float32), np.zeros(4))
+
+
 def on_road(apparent: np.ndarray, road: np.ndarray) -> np.ndarray:
     """Bool (h, w): where apparent (h, w) is the road (h, w), inverse depths both, and no single
     pixels.

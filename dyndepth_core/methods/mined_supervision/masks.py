@@ -86,10 +86,10 @@ def mask_block(
         depth, K = scene_depth(scene, sample)
         for i in range(len(depth)):
             target, height, width = block.targets[len(rows)], *depth.shape[-2:]
-            moves, T, residual, apparent, road = mined.of(
-                target, "ids", "T", "residual", "apparent", "road"
+            moves, T, residual, apparent, road, own_K = mined.of(
+                target, "ids", "T", "residual", "apparent", "road", "K"
             )
-            far = road_inverse(road, K[i].numpy(), (height, width))
+            far = road_inverse(road, own_K, (height, width))
             apparent = apparent.astype(np.float32)
             if network is None:
                 ids, moving = _recorded(source, target, moves > 0, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dyndepth_core.data.recording import DamagedImage
 from dyndepth_core.data.sample import Sample, SampleSource
 from dyndepth_core.geometry.flow import residual_velocity
 from dyndepth_core.methods.base import SPEED_THRESHOLD, Objective
 from dyndepth_core.methods.mined_supervision.cache import Block, make_blocks
-from dyndepth_core.methods.mined_supervision.cues import Cues, find_cues
+from dyndepth_core.methods.mined_supervision.cues import Cues, find_cues, no_cues
 from dyndepth_core.methods.mined_supervision.scene import scene_of, validation_samples, walk
 from dyndepth_core.methods.residual_motion.tracked_motion import track_motions
 from dyndepth_core.methods.stage import StageJob
@@ -27,7 +29,7 @@ REACH = 3  # images before and after that say what moves, where they are there
 
 def mine(job: StageJob) -> list[Path]:
     """Per target: ids (h, w) of regions that move, T (S, 4, 4) to each source, residual
-    (S, 3, h / 4, w / 4), apparent (h, w) fp16 and road (4,), see cues.py.
+    (S, 3, h / 4, w / 4), apparent (h, w) fp16 and road (4,), see cues.py, and K (3, 3).
     """
     scene = scene_of(job, job.earlier["scene"][0])
     threshold = scene.thresholds(validation_samples(job)).get(SPEED_THRESHOLD)
@@ -65,11 +67,19 @@ def mine_block(
     }
     greys: dict[int, np.ndarray] = {}
     for k in {k for frame, to in links.items() for k in (frame, *to)}:
-        greys[k] = cv2.cvtColor(source.frame(block.video, k), cv2.COLOR_RGB2GRAY)
+        with contextlib.suppress(DamagedImage):
+            greys[k] = cv2.cvtColor(source.frame(block.video, k), cv2.COLOR_RGB2GRAY)
+    links = {  # without what cannot be read
+        frame: {k: T for k, T in to.items() if k in greys}
+        for frame, to in links.items()
+        if frame in greys
+    }
 
     def cues(frame: int, row: tuple) -> Cues:
         velocity, depth, K, _, _ = row
         sides = [list(_chain(links, frame, later)) for later in (False, True)]
+        if not any(sides):
+            return no_cues(depth.shape)
         T = np.stack([T for side in sides for _, T in side]).astype(np.float64)
         speed = np.linalg.norm(velocity, axis=2) / (threshold or np.inf)
         images = [[greys[f] for f, _ in side] for side in sides]
@@ -85,6 +95,7 @@ def mine_block(
         "residual": np.stack([residual for *_, residual in said]),
         "apparent": np.stack([c.apparent for c in found]).astype(np.float16),
         "road": np.stack([c.road for c in found]),
+        "K": np.stack([K for _, _, K, _, _ in said]),
     }
 
 

@@ -198,8 +198,9 @@ def outline(job: StageJob) -> list[Path]:
         least = max(1, round(SMALLEST * job.config.objective.min_area * size[0] * size[1]))
         found: list[np.ndarray] = []
         for sample in walk(source, block.targets, job.source.names):
-            for image, K in zip(sample.tgt_net.split(1), sample.K.numpy(), strict=True):
-                apparent, road = mined.of(block.targets[len(found)], "apparent", "road")
+            for image in sample.tgt_net.split(1):
+                target = block.targets[len(found)]
+                apparent, road, K = mined.of(target, "apparent", "road", "K")
                 level = on_road(apparent.astype(np.float32), road_inverse(road, K, size))
                 found.append(looks(network, image, level, least))
         return {"ids": np.stack(found)}
