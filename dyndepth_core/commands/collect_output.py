@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,11 +126,11 @@ def show(console: Console, out: Path, entries: Sequence[dict[str, Any]], dry: bo
             console.print(literal(text), style="yellow", soft_wrap=True)
     if any(e["kept"] for e in entries) and not dry:
         console.print(literal(f"look at {out}/contact_sheet.jpg"), soft_wrap=True)
+        from dyndepth_core.data.doctor import train_command  # here: --help needs no bags
+
         learned = any(e["calibration"].startswith("unknown") for e in entries)
-        words = ["dyndepth", "train", "--from", "motion", "--data", str(out), "--out"]
-        words += [f"runs/{out.resolve().name}", "--set", "train.minutes=45"]
-        words += ["--intrinsics", "video"] if learned else []
-        console.print(literal(f"next: {shlex.join(words)}"), soft_wrap=True, highlight=False)
+        text = f"next: {train_command(out, learned)}"
+        console.print(literal(text), soft_wrap=True, highlight=False)
 
 
 def _count(things: list, word: str) -> str:

@@ -71,7 +71,7 @@ def examine(
     reports = [_examine_recording(r) for r in open_recordings(path)]
     if len(reports) > 1:
         return [*reports, _together(path, reports)]
-    reports[0].next = _train(path, " video" in reports[0].next)  # the root, where it is one
+    reports[0].next = train_command(path, " video" in reports[0].next)  # the root, where it is one
     return reports
 
 
@@ -178,7 +178,7 @@ def _examine_recording(recording: Recording) -> Report:
         text = f"{count} frames are marked as not to be trained on (keep = 0)"
         report.findings.append(Finding("good", "frames", text))
     _end(report, images.moving if moving is None else moving)
-    report.next = _train(recording.path, recording.calib.K is None)
+    report.next = train_command(recording.path, recording.calib.K is None)
     return report
 
 
@@ -210,11 +210,12 @@ def _together(path: Path, reports: Sequence[Report]) -> Report:
             report.findings.append(Finding("warning", MINUTES, "none in motion", remedy))
     _end(root, moving)
     learned = any(" video" in r.next for r in reports)
-    root.next = _train(path, learned)
+    root.next = train_command(path, learned)
     return root
 
 
-def _train(path: Path, learn_intrinsics: bool) -> str:
+def train_command(path: Path, learn_intrinsics: bool) -> str:
+    """What trains on a recording, or on a root of them, for a shell."""
     words = ["dyndepth", "train", "--from", "motion", "--data", str(path)]
     name = path.resolve()
     words += ["--out", f"runs/{name.name if path.is_dir() else name.stem}"]

@@ -65,14 +65,20 @@ def multi_view_depth(
     bend = np.maximum(below - 2 * at + above, 1e-9)
     part = np.where(best == inner, ((below - above) / (2 * bend)).clip(-0.5, 0.5), 0.0)
     depth = 1 / (inverse[0] + (inverse[1] - inverse[0]) * (best + part))
-    others_cost = np.where(np.abs(np.arange(PLANES) - best[..., None]) > 3, paths, np.inf).min(2)
-    unique = others_cost - np.take_along_axis(paths, best[..., None], 2)[..., 0]
     cost = np.take_along_axis(costs, best[None], 0)[0]
-    sure = (cost < COST) & (unique > UNIQUE) & (parallax(depth, T, K) > PARALLAX)
+    sure = (cost < COST) & (uniqueness(paths, best) > UNIQUE) & (parallax(depth, T, K) > PARALLAX)
     factor = np.log(depth / expected)
     sure &= np.abs(factor) < np.log(FACTOR)
     sure &= np.abs(factor - usual_factor(factor, expected, sure)) < np.log(OFF)
     return MultiView(depth.astype(np.float32), sure)
+
+
+def uniqueness(paths: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """How much more (H, W) any plane costs that is over three from the best (H, W), the cheapest of
+    paths (H, W, D).
+    """
+    far = np.abs(np.arange(paths.shape[2]) - best[..., None]) > 3
+    return np.where(far, paths, np.inf).min(2) - paths.min(2)
 
 
 def usual_factor(factor: np.ndarray, expected: np.ndarray, sure: np.ndarray) -> np.ndarray:

@@ -91,8 +91,7 @@ def _stages(config: Config, data: Sequence[str | Path], start: str | Path | None
             "which share one device; set both to 1"
         )
     # before anything is written: this refuses what cannot be trained on
-    if settings.device != "cpu":
-        resolve_device(settings.device)
+    resolve_device(settings.device)
     if metric_source(config):
         MetricScale(config)
     source, held_out = given.source, given.held_out

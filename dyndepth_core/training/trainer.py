@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
+from ..inference.device import resolve_device
 from .settings import TrainConfig
 
 
@@ -18,12 +19,7 @@ def make_trainer(config: TrainConfig, folder: Path, partial_gradients: bool) -> 
     partial_gradients: a step may leave parameters without a gradient, which costs several devices
     a search through the graph.
     """
-    cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
-    if cuda and not torch.cuda.is_available():
-        raise ValueError(
-            "train.device=cuda, but torch sees no CUDA device: use cpu or auto, "
-            "or install torch for CUDA"
-        )
+    cuda = resolve_device(config.device).type == "cuda"
     # hints that do not apply: one data worker is on purpose, validation is not Lightning's
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     for name in ("lightning.pytorch", "lightning.fabric"):

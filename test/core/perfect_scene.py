@@ -56,7 +56,7 @@ class PerfectScene:
             torch.stack(T).float().numpy(), small.half().numpy(),
         )  # fmt: skip
 
-    def looks(self, network, image, road, least):
+    def looks(self, network, image, road, min_area):
         """See segment.looks."""
         (frame,) = self.frames(image)
         return self.views[frame][2].astype(np.uint8)

@@ -156,3 +156,13 @@ def test_drives_of_one_name_in_several_roots_are_told_apart(tmp_path):
     batches = validation_batches(of_val, 100, of_train.names)
     assert {int(v) for batch in batches for v in batch.video} == {0, 1}
     assert [r.name for r in train] == ["front"] * 2  # masks and hashes go by the folder
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
+    tmp_path, root, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = load(overrides=[*TINY, "train.device=cuda"])
+    with pytest.raises(ValueError, match="Choose auto or cpu"):
+        train_run(config, [root], tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dyndepth_core.geometry.multi_view import NEAR, parallax, plane_costs, semi_global
+from dyndepth_core.geometry.multi_view import NEAR, parallax, plane_costs, semi_global, uniqueness
 from dyndepth_core.geometry.road import fit_road, road_inverse
 
 PLANES = 80
@@ -57,8 +57,6 @@ def find_cues(
     paths = semi_global(costs, tgt)
     best = paths.argmin(2)
     at_best = np.take_along_axis(costs, best[None], 0)[0]
-    second = np.where(np.abs(np.arange(PLANES) - best[..., None]) > 3, paths, np.inf).min(2)
-    unique = second - np.take_along_axis(paths, best[..., None], 2)[..., 0]
     apparent = inverse[best]
     plane = fit_road(costs, inverse, K)
     road = road_inverse(plane, K, tgt.shape)
@@ -68,7 +66,7 @@ def find_cues(
     under = known & (road > NEAR_ROAD * largest) & (apparent < UNDER * road)
     under &= (at_road > NO_ROAD) & (at_best < SEEN)
     unexplained = (costs.min(0) > UNEXPLAINED) & (_texture(tgt) > TEXTURE) & (speed > RATHER)
-    sure = known & (at_best < SEEN) & (unique > UNIQUE)
+    sure = known & (at_best < SEEN) & (uniqueness(paths, best) > UNIQUE)
     ids = regions(under | unexplained | (speed > FAST))
     return Cues(ids, np.where(sure, apparent, np.nan).astype(np.float32), plane)
 

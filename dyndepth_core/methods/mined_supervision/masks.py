@@ -26,7 +26,6 @@ from dyndepth_core.methods.mined_supervision.cues import LEAST_ROAD, on_road
 from dyndepth_core.methods.mined_supervision.mining import full_size
 from dyndepth_core.methods.mined_supervision.scene import scene_depth, scene_of, walk
 from dyndepth_core.methods.mined_supervision.segment import (
-    SMALLEST,
     SegmentObjective,
     looks,
     segment_of,
@@ -94,9 +93,8 @@ def mask_block(
             if network is None:
                 ids, moving = _recorded(source, target, moves > 0, config)
             else:
-                least = max(1, round(SMALLEST * config.min_area * height * width))
                 level = on_road(apparent, far)
-                ids = looks(network, sample.tgt_net[i : i + 1], level, least)
+                ids = looks(network, sample.tgt_net[i : i + 1], level, config.min_area)
                 ids, moving = add_mined(ids, moves), moves > 0
             ids = gated(ids, config.min_area)
             table = label_objects(ids, moving, apparent, far, config)

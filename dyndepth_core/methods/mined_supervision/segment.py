@@ -174,13 +174,16 @@ def segment_of(job: StageJob, stage: str) -> SegmentObjective:
 
 
 @torch.no_grad()
-def looks(network: SegmentObjective, image: Tensor, road: np.ndarray, least: int) -> np.ndarray:
-    """Ids (h, w) of what looks as if it could move in one image (1, 3, h, w), least pixels each;
-    road (h, w) bool: is none.
+def looks(
+    network: SegmentObjective, image: Tensor, road: np.ndarray, min_area: float
+) -> np.ndarray:
+    """Ids (h, w) of what looks as if it could move in one image (1, 3, h, w); road (h, w) bool: is
+    none; min_area: see the configuration.
     """
     logit, way = network.see(image)
     likely = F.avg_pool2d(logit.sigmoid(), 3, 1, 1, count_include_pad=False)  # no single pixels
     likely, (width, height) = likely[0, 0].numpy(), (image.shape[-1], image.shape[-2])
+    least = max(1, round(SMALLEST * min_area * height * width))
     can_move = likely > float(network.threshold)
     ids = vote(can_move, way[0].numpy(), max(1, least // 4))  # at half the size
     ids = cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST)
@@ -190,19 +193,18 @@ def looks(network: SegmentObjective, image: Tensor, road: np.ndarray, least: int
 
 def outline(job: StageJob) -> list[Path]:
     """Per target: ids (h, w) of what the network of `segment` sees, cut out."""
-    network = segment_of(job, "segment")
+    network, min_area = segment_of(job, "segment"), job.config.objective.min_area
     mined_of = caches(job, "mining")
 
     def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
         mined, size = mined_of[block.part], source.config.size
-        least = max(1, round(SMALLEST * job.config.objective.min_area * size[0] * size[1]))
         found: list[np.ndarray] = []
         for sample in walk(source, block.targets, job.source.names):
             for image in sample.tgt_net.split(1):
                 target = block.targets[len(found)]
                 apparent, road, K = mined.of(target, "apparent", "road", "K")
                 level = on_road(apparent.astype(np.float32), road_inverse(road, K, size))
-                found.append(looks(network, image, level, least))
+                found.append(looks(network, image, level, min_area))
         return {"ids": np.stack(found)}
 
     return make_blocks(job, "cutting out objects", work)
