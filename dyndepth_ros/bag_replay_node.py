@@ -17,7 +17,7 @@ from rosgraph_msgs.msg import Clock
 
 from dyndepth_ros.notices import CoreLog, Notices
 from dyndepth_ros.parameters import ParameterModel, Parameters, option
-from dyndepth_ros.process import run
+from dyndepth_ros.process import run, way_out
 from dyndepth_ros.qos import result_output
 from dyndepth_ros.raw import message_class
 
@@ -96,7 +96,7 @@ class BagReplayNode(Node):
         self._outputs: dict[str, Publisher] = {}
         self._kinds: dict[str, str] = {}
         self._refused: set[tuple[str, str]] = set()  # (topic, type)
-        self._stop = threading.Event()
+        self._stop, self._leave = threading.Event(), way_out(self)
         self._thread: threading.Thread | None = None
         self._bag: Any = None
         self._origin_ns = 0
@@ -192,7 +192,7 @@ class BagReplayNode(Node):
                 self.failed = True
         if not self._stop.is_set() and self.context.ok():
             self.get_logger().info("end of the bag")
-            self.context.try_shutdown()
+            self._leave()
 
     def _wait_for_subscribers(self) -> None:
         """Discovery takes a moment, and the first message may be the only one of its kind."""

@@ -29,6 +29,8 @@ def run(name: str, make_node: Callable[[], Any], args: list[str] | None = None) 
     it spins is logged as one line. A process that cannot leave ROS in LEAVE_S says where and ends.
     """
     sys.unraisablehook = _unraisable
+    with contextlib.suppress(ValueError, OSError, RuntimeError):  # no stderr to say it on
+        faulthandler.enable()  # a crash in native code says where
     try:
         return _run(name, make_node, args)
     except KeyboardInterrupt:  # a second one, in the moment before it is ignored
@@ -94,6 +96,20 @@ def _spin(node: Any) -> None:
     finally:
         executor.remove_node(node)
         executor.shutdown()
+
+
+def way_out(node: Any) -> Callable[[], None]:
+    """What a thread of a node calls to end the process.
+
+    The thread that spins takes ROS down, nobody else: `Context.try_shutdown` destroys the node at
+    once, and a wait of the executor that begins in that moment has crashed the process.
+    """
+
+    def leave() -> None:
+        raise ExternalShutdownException
+
+    guard = node.create_guard_condition(leave)
+    return guard.trigger
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from std_msgs.msg import Header
 from dyndepth_ros.conversions import ImageWriter, camera_info_message
 from dyndepth_ros.notices import Notices
 from dyndepth_ros.parameters import ParameterModel, Parameters, option
-from dyndepth_ros.process import run
+from dyndepth_ros.process import run, way_out
 from dyndepth_ros.qos import overridable, result_output
 from dyndepth_ros.raw import cdr_stamp_ns, message_class
 
@@ -72,6 +72,7 @@ class SyntheticCameraNode(Node):
         self.config = Parameters(self, CameraConfig).config
         self._notices = Notices(self.get_logger())
         self._stop, self._back = threading.Event(), threading.Condition()
+        self._leave = way_out(self)
         self._came_back = -1
         self._thread: threading.Thread | None = None
         self._image = self._advertise(Image, "image")
@@ -117,7 +118,7 @@ class SyntheticCameraNode(Node):
         if not self._stop.is_set() and self.context.ok():
             for publisher in (self._image, self._info, self._odom, *self._truth.values()):
                 publisher.wait_for_all_acked(Duration(seconds=1))
-            self.context.try_shutdown()
+            self._leave()
 
     def _wait_for_the_others(self) -> None:
         wanted = self.config.wait_for
