@@ -25,16 +25,6 @@ class SegmentSample(Sample):
     ids: Tensor | None = None
 
 
-@dataclass
-class LabelledSample(Sample):
-    """label (B, 1, H, W): depth, in units of the scene, of the whole image; weight (B, 1, H, W) in
-    [0, 1]: confidence, above 0 where something moves and has a label.
-    """
-
-    label: Tensor | None = None
-    weight: Tensor | None = None
-
-
 def follow(maps: Tensor, K: Tensor, sample: Sample) -> Tensor:
     """Maps (B, C, H, W) of whole images of cameras K (B, 3, 3) as the sample shows them: each pixel
     takes the value it lies on (nearest), nothing is mixed.

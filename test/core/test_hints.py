@@ -206,5 +206,5 @@ def test_minutes_are_divided_and_steps_are_those_of_the_training():
 
 def test_they_are_the_default_of_a_training_that_goes_on(start):
     assert settings_of(start, None)["objective"]["hints"] == HINTS
-    assert settings_of(start, "mined_supervision")["objective"]["hints"] == 0
+    assert settings_of(start, "mined_supervision")["objective"]["keep"] == 0
     assert load(overrides=(), method="residual_motion").objective.hints == 0

@@ -81,6 +81,16 @@ def test_what_drives_ahead_is_seen_by_its_parallax_and_nothing_else_is(street):
     assert (fast.ids > 0)[ids == 2].mean() > 0.9
 
 
+def test_what_stands_has_its_depth_and_what_moves_has_none(street):
+    tgt, others, T, depth, ids = street
+    still = find_cues(tgt, others, T, K[0].numpy(), depth, 2.0 * (ids == 2)).still
+    stands = (ids == 0) | (ids == 3)
+    off = np.abs(still / depth - 1)[stands & (still > 0)]
+    assert (still > 0)[stands & (depth < 20)].mean() > 0.5 and not (still > 0)[ids == 2].any()
+    assert np.median(off) < 0.04 and np.quantile(off, 0.95) < 0.2
+    assert (still > 0)[ids == 1].mean() < 0.1  # as far as the road ahead is, not as it is
+
+
 def test_an_object_moves_if_its_parallax_contradicts_where_it_stands(street):
     tgt, others, T, depth, ids = street
     cues = find_cues(tgt, others, T, K[0].numpy(), depth, np.zeros(LARGE))

@@ -15,8 +15,14 @@ from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfi
 from dyndepth_core.methods.mined_supervision.contact import contact_scale
 from dyndepth_core.methods.mined_supervision.ground import ground_mask
 from dyndepth_core.methods.mined_supervision.labels import ALONE, confidence, paste
-from dyndepth_core.methods.mined_supervision.objective import LEAST_LABELLED, label_loss
+from dyndepth_core.methods.mined_supervision.objective import (
+    LEAST_LABELLED,
+    LabelledSample,
+    label_loss,
+    told,
+)
 from dyndepth_core.methods.mined_supervision.segment import centre_ways
+from dyndepth_core.methods.residual_motion.objective import ResidualPredictions
 
 CONFIG = MinedSupervisionConfig()
 BOARDS = [Board(-1.8, 5.0), Board(1.2, 8.0, width=2.0)]
@@ -178,6 +184,24 @@ def test_a_few_labelled_pixels_do_not_teach_like_many():
     depth[..., 12, :2], weight[..., 12, :2] = 2 * label[..., 12, :2], 1.0
     expected = 2 / 3 / (LEAST_LABELLED * 1000)
     assert label_loss(depth, label, weight) == pytest.approx(expected, rel=1e-3)
+
+
+def test_what_moves_is_what_labels_say_not_what_is_sure_to_stand_and_else_as_the_flow_says():
+    weight, sure = torch.zeros(1, 1, 8, 12), torch.zeros(1, 1, 8, 12)
+    weight[..., :4], sure[..., 4:8] = 0.2, 1.0  # thirds: moves, stands, unknown
+    image, none = torch.zeros(1, 3, 8, 12), torch.zeros(1, 2, 3, 8, 12)
+    sample = LabelledSample(
+        image, none, image, none, torch.eye(3)[None], torch.zeros(1, dtype=torch.bool),
+        torch.zeros(1, 2), *[torch.zeros(1)] * 3, weight=weight, sure=sure,
+    )  # fmt: skip
+    flow = torch.full((2, 1, 2, 3), 0.4)
+    nothing = dict.fromkeys(("depth", "src_depth", "T", "residual", "refined"))
+    p = ResidualPredictions({}, None, None, None, **nothing, likely=flow, seen=flow / 2)
+    found = told(sample, p)
+    assert found.likely.tolist() == torch.tensor([1.0, 0.0, 0.4]).expand(2, 1, 2, 3).tolist()
+    assert found.seen.tolist() == torch.tensor([1.0, 1.0, 0.2]).expand(2, 1, 2, 3).tolist()
+    without = ResidualPredictions({}, None, None, None, **nothing)
+    assert told(sample, without) is without
 
 
 @pytest.mark.parametrize("mirror", [False, True])

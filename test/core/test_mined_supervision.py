@@ -125,19 +125,24 @@ def test_what_moves_is_mined(whole, perfect):
 
 
 def test_labels_of_what_moves_are_right_and_the_rest_is_the_scene(from_files, perfect):
-    (path,) = (from_files[0] / "stages" / "labels").glob("training_*.npz")
-    with np.load(path) as data:
+    """Where several images are sure of the rest it is theirs."""
+    paths = [from_files[0] / "stages" / n / "training_0000_000.npz" for n in ("labels", "mining")]
+    with np.load(paths[0]) as data, np.load(paths[1]) as mined:
         label, weight = data["label"].astype(np.float32), data["weight"]
-    off = []
+        still = mined["still"].astype(np.float32)
+    off, still_off = [], []
     for row, (_, depth, truth) in enumerate(perfect.views[1 : 1 + len(label)]):
         depth, moves = depth[0, 0].numpy(), np.isin(truth, MOVING)
         assert not weight[row][truth == 0].any()
         if not weight[row].any():
             continue
-        rest = weight[row] == 0
-        assert label[row][rest] == pytest.approx(depth[rest], rel=2e-3)
-        off += list(np.abs(label[row] / depth - 1)[moves & (weight[row] > 0)])
+        rest, sure = weight[row] == 0, still[row] > 0
+        assert label[row][rest & ~sure] == pytest.approx(depth[rest & ~sure], rel=2e-3)
+        error = np.abs(label[row] / depth - 1)
+        still_off += list(error[rest & sure])
+        off += list(error[moves & (weight[row] > 0)])
     assert len(off) > 300 and np.median(off) < 0.06
+    assert len(still_off) > 300 and np.median(still_off) < 0.12  # tiny images, little parallax
 
 
 def test_rounds_have_figures_of_their_own(from_files):

@@ -54,7 +54,8 @@ def test_what_cannot_be_read_has_no_cues(monkeypatch):
 
     def find(tgt, others, T, K, depth, speed):
         asked[round(255 * float(tgt[0, 0])) // 10] = [round(25.5 * float(o[0, 0])) for o in others]
-        return cues.Cues(np.ones((8, 12), np.uint8), np.zeros((8, 12)), np.ones(4))
+        one = np.ones((8, 12), np.uint8)
+        return cues.Cues(one, np.zeros((8, 12)), np.ones(4), one.astype(np.float32))
 
     one = np.zeros((8, 12, 3)), np.ones((8, 12)), np.eye(3), np.stack([np.eye(4)] * 2), np.zeros(1)
     monkeypatch.setattr(mining, "walk", lambda *_: [None])
@@ -67,6 +68,9 @@ def test_what_cannot_be_read_has_no_cues(monkeypatch):
     assert asked == {2: [1], 4: [5, 6], 5: [4, 6]}
     assert found["ids"].any((1, 2)).tolist() == [True, False, True, True]
     assert np.isnan(found["apparent"][1].astype(float)).all() and not found["road"][1].any()
+    assert found["still"].any((1, 2)).tolist() == [True, False, True, True]
+    known = [[True, False], [False, False], [False, True], [True, True]]
+    assert (found["motion"][..., 3, 3] == 1).tolist() == known
 
 
 def test_a_held_out_part_without_mined_regions_does_not_switch_the_segmenter_off(monkeypatch):

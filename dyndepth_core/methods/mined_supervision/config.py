@@ -18,14 +18,14 @@ class Shares(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     scene: float = Field(
-        0.47, ge=0, description="depth and motion of the scene; 0 = as the model of --from is"
+        0.4, ge=0, description="depth and motion of the scene; 0 = as the model of --from is"
     )
     segment: float = Field(
         0.1, gt=0, description="what looks like something that moves, and sharper once more"
     )
     objects: float = Field(0.07, gt=0, description="shape and motion of objects (all rounds)")
     alignment: float = Field(0.02, gt=0, description="scale of objects (all rounds)")
-    final: float = Field(0.34, gt=0, description="the network with the labels (all rounds)")
+    final: float = Field(0.41, gt=0, description="the network with the labels (all rounds)")
 
     def of(self, stage: str, rounds: int, unused: Sequence[str] = ()) -> float:
         """Share of a stage in one of its rounds; unused: stages that do not take place."""
@@ -67,14 +67,19 @@ class MinedSupervisionConfig(ResidualMotionConfig):
         "where it stands",
     )
     label: float = Field(0.5, ge=0, description="weight of the labels of what moves")
+    hints: float = Field(
+        1.0, ge=0,
+        description="weight of: the depth of what stands, and the motion, are what several images "
+        "show at once, in the training with labels",
+    )  # fmt: skip
     final_lr_factor: float = Field(
-        0.5, gt=0, description="learning rate of the training with labels over that of the rest"
+        1.0, gt=0, description="learning rate of the training with labels over that of the rest"
     )
 
     @classmethod
     def going_on(cls) -> dict[str, Any]:
         """See StartConfig; the labels say what the images do not."""
-        return {**super().going_on(), "keep": 0.0, "hints": 0.0}
+        return {**super().going_on(), "keep": 0.0}
 
     @property
     def unused(self) -> tuple[str, ...]:

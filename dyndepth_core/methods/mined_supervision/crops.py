@@ -16,7 +16,7 @@ from dyndepth_core.methods.mined_supervision.cache import Block, Cache, caches, 
 from dyndepth_core.methods.mined_supervision.contact import box_of, contact_scale
 from dyndepth_core.methods.mined_supervision.ground import ground_mask
 from dyndepth_core.methods.mined_supervision.objects import ObjectObjective
-from dyndepth_core.methods.mined_supervision.scene import scene_depth, walk
+from dyndepth_core.methods.mined_supervision.scene import scene_depth, static_depth, walk
 from dyndepth_core.methods.stage import StageJob
 
 SIZE = 64  # pixels of a window
@@ -98,11 +98,11 @@ def make_crops(job: StageJob, scene: Objective, objects: ObjectObjective) -> lis
     """Crops of all objects of the table of `masks`, in its order: columns o_x (fp16), o_reference,
     o_scene, o_contact, and those of the table that tell which object it is.
     """
-    masks_of = caches(job, "masks")
+    masks_of, mined_of = caches(job, "masks"), caches(job, "mining")
 
     def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
-        masks = masks_of[block.part]
-        return crop_block(scene, objects, source, block, masks, job.source.names)
+        own = masks_of[block.part], mined_of[block.part]
+        return crop_block(scene, objects, source, block, *own, job.source.names)
 
     return make_blocks(job, "looking at objects", work)
 
@@ -110,13 +110,15 @@ def make_crops(job: StageJob, scene: Objective, objects: ObjectObjective) -> lis
 @torch.no_grad()
 def crop_block(
     scene: Objective, objects: ObjectObjective, source: SampleSource, block: Block, masks: Cache,
-    names: list[str],
+    mined: Cache, names: list[str],
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """The arrays of `make_crops` of one block."""
     table, crops = masks.block(block.name), []
     busy = [t for row, t in enumerate(block.targets) if (table["o_row"] == row).any()]
     for sample in walk(source, busy, names):
         depth, K = scene_depth(scene, sample)
+        still = [mined.of(int(i), "still")[0] for i in sample.index]
+        depth = static_depth(depth, np.stack(still))
         _, scale = scene.cameras_and_scales(sample, None)
         ground = ground_mask(depth, K)[:, 0]
         for i, image in enumerate(sample.tgt_net):

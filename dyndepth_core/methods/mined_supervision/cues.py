@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dyndepth_core.geometry.multi_view import NEAR, parallax, plane_costs, semi_global, uniqueness
+from dyndepth_core.geometry.multi_view import (
+    NEAR,
+    parallax,
+    plane_costs,
+    read_depth,
+    semi_global,
+    uniqueness,
+)
 from dyndepth_core.geometry.road import fit_road, road_inverse
 
 PLANES = 80
@@ -25,18 +32,21 @@ UNEXPLAINED, TEXTURE = 0.45, 0.2  # cost of every depth; mean gradient, grey lev
 LEVEL = 0.1  # of its inverse depth, by which the road may be off
 LEAST_ROAD = 0.04  # of the nearest road's inverse depth: farther away it says little
 LEAST = 1.3e-3  # share of the image that a region fills
+AROUND = 9  # side of the square around what moves in which depth is not sure
 
 
 @dataclass(frozen=True)
 class Cues:
     """Of an image: ids (h, w) uint8 of regions that move; apparent (h, w) float32, inverse of the
     depth that things would have if they stood, NaN where it is not sure; road (4,), see
-    geometry/road.py. Inverse depths in the unit of the motions.
+    geometry/road.py; still (h, w) float32, depth of what stands, 0 where it is not sure. Depths in
+    the unit of the motions.
     """
 
     ids: np.ndarray
     apparent: np.ndarray
     road: np.ndarray
+    still: np.ndarray
 
 
 def find_cues(
@@ -68,12 +78,16 @@ def find_cues(
     unexplained = (costs.min(0) > UNEXPLAINED) & (_texture(tgt) > TEXTURE) & (speed > RATHER)
     sure = known & (at_best < SEEN) & (uniqueness(paths, best) > UNIQUE)
     ids = regions(under | unexplained | (speed > FAST))
-    return Cues(ids, np.where(sure, apparent, np.nan).astype(np.float32), plane)
+    moves = cv2.dilate(((ids > 0) | (speed > 1)).astype(np.uint8), np.ones((AROUND, AROUND))) > 0
+    read = read_depth(costs, paths, inverse, T, K, depth)
+    still = np.where(read.sure & ~moves, read.depth, np.float32(0))
+    return Cues(ids, np.where(sure, apparent, np.nan).astype(np.float32), plane, still)
 
 
 def no_cues(size: tuple[int, int]) -> Cues:
     """Of an image that cannot be read, or without any other one beside it."""
-    return Cues(np.zeros(size, np.uint8), np.full(size, np.nan, np.float32), np.zeros(4))
+    unknown = np.full(size, np.nan, np.float32)
+    return Cues(np.zeros(size, np.uint8), unknown, np.zeros(4), np.zeros(size, np.float32))
 
 
 def on_road(apparent: np.ndarray, road: np.ndarray) -> np.ndarray:

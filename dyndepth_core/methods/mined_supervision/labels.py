@@ -19,7 +19,13 @@ from dyndepth_core.methods.mined_supervision.alignment import (
 from dyndepth_core.methods.mined_supervision.cache import Block, Cache, make_blocks
 from dyndepth_core.methods.mined_supervision.crops import object_shapes
 from dyndepth_core.methods.mined_supervision.objects import ObjectObjective
-from dyndepth_core.methods.mined_supervision.scene import frozen, scene_depth, scene_of, walk
+from dyndepth_core.methods.mined_supervision.scene import (
+    frozen,
+    scene_depth,
+    scene_of,
+    static_depth,
+    walk,
+)
 from dyndepth_core.methods.stage import StageJob
 
 DISAGREEMENT = 0.2  # of the logs of two scales at which an object counts e^-1/2 as much
@@ -28,9 +34,9 @@ LEAST_OFF = 0.01  # error of a scale below which none is said to be
 
 
 def make_labels(job: StageJob, scene_path: Path, objects_path: Path, alignment: str) -> list[Path]:
-    """Per target: label (h, w) fp16, depth of the scene with the dynamic objects at their own;
-    weight (h, w), uint8, 255 times the confidence of an object's label, 0 elsewhere. A label of
-    zeros where nothing dynamic is seen. Table: see `choose_scales`.
+    """Per target: label (h, w) fp16, static depth with the dynamic objects at their own; weight
+    (h, w), uint8, 255 times the confidence of an object's label, 0 elsewhere. A label of zeros
+    where nothing dynamic is seen. Table: see `choose_scales`.
     """
     scene = scene_of(job, scene_path)
     objects = ObjectObjective(scene)
@@ -40,7 +46,9 @@ def make_labels(job: StageJob, scene_path: Path, objects_path: Path, alignment: 
     frozen(objects)
     parts = {"training": job.source, "held_out": job.held_out}
     caches = {
-        part: (Cache(job.earlier["masks"], s, part), Cache(crops, s, part))
+        part: [
+            Cache(files, s, part) for files in (job.earlier["masks"], job.earlier["mining"], crops)
+        ]
         for part, s in parts.items()
         if s is not None
     }
@@ -49,13 +57,13 @@ def make_labels(job: StageJob, scene_path: Path, objects_path: Path, alignment: 
         network.load_state_dict(job.weights(job.earlier[alignment][-1]))
         network = frozen(network)
         trust = trusts(
-            network, [CropSource(s, caches[p][1].table()) for p, s in parts.items() if s]
+            network, [CropSource(s, caches[p][2].table()) for p, s in parts.items() if s]
         )
 
     def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
-        masks, table = caches[block.part]
+        masks, mined, table = caches[block.part]
         of_block = choose_scales(table.block(block.name), network, trust)
-        return label_block(scene, objects, source, block, masks, of_block, job.source.names)
+        return label_block(scene, objects, source, block, masks, mined, of_block, job.source.names)
 
     paths = make_blocks(job, "labelling", work)
     job.report(_summary(paths))
@@ -125,7 +133,7 @@ def paste(
 @torch.no_grad()
 def label_block(
     scene: Objective, objects: ObjectObjective, source: SampleSource, block: Block, masks: Cache,
-    table: dict[str, np.ndarray], names: list[str],
+    mined: Cache, table: dict[str, np.ndarray], names: list[str],
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """The arrays of `make_labels` of one block."""
     height, width = source.config.size
@@ -136,6 +144,8 @@ def label_block(
     done = 0
     for sample in walk(source, [block.targets[r] for r in rows], names):
         depth, _ = scene_depth(scene, sample)
+        still = [mined.of(int(i), "still")[0] for i in sample.index]
+        depth = static_depth(depth, np.stack(still))
         _, scale = scene.cameras_and_scales(sample, None)
         for i, image in enumerate(sample.tgt_net):
             row = rows[done]

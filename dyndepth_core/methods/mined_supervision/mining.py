@@ -29,7 +29,8 @@ REACH = 3  # images before and after that say what moves, where they are there
 
 def mine(job: StageJob) -> list[Path]:
     """Per target: ids (h, w) of regions that move, T (S, 4, 4) to each source, residual
-    (S, 3, h / 4, w / 4), apparent (h, w) fp16 and road (4,), see cues.py, and K (3, 3).
+    (S, 3, h / 4, w / 4), apparent (h, w) fp16, road (4,) and still (h, w) fp16, see cues.py,
+    motion (S, 4, 4) to each source in the unit of `still`, 0 where it is unknown, and K (3, 3).
     """
     scene = scene_of(job, job.earlier["scene"][0])
     threshold = scene.thresholds(validation_samples(job)).get(SPEED_THRESHOLD)
@@ -75,26 +76,35 @@ def mine_block(
         if frame in greys
     }
 
-    def cues(frame: int, row: tuple) -> Cues:
+    def cues(frame: int, row: tuple) -> tuple[Cues, dict[int, np.ndarray]]:
         velocity, depth, K, _, _ = row
         sides = [list(_chain(links, frame, later)) for later in (False, True)]
         if not any(sides):
-            return no_cues(depth.shape)
+            return no_cues(depth.shape), {}
         T = np.stack([T for side in sides for _, T in side]).astype(np.float64)
         speed = np.linalg.norm(velocity, axis=2) / (threshold or np.inf)
         images = [[greys[f] for f, _ in side] for side in sides]
         tracked = track_motions(greys[frame], images, T, K, depth, speed > 1)
         tgt, *others = (g.astype(np.float32) / 255 for g in (greys[frame], *sum(images, [])))
-        return find_cues(tgt, others, T if tracked is None else tracked, K, depth, speed)
+        T = T if tracked is None else tracked
+        around = (f for side in sides for f, _ in side)
+        return find_cues(tgt, others, T, K, depth, speed), dict(zip(around, T, strict=True))
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        found = list(pool.map(cues, frames, said))
+        found, ways = zip(*pool.map(cues, frames, said), strict=True)
+    unknown = np.zeros((4, 4))
+    sources = [source.targets[t][2] for t in block.targets]
     return {
         "ids": np.stack([c.ids for c in found]),
         "T": np.stack([T for *_, T, _ in said]),
         "residual": np.stack([residual for *_, residual in said]),
         "apparent": np.stack([c.apparent for c in found]).astype(np.float16),
         "road": np.stack([c.road for c in found]),
+        "still": np.stack([c.still for c in found]).astype(np.float16),
+        "motion": np.array(
+            [[to.get(k, unknown) for k in s] for to, s in zip(ways, sources, strict=True)],
+            np.float32,
+        ),
         "K": np.stack([K for _, _, K, _, _ in said]),
     }
 

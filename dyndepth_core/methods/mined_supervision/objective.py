@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dyndepth_core.data.sample import Sample, SampleSource
 from dyndepth_core.losses.consistency import depth_inconsistency
 from dyndepth_core.methods.base import LossTerms
-from dyndepth_core.methods.follow import LabelledSample, MapSource
+from dyndepth_core.methods.follow import MapSource
 from dyndepth_core.methods.mined_supervision.cache import Cache
 from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig
 from dyndepth_core.methods.mined_supervision.graph import MinedSupervisionGraph
+from dyndepth_core.methods.residual_motion.hinted import HintedSample
 from dyndepth_core.methods.residual_motion.objective import (
     ResidualMotionObjective,
     ResidualPredictions,
@@ -26,12 +30,25 @@ RESUMES = 0.5  # of the scene's training: where that with labels takes its sched
 LEAST_LABELLED = 0.01  # share of a batch's pixels that labels count as at least
 
 
+@dataclass
+class LabelledSample(HintedSample):
+    """label (B, 1, H, W): static depth, in units of the scene, with the objects that move at their
+    own; weight (B, 1, H, W) in [0, 1]: confidence, above 0 where something moves and has a label.
+    """
+
+    label: Tensor | None = None
+    weight: Tensor | None = None
+
+
 class MinedSupervisionObjective(ResidualMotionObjective):
-    """L = that of residual_motion + label L_dyn on samples with labels (section 7 of MSDR).
+    """L = that of residual_motion + label L_dyn + hints L_still on samples with labels (MSDR,
+    section 7).
 
     L_dyn = mean w |D - s l| / (D + s l) over what moves (label_loss): relative, as the unit of the
     scene is arbitrary. The depth of residual_motion learns nothing where something moves; there the
-    labels teach it.
+    labels teach it. Ours beside the paper, whose labels are the scene's own depth where nothing
+    moves: there several images say more (mining.py), L_still = mean |log(D / s l)| where they are
+    sure (hint_loss), the motions by which the images are explained, and what moves at all (`told`).
     """
 
     graph_class = MinedSupervisionGraph
@@ -67,6 +84,8 @@ class MinedSupervisionObjective(ResidualMotionObjective):
         self, sample: Sample, predictions: ResidualPredictions, progress: float = 1.0
     ) -> LossTerms:
         """See the class."""
+        if isinstance(sample, LabelledSample):
+            predictions = told(sample, predictions)
         found = super().losses(sample, predictions, self._progress(progress))
         if not isinstance(sample, LabelledSample):
             return found
@@ -104,6 +123,21 @@ class MinedSupervisionObjective(ResidualMotionObjective):
             return label_loss(depth, sample.label, sample.weight)
 
 
+def told(sample: LabelledSample, p: ResidualPredictions) -> ResidualPredictions:
+    """What labels say of what moves, and hints of what stands, in place of the optical flow: it
+    shows neither what drives ahead at the own speed nor why something seems to move.
+    """
+    if p.likely is None:
+        return p
+    sources, size = sample.dt.shape[1], p.likely.shape[-2:]
+    moves, stands = (
+        (F.interpolate(m, size, mode="area") > 0.5).repeat_interleave(sources, 0)
+        for m in ((sample.weight > 0).float(), sample.sure)
+    )
+    likely = torch.where(moves, 1.0, torch.where(stands, 0.0, p.likely))
+    return replace(p, likely=likely, seen=torch.where(moves | stands, 1.0, p.seen))
+
+
 def label_loss(depth: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     """sum w V |D - s l| / (D + s l) / N, N the labelled pixels (V, w > 0) of the batch, at least
     LEAST_LABELLED of it; depth, label, weight w (B, 1, H, W), an image without a label holds zeros.
@@ -130,14 +164,21 @@ def label_loss(depth: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     return (share * error).sum() / (share > 0).sum().clamp(min=LEAST_LABELLED * share.numel())
 
 
-def labelled(source: SampleSource | None, paths: Iterable, part: str) -> MapSource | None:
-    """Samples of a source with what the labels stage made; None without a source."""
+def labelled(
+    source: SampleSource | None, labels: Sequence[Path], mined: Sequence[Path], part: str
+) -> MapSource | None:
+    """Samples of a source with what the labels stage and mining made; None without a source."""
     if source is None:
         return None
-    maps = functools.partial(_maps, Cache(list(paths), source, part))
+    maps = functools.partial(_maps, Cache(labels, source, part), Cache(mined, source, part))
     return MapSource(source, LabelledSample, maps)
 
 
-def _maps(cache: Cache, target: int) -> dict[str, np.ndarray]:
-    label, weight = cache.of(target, "label", "weight")
-    return {"label": label.astype(np.float32), "weight": weight.astype(np.float32) / 255}
+def _maps(labels: Cache, mined: Cache, target: int) -> dict[str, np.ndarray]:
+    label, weight = labels.of(target, "label", "weight")
+    still, motion = mined.of(target, "still", "motion")
+    still = still.astype(np.float32)
+    return {
+        "label": label.astype(np.float32), "weight": weight.astype(np.float32) / 255, "hint": still,
+        "sure": ((still > 0) & (weight == 0)).astype(np.float32), "motion": motion,
+    }  # fmt: skip

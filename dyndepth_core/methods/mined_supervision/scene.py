@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dyndepth_core.data.sample import Sample, SampleSource
 from dyndepth_core.methods.base import Objective
+from dyndepth_core.methods.residual_motion.hinted import unit
 from dyndepth_core.methods.stage import StageJob
 
 BATCH = 8
@@ -48,6 +50,15 @@ def scene_depth(scene: Objective, sample: Sample) -> tuple[Tensor, Tensor]:
     K, scale = scene.cameras_and_scales(sample, None)
     disp = scene.depth_net(sample.tgt_net)[0]
     return scene.depth(disp, scale), K
+
+
+def static_depth(depth: Tensor, still: np.ndarray) -> Tensor:
+    """Depth (B, 1, H, W) of the scene, and where several images are sure of one, still (B, H, W),
+    0 elsewhere, that, in the unit of the scene (the median ratio of each image).
+    """
+    found = torch.from_numpy(still.astype(np.float32))[:, None]
+    sure = (found > 0).to(depth.dtype)
+    return torch.where(sure > 0, unit(depth, found, sure) * found, depth)
 
 
 def walk(

@@ -60,8 +60,9 @@ def _round(number: int, last: bool, share: Any) -> list[StageInfo]:
         objective = job.objective()
         objective.load_state_dict(job.weights(job.earlier[before][0]))
         objective.slow_down(job.config.objective.final_lr_factor)
-        files = job.earlier["labels" + end]
-        sources = labelled(job.source, files, "training"), labelled(job.held_out, files, "held_out")
+        files = job.earlier["labels" + end], job.earlier["mining"]
+        parts = (job.source, "training"), (job.held_out, "held_out")
+        sources = [labelled(source, *files, part) for source, part in parts]
         weights = job.fit(objective, *sources)
         return [weights, job.save(objective)] if last else [weights]
 
