@@ -11,13 +11,14 @@ from street import Board, view
 from dyndepth_core.config import load
 from dyndepth_core.evaluation.mined import found_objects
 from dyndepth_core.methods import get_method
-from dyndepth_core.methods.follow import SegmentSample
+from dyndepth_core.methods.follow import SegmentSample, with_maps
 from dyndepth_core.methods.mined_supervision.alignment import (
     AlignmentObjective,
     CropSource,
     judge,
 )
 from dyndepth_core.methods.mined_supervision.crops import crop_object, unit_shape
+from dyndepth_core.methods.mined_supervision.objective import LabelledSample, PlainPredictions
 from dyndepth_core.methods.mined_supervision.objects import ObjectObjective, ObjectSample
 from dyndepth_core.methods.mined_supervision.scene import frozen
 from dyndepth_core.methods.mined_supervision.segment import LIKELY, SegmentObjective, looks
@@ -228,3 +229,30 @@ def test_an_object_is_found_where_half_of_both_is_shared():
     assert list(found_objects(ids, truth, moves)) == [
         ("moving", True), ("standing", False), ("standing", False),
     ]  # fmt: skip
+
+
+def test_two_of_three_steps_with_labels_teach_the_depth_network_alone():
+    net = scene().requires_grad_(True).train()
+    sample, truth, _ = moving_sample(unit=1.0)
+    nothing, all_ = torch.zeros_like(truth), torch.ones_like(truth)
+    sample = with_maps(
+        LabelledSample, sample, hint=truth, sure=all_, label=truth, weight=nothing,
+        motion=sample.T_start,
+    )  # fmt: skip
+
+    def predict(seed):
+        torch.manual_seed(seed)
+        return net.predict(sample)
+
+    plain = [isinstance(predict(seed), PlainPredictions) for seed in range(60)]
+    assert 0.5 < np.mean(plain) < 0.8
+    whole, alone = (net.losses(sample, predict(plain.index(kind))) for kind in (False, True))
+    assert set(alone.terms) == {"label", "hints"} < set(whole.terms)
+    off = (predict(plain.index(True)).depth / truth).log()
+    expected = (off - off.median()).abs().mean().item()  # in any unit
+    assert alone.terms["hints"].item() == pytest.approx(expected, rel=1e-4)
+    alone.total.backward()
+    assert all(p.grad is None for p in net.motion_net.parameters())
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in net.depth_net.parameters())
+    net.eval()
+    assert not any(isinstance(predict(seed), PlainPredictions) for seed in range(20))

@@ -15,18 +15,19 @@ from torch import Tensor
 
 from dyndepth_core.data.sample import Sample, SampleSource
 from dyndepth_core.losses.consistency import depth_inconsistency
-from dyndepth_core.methods.base import LossTerms
+from dyndepth_core.methods.base import LossTerms, Predictions
 from dyndepth_core.methods.follow import MapSource
 from dyndepth_core.methods.mined_supervision.cache import Cache
 from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig
 from dyndepth_core.methods.mined_supervision.graph import MinedSupervisionGraph
-from dyndepth_core.methods.residual_motion.hinted import HintedSample
+from dyndepth_core.methods.residual_motion.hinted import HintedSample, hint_loss
 from dyndepth_core.methods.residual_motion.objective import (
     ResidualMotionObjective,
     ResidualPredictions,
 )
 
 RESUMES = 0.5  # of the scene's training: where that with labels takes its schedules up
+PLAIN = 2 / 3  # of the steps with labels: the depth network alone, four times as fast
 LEAST_LABELLED = 0.01  # share of a batch's pixels that labels count as at least
 
 
@@ -38,6 +39,13 @@ class LabelledSample(HintedSample):
 
     label: Tensor | None = None
     weight: Tensor | None = None
+
+
+@dataclass
+class PlainPredictions(Predictions):
+    """depth (B, 1, H, W) of tgt alone."""
+
+    depth: Tensor
 
 
 class MinedSupervisionObjective(ResidualMotionObjective):
@@ -67,23 +75,35 @@ class MinedSupervisionObjective(ResidualMotionObjective):
                 "network.motion_net=pose and network.depth_head=disp"
             )
         super().__init__(config, videos, canonical_focal)
+        self.partial_gradients = True  # see `predict`
         self.begins = 0.0  # progress of the schedules with which a training begins
 
     def architecture(self) -> dict[str, Any]:
         """See DepthPoseObjective."""
         return {**super().architecture(), "lateral_only": self.config.lateral_only}
 
-    def predict(self, sample: Sample, progress: float = 1.0) -> ResidualPredictions:
-        """See ResidualMotionObjective."""
+    def predict(
+        self, sample: Sample, progress: float = 1.0
+    ) -> ResidualPredictions | PlainPredictions:
+        """See ResidualMotionObjective; in PLAIN of the steps with labels the depth alone, which
+        they teach without the images beside it.
+        """
+        if self.training and isinstance(sample, LabelledSample) and torch.rand(()) < PLAIN:
+            K, scale = self.cameras_and_scales(sample, None)
+            disps = self.disps(sample.tgt_net, self._progress(progress))
+            return PlainPredictions(disps, sample.motion, K, scale, self.depth(disps[0], scale))
         p = super().predict(sample, self._progress(progress))
         if self.config.lateral_only:
             p.residual = p.residual * p.residual.new_tensor((1.0, 1.0, 0.0)).view(1, 3, 1, 1)
         return p
 
     def losses(
-        self, sample: Sample, predictions: ResidualPredictions, progress: float = 1.0
-    ) -> LossTerms:
+        self, sample: Sample, predictions: ResidualPredictions | PlainPredictions,
+        progress: float = 1.0,
+    ) -> LossTerms:  # fmt: skip
         """See the class."""
+        if isinstance(predictions, PlainPredictions):
+            return self._plain(sample, predictions)
         if isinstance(sample, LabelledSample):
             predictions = told(sample, predictions)
         found = super().losses(sample, predictions, self._progress(progress))
@@ -115,6 +135,16 @@ class MinedSupervisionObjective(ResidualMotionObjective):
 
     def _progress(self, progress: float) -> float:
         return self.begins + (1 - self.begins) * progress
+
+    def _plain(self, sample: LabelledSample, p: PlainPredictions) -> LossTerms:
+        with torch.autocast(sample.tgt.device.type, enabled=False):
+            depth, config = p.depth.float(), self.config
+            terms = {
+                "label": config.label * label_loss(depth, sample.label, sample.weight),
+                "hints": config.hints * hint_loss(depth, sample.hint, sample.sure),
+            }
+        maps = {"depth": depth.detach(), "weight": sample.weight}
+        return LossTerms(sum(terms.values()), terms, maps)
 
     def _label(self, sample: LabelledSample, p: ResidualPredictions) -> Tensor:
         batch, sources = sample.dt.shape
