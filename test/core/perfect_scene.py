@@ -67,6 +67,7 @@ class PerfectScene:
             patch.setattr(module, "scene_depth", self.depth)
         for module in (segment, masks):
             patch.setattr(module, "looks", self.looks)
+        patch.setattr(segment.SegmentObjective, "recognises", True)
         patch.setattr(mining, "_said", self.said)
         found = {SPEED_THRESHOLD: 1.0}
         patch.setattr(MinedSupervisionObjective, "thresholds", lambda self, batches: found)

@@ -16,7 +16,6 @@ from dyndepth_core.geometry.road import fit_road, road_inverse
 from dyndepth_core.methods.mined_supervision.cues import find_cues, on_road
 from dyndepth_core.methods.mined_supervision.masks import (
     Shown,
-    add_mined,
     gated,
     label_objects,
 )
@@ -32,11 +31,11 @@ DRIVING = [
 ]  # fmt: skip
 
 
-def label(ids, moving=None, apparent=None, road=None, config=CONFIG):
-    nothing = np.full(ids.shape, np.nan, np.float32)
-    moving = np.zeros(ids.shape, bool) if moving is None else moving
-    road = nothing if road is None else road
-    return label_objects(ids, moving, nothing if apparent is None else apparent, road, config)
+def label(ids, moving=None, apparent=None, road=None, config=CONFIG, still=None):
+    nothing, none = np.full(ids.shape, np.nan, np.float32), np.zeros(ids.shape, bool)
+    moving, still = (none if x is None else x for x in (moving, still))
+    apparent, road = (nothing if x is None else x for x in (apparent, road))
+    return label_objects(ids, moving, still, apparent, road, config)
 
 
 def fine(points, surface):
@@ -112,6 +111,13 @@ def test_the_road_is_told_from_what_stands_on_it(street):
     assert level[ids == 1].mean() < 0.02 and level[ids == 3].mean() < 0.25
 
 
+def test_what_several_images_are_sure_of_stands_whatever_else_says_that_it_moves():
+    ids = boxes((10, 20, 10, 30), (10, 20, 50, 70))
+    still = np.zeros(ids.shape, bool)
+    still[10:12, 10:20] = still[10:12, 50:59] = True  # 20 and 18 of 200 pixels
+    assert label(ids, ids > 0, still=still)["dynamic"].tolist() == [False, True]
+
+
 def test_what_the_image_cuts_off_below_says_nothing_of_where_it_stands():
     ids = boxes((20, 40, 10, 30))
     apart = label(ids, None, np.full(ids.shape, 0.1, np.float32), np.full(ids.shape, 0.3))["apart"]
@@ -175,13 +181,6 @@ def test_objects_are_gated_by_their_area_and_keep_their_largest_part():
     found = gated(ids, 0.005)  # at least 20 pixels, at most 2000
     assert found.max() == 1 and (found > 0).sum() == 100
     assert found[20, 0] == 0
-
-
-def test_what_moves_and_looks_like_nothing_known_is_one_more_object():
-    ids, mined = boxes((0, 10, 0, 10)), boxes((0, 10, 2, 12), (20, 30, 50, 60))
-    found = add_mined(ids, mined)
-    assert found.max() == 2 and (found[20:30, 50:60] == 2).all()
-    assert (found[:, :12] == ids[:, :12]).all()
 
 
 def test_masks_are_carried_to_where_the_sources_show_them():

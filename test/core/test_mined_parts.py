@@ -14,7 +14,7 @@ from dyndepth_core.methods.mined_supervision.clusters import vote
 from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig, Shares
 from dyndepth_core.methods.mined_supervision.contact import contact_scale
 from dyndepth_core.methods.mined_supervision.ground import ground_mask
-from dyndepth_core.methods.mined_supervision.labels import ALONE, confidence, paste
+from dyndepth_core.methods.mined_supervision.labels import DOUBT, UNKNOWN_OFF, paste
 from dyndepth_core.methods.mined_supervision.objective import (
     LEAST_LABELLED,
     LabelledSample,
@@ -110,21 +110,17 @@ def test_the_nearest_object_wins_and_the_rest_is_the_scene():
         assert weight[0].tolist() == pytest.approx([0.8] * 4 + [0.3, 0.0])
 
 
-def test_confidence_is_the_agreement_of_two_scales():
-    one, nan = np.array([2.0, 2.0, np.nan, np.nan]), np.nan
-    other = np.array([2.0, 2.0 * np.exp(0.2), 3.0, nan])
-    assert confidence(one, other) == pytest.approx([1.0, np.exp(-0.5), ALONE, 0.0])
-
-
 def test_a_scale_is_the_mean_of_what_is_known_of_it_by_how_well_each_is_known(monkeypatch):
     contact = np.array([8.0, 8.0, np.nan, np.nan], np.float32)
     learned = np.array([2.0, np.nan, 3.0, np.nan], np.float32)
     monkeypatch.setattr(labels, "scales", lambda network, table: learned)
     names = ("id", "row", "dynamic", "area", "scene")
     table = {f"o_{name}": np.ones(4, np.float32) for name in names} | {"o_contact": contact}
-    found = labels.choose_scales(table, "a network", (3.0, 1.0))
-    assert found["chosen"][:3] == pytest.approx([2**1.5, 8.0, 3.0]) and found["weight"][3] == 0
-    assert labels.choose_scales(table, None)["chosen"][:2] == pytest.approx([8.0, 8.0])
+    trust = 3 / DOUBT**2, 1 / DOUBT**2
+    found = labels.choose_scales(table, "a network", trust)
+    assert found["chosen"][:3] == pytest.approx([2**1.5, 8.0, 3.0])
+    assert found["weight"] == pytest.approx(np.exp([-1 / 8, -1 / 2, -1 / 6, -np.inf]))
+    assert labels.choose_scales(table, None, trust)["chosen"][:2] == pytest.approx([8.0, 8.0])
 
 
 def test_scales_are_trusted_by_their_errors_on_what_stands_held_out_objects_first(monkeypatch):
@@ -141,9 +137,10 @@ def test_scales_are_trusted_by_their_errors_on_what_stands_held_out_objects_firs
 
     full, empty, unknown = Source("objects"), Source(), Source("objects")
     unknown.table = "there"
-    for sources in ([empty, full], [full, empty], [full, unknown]):
+    for sources in ([empty, full], [full, empty]):
         assert labels.trusts(None, sources) == pytest.approx((100.0, 25.0))
-    assert labels.trusts(None, [empty, unknown]) == (1.0, 1.0)
+    assert labels.trusts(None, [full, unknown]) == pytest.approx((1e4, 25.0))  # 0.01 at least
+    assert labels.trusts(None, [empty]) == pytest.approx((UNKNOWN_OFF**-2,) * 2)
 
 
 def test_a_car_that_is_raised_but_for_its_wheels_stands_on_them():

@@ -168,9 +168,14 @@ def train_alignment(job: StageJob, scene_path: Path, objects_path: Path) -> list
 
 
 @torch.no_grad()
-def judge(objective: AlignmentObjective, table: dict[str, np.ndarray]) -> dict[str, float]:
-    """Median |log ratio| of learned scales and of contact to the scene's, on static objects."""
-    learned = scales(objective, table)
+def judge(
+    objective: AlignmentObjective | None, table: dict[str, np.ndarray]
+) -> dict[str, float | None]:
+    """Median |log ratio| of learned scales and of contact to the scene's, on static objects; None
+    where they are unknown.
+    """
+    unknown = np.full(len(table["scene"]), np.nan, np.float32)
+    learned = unknown if objective is None else scales(objective, table)
     found = {}
     for name, scale in (("learned", learned), ("contact", table["contact"])):
         off = np.abs(np.log(scale / table["scene"]))

@@ -28,9 +28,8 @@ from dyndepth_core.methods.mined_supervision.scene import (
 )
 from dyndepth_core.methods.stage import StageJob
 
-DISAGREEMENT = 0.2  # of the logs of two scales at which an object counts e^-1/2 as much
-ALONE = 0.2  # confidence of a scale that nothing can be compared with
-LEAST_OFF = 0.01  # error of a scale below which none is said to be
+DOUBT = 0.15  # error of the log of a scale at which an object counts e^-1/2 as much
+UNKNOWN_OFF, LEAST_OFF = 0.3, 0.01  # that error where nothing says it, and at least
 
 
 def make_labels(job: StageJob, scene_path: Path, objects_path: Path, alignment: str) -> list[Path]:
@@ -41,7 +40,7 @@ def make_labels(job: StageJob, scene_path: Path, objects_path: Path, alignment: 
     scene = scene_of(job, scene_path)
     objects = ObjectObjective(scene)
     objects.load_state_dict(job.weights(objects_path))
-    network, trust = None, (1.0, 1.0)
+    network = None
     crops = [p for p in job.earlier[alignment] if p.suffix == ".npz"]
     frozen(objects)
     parts = {"training": job.source, "held_out": job.held_out}
@@ -56,9 +55,8 @@ def make_labels(job: StageJob, scene_path: Path, objects_path: Path, alignment: 
         network = AlignmentObjective(job.config.network)
         network.load_state_dict(job.weights(job.earlier[alignment][-1]))
         network = frozen(network)
-        trust = trusts(
-            network, [CropSource(s, caches[p][2].table()) for p, s in parts.items() if s]
-        )
+    sources = [CropSource(s, caches[part][2].table()) for part, s in parts.items() if s]
+    trust = trusts(network, sources)
 
     def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
         masks, mined, table = caches[block.part]
@@ -72,11 +70,12 @@ def make_labels(job: StageJob, scene_path: Path, objects_path: Path, alignment: 
 
 def choose_scales(
     table: dict[str, np.ndarray], network: AlignmentObjective | None,
-    trust: tuple[float, float] = (1.0, 1.0),
+    trust: tuple[float, float],
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Columns of the label table: id, row, dynamic, area, scales by scene, learned and contact,
-    chosen: the mean of the logs of learned and contact, weighted by `trust` in them, or the one
-    there is; and weight, see `confidence`.
+    chosen: the mean of the logs of learned and contact, weighted by `trust` in them (see `trusts`),
+    or the one there is; and weight, the confidence exp(-(off / DOUBT)^2 / 2), off^2 = 1 / the sum
+    of the trust in what is known, 0 where nothing is.
     """
     plain = {k[2:]: v for k, v in table.items() if k.startswith("o_")}
     contact = plain["contact"]
@@ -86,32 +85,26 @@ def choose_scales(
     chosen = np.exp((np.nan_to_num(logs) * share).sum(0) / share.sum(0).clip(1e-9))
     chosen = np.where(share.any(0), chosen, np.nan).astype(np.float32)
     found = {k: plain[k] for k in ("id", "row", "dynamic", "area", "scene", "contact")}
-    weight = confidence(learned, contact)
+    weight = np.exp(-0.5 / (share.sum(0).clip(1e-9) * DOUBT**2)).astype(np.float32)
     return found | {"learned": learned, "chosen": chosen, "weight": weight}
 
 
-def trusts(network: AlignmentObjective, sources: Sequence[CropSource]) -> tuple[float, float]:
+def trusts(
+    network: AlignmentObjective | None, sources: Sequence[CropSource]
+) -> tuple[float, float]:
     """Trust in learned scales and in contact: 1 / the square of the median error in log scale of
     standing objects, those of the last source that has any (held out ones before those that were
-    learned from). Equal where that is not known.
+    learned from).
     """
-    for source in reversed(sources):
+    off = [UNKNOWN_OFF, UNKNOWN_OFF]
+    for source in sources:
         found = judge(network, source.table) if len(source) else {}
-        off = found.get("learned_off_static"), found.get("contact_off_static")
-        if None not in off:
-            return tuple(1 / max(value, LEAST_OFF) ** 2 for value in off)
-    return 1.0, 1.0
-
-
-def confidence(learned: np.ndarray, contact: np.ndarray) -> np.ndarray:
-    """exp(-(log(learned / contact) / DISAGREEMENT)^2 / 2), two estimates that know nothing of each
-    other; ALONE where there is one, 0 where there is none.
-    """
-    both = np.isfinite(learned) & np.isfinite(contact)
-    any_ = np.isfinite(learned) | np.isfinite(contact)
-    off = np.log(np.where(both, learned / np.where(both, contact, 1.0), 1.0)) / DISAGREEMENT
-    agreed = np.exp(-0.5 * off**2)
-    return np.where(both, agreed, np.where(any_, ALONE, 0.0)).astype(np.float32)
+        known = (found.get("learned_off_static"), found.get("contact_off_static"))
+        off = [
+            before if new is None else max(new, LEAST_OFF)
+            for before, new in zip(off, known, strict=True)
+        ]
+    return 1 / off[0] ** 2, 1 / off[1] ** 2
 
 
 def paste(

@@ -33,10 +33,12 @@ from dyndepth_core.methods.mined_supervision.segment import (
 from dyndepth_core.methods.stage import StageJob
 
 LARGEST = 0.5  # share of the image above which a region is no object
-KNOWN = 0.5  # share of a mined region in found objects from which it is not one more
 # Log of apparent over true depth from which something moves: on tuning world 11 three quarters of
 # what moves, where it is known, exceed it, and one of 25 of what stands.
 MOVED = 0.5
+STANDS = 0.1  # share of its pixels whose depth several images are sure of, as of what stands; found
+# there: one of 16 of what moves exceeds it, a quarter of what stands and was said to move, and half
+# of what is no object
 FARTHEST = 50.0  # times as far away as the road under it: it moves like what is infinitely far
 FEW = 10  # pixels that say how far away something seems
 
@@ -85,19 +87,20 @@ def mask_block(
         depth, K = scene_depth(scene, sample)
         for i in range(len(depth)):
             target, height, width = block.targets[len(rows)], *depth.shape[-2:]
-            moves, T, residual, apparent, road, own_K = mined.of(
-                target, "ids", "T", "residual", "apparent", "road", "K"
+            moves, T, residual, apparent, road, still, own_K = mined.of(
+                target, "ids", "T", "residual", "apparent", "road", "still", "K"
             )
             far = road_inverse(road, own_K, (height, width))
             apparent = apparent.astype(np.float32)
             if network is None:
                 ids, moving = _recorded(source, target, moves > 0, config)
             else:
-                level = on_road(apparent, far)
-                ids = looks(network, sample.tgt_net[i : i + 1], level, config.min_area)
-                ids, moving = add_mined(ids, moves), moves > 0
+                ids, moving = moves, moves > 0
+                if network.recognises:  # or else only what was mined is an object
+                    level = on_road(apparent, far)
+                    ids = looks(network, sample.tgt_net[i : i + 1], level, config.min_area)
             ids = gated(ids, config.min_area)
-            table = label_objects(ids, moving, apparent, far, config)
+            table = label_objects(ids, moving, still > 0, apparent, far, config)
             table["row"] = np.full(len(table["id"]), len(rows), np.int32)
             T, field = torch.from_numpy(T), full_size(residual, (height, width))
             shown = Shown(torch.from_numpy(ids), depth[i], field, table["inverse"])
@@ -106,17 +109,6 @@ def mask_block(
             rows.append((ids, shown.splat(K[i], T)))
     arrays = {name: np.stack([r[k] for r in rows]) for k, name in enumerate(("ids", "src_ids"))}
     return arrays | {f"o_{k}": np.concatenate([t[k] for t in tables]) for k in tables[0]}
-
-
-def add_mined(ids: np.ndarray, mined: np.ndarray) -> np.ndarray:
-    """The objects, and regions that move of which less than KNOWN belongs to any of them."""
-    out, count = ids.copy(), int(ids.max())
-    for name in np.unique(mined[mined > 0]):
-        region = mined == name
-        if (ids[region] > 0).mean() < KNOWN and count < 255:
-            count += 1
-            out[region & (ids == 0)] = count
-    return out
 
 
 def gated(ids: np.ndarray, min_area: float) -> np.ndarray:
@@ -128,7 +120,7 @@ def gated(ids: np.ndarray, min_area: float) -> np.ndarray:
 
 
 def label_objects(
-    ids: np.ndarray, moving: np.ndarray, apparent: np.ndarray, road: np.ndarray,
+    ids: np.ndarray, moving: np.ndarray, still: np.ndarray, apparent: np.ndarray, road: np.ndarray,
     config: MinedSupervisionConfig,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Table of the objects of ids (h, w): id, area (share of the image), ratio (of its pixels in
@@ -136,7 +128,8 @@ def label_objects(
     says, if it stands, over that of the road (h, w), inverse, under it: 1 of what stands, NaN
     unknown), centre (it touches the middle `centre` of the columns) and dynamic: |log apart| >
     MOVED or ratio >= moving_share, or where apart is unknown, centre, because what moves straight
-    ahead hardly shows (section E15 of MSDR).
+    ahead hardly shows (section E15 of MSDR); but not where STANDS of it lies in still (h, w), the
+    pixels that surely stand.
     """
     names = np.arange(1, int(ids.max()) + 1)
     count = np.bincount(ids.ravel(), minlength=len(names) + 1)[1:]
@@ -151,6 +144,8 @@ def label_objects(
     apart = under / np.maximum(inverse, under / FARTHEST)
     moves = np.abs(np.log(apart)) > MOVED  # False where it is unknown
     moves |= (ratio >= config.moving_share) | (centre & np.isnan(apart))
+    stands = np.bincount(ids[still], minlength=len(names) + 1)[1:] / np.maximum(count, 1)
+    moves &= stands < STANDS
     if config.masks == "oracle":
         moves = ratio >= config.moving_share
     return {

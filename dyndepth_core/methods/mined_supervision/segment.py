@@ -84,6 +84,11 @@ class SegmentObjective(Objective):
         self.head = CentreHead(self.encoder.channels)
         self.register_buffer("threshold", torch.tensor(0.5))
 
+    @property
+    def recognises(self) -> bool:
+        """Whether it has learned anything."""
+        return float(self.threshold) < 1.0
+
     def predict(self, sample: SegmentSample, progress: float = 1.0) -> tuple[Tensor, Tensor]:
         """Logit and way, see CentreHead."""
         return self.see(sample.tgt_net)
