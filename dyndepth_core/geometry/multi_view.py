@@ -56,16 +56,17 @@ def multi_view_depth(
     near, far = np.quantile(expected, (0.01, 0.95))
     inverse = np.linspace(1 / (FAR * far), 1 / (NEAR * near), PLANES).astype(np.float32)
     costs = plane_costs(tgt, others, T, K, inverse)
-    return read_depth(costs, semi_global(costs, tgt), inverse, T, K, expected)
+    return read_depth(costs, semi_global(costs, tgt), inverse, T, K, expected)[0]
 
 
 def read_depth(
     costs: np.ndarray, paths: np.ndarray, inverse: np.ndarray, T: np.ndarray, K: np.ndarray,
     expected: np.ndarray,
-) -> MultiView:  # fmt: skip
-    """What costs (D, H, W) of planes of equally spaced inverse depths (D,), see `plane_costs`, and
-    paths (H, W, D), see `semi_global`, say; the others: see `multi_view_depth`. Not sure where that
-    lies beyond infinity, as inverse may.
+) -> tuple[MultiView, np.ndarray]:  # fmt: skip
+    """What costs (D, H, W) of planes of rising inverse depths (D,), see `plane_costs`, and paths
+    (H, W, D), see `semi_global`, say; the others: see `multi_view_depth`. Not sure where that lies
+    beyond infinity, as inverse may. And bool (H, W): as sure but for being nearer than expected, as
+    what stands close by and a network takes for road, and what comes towards the camera.
     """
     best = paths.argmin(2)
     inner = best.clip(1, len(inverse) - 2)
@@ -74,16 +75,18 @@ def read_depth(
     )
     bend = np.maximum(below - 2 * at + above, 1e-9)
     part = np.where(best == inner, ((below - above) / (2 * bend)).clip(-0.5, 0.5), 0.0)
-    found = inverse[0] + (inverse[1] - inverse[0]) * (best + part)
+    found = np.interp(best + part, np.arange(len(inverse)), inverse)
     least = 1e-4 * inverse[-1]
     depth = 1 / np.maximum(found, least)
     cost = np.take_along_axis(costs, best[None], 0)[0]
     sure = (cost < COST) & (uniqueness(paths, best) > UNIQUE) & (parallax(depth, T, K) > PARALLAX)
     sure &= found > least
     factor = np.log(depth / expected)
-    sure &= np.abs(factor) < np.log(FACTOR)
-    sure &= np.abs(factor - usual_factor(factor, expected, sure)) < np.log(OFF)
-    return MultiView(depth.astype(np.float32), sure)
+    about = sure & (np.abs(factor) < np.log(FACTOR))
+    off = factor - usual_factor(factor, expected, about)
+    nearer = sure & (factor < np.log(FACTOR)) & (off < np.log(OFF))
+    about &= np.abs(off) < np.log(OFF)
+    return MultiView(depth.astype(np.float32), about), nearer & ~about
 
 
 def uniqueness(paths: np.ndarray, best: np.ndarray) -> np.ndarray:

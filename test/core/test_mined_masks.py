@@ -90,6 +90,16 @@ def test_what_stands_has_its_depth_and_what_moves_has_none(street):
     assert (still > 0)[ids == 1].mean() < 0.1  # as far as the road ahead is, not as it is
 
 
+def test_what_stands_nearer_than_a_network_says_has_its_depth_but_is_not_sure_to_stand(street):
+    tgt, others, T, depth, ids = street
+    wrong = np.where(ids == 3, 4 * depth, depth)  # as if it were the road behind it
+    cues = find_cues(tgt, others, T, K[0].numpy(), wrong, np.zeros(LARGE))
+    seen = (ids == 3) & (cues.still > 0)
+    assert seen.sum() > 0.5 * (ids == 3).sum() and not cues.about[ids == 3].any()
+    assert np.median(np.abs(cues.still / depth - 1)[seen]) < 0.05
+    assert cues.about[(ids == 0) & (depth < 20)].mean() > 0.5
+
+
 def test_an_object_moves_if_its_parallax_contradicts_where_it_stands(street):
     tgt, others, T, depth, ids = street
     cues = find_cues(tgt, others, T, K[0].numpy(), depth, np.zeros(LARGE))

@@ -55,7 +55,7 @@ def test_what_cannot_be_read_has_no_cues(monkeypatch):
     def find(tgt, others, T, K, depth, speed):
         asked[round(255 * float(tgt[0, 0])) // 10] = [round(25.5 * float(o[0, 0])) for o in others]
         one = np.ones((8, 12), np.uint8)
-        return cues.Cues(one, np.zeros((8, 12)), np.ones(4), one.astype(np.float32))
+        return cues.Cues(one, np.zeros((8, 12)), np.ones(4), one.astype(np.float32), one > 0)
 
     one = np.zeros((8, 12, 3)), np.ones((8, 12)), np.eye(3), np.stack([np.eye(4)] * 2), np.zeros(1)
     monkeypatch.setattr(mining, "walk", lambda *_: [None])

@@ -18,7 +18,11 @@ from dyndepth_core.geometry.multi_view import (
 )
 from dyndepth_core.geometry.road import fit_road, road_inverse
 
-PLANES = 80
+PLANES = 64
+CLOSE, COARSE = (
+    20,
+    3,
+)  # planes more, so much farther apart, for what is nearer than any network says
 BEYOND = 0.2  # of the largest inverse depth: planes reach so far beyond infinity, where a car seems
 # to be that drives away
 # Found on tuning world 11, by what shares of moving and of standing objects they mark:
@@ -39,14 +43,15 @@ AROUND = 9  # side of the square around what moves in which depth is not sure
 class Cues:
     """Of an image: ids (h, w) uint8 of regions that move; apparent (h, w) float32, inverse of the
     depth that things would have if they stood, NaN where it is not sure; road (4,), see
-    geometry/road.py; still (h, w) float32, depth of what stands, 0 where it is not sure. Depths in
-    the unit of the motions.
+    geometry/road.py; still (h, w) float32, depth of what stands, 0 where it is not sure; about
+    (h, w) bool: where that is about what the network says, too. Depths in the unit of the motions.
     """
 
     ids: np.ndarray
     apparent: np.ndarray
     road: np.ndarray
     still: np.ndarray
+    about: np.ndarray
 
 
 def find_cues(
@@ -62,16 +67,19 @@ def find_cues(
     it is rather fast.
     """
     largest = 1 / (NEAR * float(np.quantile(depth, 0.01)))
-    inverse = np.linspace(-BEYOND * NEAR * largest, largest, PLANES).astype(np.float32)
+    inverse = np.linspace(-BEYOND * NEAR * largest, largest, PLANES)
+    step = inverse[1] - inverse[0]
+    inverse = np.append(inverse, largest + COARSE * step * np.arange(1, CLOSE + 1))
+    inverse = inverse.astype(np.float32)
     costs = plane_costs(tgt, others, T, K, inverse)
     paths = semi_global(costs, tgt)
     best = paths.argmin(2)
     at_best = np.take_along_axis(costs, best[None], 0)[0]
     apparent = inverse[best]
-    plane = fit_road(costs, inverse, K)
+    plane = fit_road(costs[:PLANES], inverse[:PLANES], K)
     road = road_inverse(plane, K, tgt.shape)
-    place = np.rint((road - inverse[0]) / (inverse[1] - inverse[0])).astype(int)
-    at_road = np.take_along_axis(costs, place.clip(0, PLANES - 1)[None], 0)[0]
+    place = np.rint(np.interp(road, inverse, np.arange(len(inverse)))).astype(int)
+    at_road = np.take_along_axis(costs, place[None], 0)[0]
     known = parallax(depth, T, K) > PARALLAX
     under = known & (road > NEAR_ROAD * largest) & (apparent < UNDER * road)
     under &= (at_road > NO_ROAD) & (at_best < SEEN)
@@ -79,15 +87,17 @@ def find_cues(
     sure = known & (at_best < SEEN) & (uniqueness(paths, best) > UNIQUE)
     ids = regions(under | unexplained | (speed > FAST))
     moves = cv2.dilate(((ids > 0) | (speed > 1)).astype(np.uint8), np.ones((AROUND, AROUND))) > 0
-    read = read_depth(costs, paths, inverse, T, K, depth)
-    still = np.where(read.sure & ~moves, read.depth, np.float32(0))
-    return Cues(ids, np.where(sure, apparent, np.nan).astype(np.float32), plane, still)
+    read, nearer = read_depth(costs, paths, inverse, T, K, depth)
+    still = np.where((read.sure | nearer) & ~moves, read.depth, np.float32(0))
+    apparent = np.where(sure, apparent, np.nan).astype(np.float32)
+    return Cues(ids, apparent, plane, still, read.sure & ~moves)
 
 
 def no_cues(size: tuple[int, int]) -> Cues:
     """Of an image that cannot be read, or without any other one beside it."""
     unknown = np.full(size, np.nan, np.float32)
-    return Cues(np.zeros(size, np.uint8), unknown, np.zeros(4), np.zeros(size, np.float32))
+    nowhere = np.zeros(size, bool)
+    return Cues(nowhere.astype(np.uint8), unknown, np.zeros(4), np.zeros(size, np.float32), nowhere)
 
 
 def on_road(apparent: np.ndarray, road: np.ndarray) -> np.ndarray:

@@ -87,8 +87,8 @@ def mask_block(
         depth, K = scene_depth(scene, sample)
         for i in range(len(depth)):
             target, height, width = block.targets[len(rows)], *depth.shape[-2:]
-            moves, T, residual, apparent, road, still, own_K = mined.of(
-                target, "ids", "T", "residual", "apparent", "road", "still", "K"
+            moves, T, residual, apparent, road, about, own_K = mined.of(
+                target, "ids", "T", "residual", "apparent", "road", "about", "K"
             )
             far = road_inverse(road, own_K, (height, width))
             apparent = apparent.astype(np.float32)
@@ -100,7 +100,7 @@ def mask_block(
                     level = on_road(apparent, far)
                     ids = looks(network, sample.tgt_net[i : i + 1], level, config.min_area)
             ids = gated(ids, config.min_area)
-            table = label_objects(ids, moving, still > 0, apparent, far, config)
+            table = label_objects(ids, moving, about, apparent, far, config)
             table["row"] = np.full(len(table["id"]), len(rows), np.int32)
             T, field = torch.from_numpy(T), full_size(residual, (height, width))
             shown = Shown(torch.from_numpy(ids), depth[i], field, table["inverse"])

@@ -29,8 +29,9 @@ REACH = 3  # images before and after that say what moves, where they are there
 
 def mine(job: StageJob) -> list[Path]:
     """Per target: ids (h, w) of regions that move, T (S, 4, 4) to each source, residual
-    (S, 3, h / 4, w / 4), apparent (h, w) fp16, road (4,) and still (h, w) fp16, see cues.py,
-    motion (S, 4, 4) to each source in the unit of `still`, 0 where it is unknown, and K (3, 3).
+    (S, 3, h / 4, w / 4), apparent (h, w) fp16, road (4,), still (h, w) fp16 and about (h, w), see
+    cues.py, motion (S, 4, 4) to each source in the unit of `still`, 0 where it is unknown, and K
+    (3, 3).
     """
     scene = scene_of(job, job.earlier["scene"][0])
     threshold = scene.thresholds(validation_samples(job)).get(SPEED_THRESHOLD)
@@ -101,6 +102,7 @@ def mine_block(
         "apparent": np.stack([c.apparent for c in found]).astype(np.float16),
         "road": np.stack([c.road for c in found]),
         "still": np.stack([c.still for c in found]).astype(np.float16),
+        "about": np.stack([c.about for c in found]),
         "motion": np.array(
             [[to.get(k, unknown) for k in s] for to, s in zip(ways, sources, strict=True)],
             np.float32,
