@@ -236,7 +236,7 @@ def test_two_of_three_steps_with_labels_teach_the_depth_network_alone():
     sample, truth, _ = moving_sample(unit=1.0)
     nothing, all_ = torch.zeros_like(truth), torch.ones_like(truth)
     sample = with_maps(
-        LabelledSample, sample, hint=truth, sure=all_, label=truth, weight=nothing,
+        LabelledSample, sample, hint=truth, sure=all_, label=truth, weight=nothing, drift=nothing,
         motion=sample.T_start,
     )  # fmt: skip
 

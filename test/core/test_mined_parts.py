@@ -18,6 +18,7 @@ from dyndepth_core.methods.mined_supervision.labels import DOUBT, UNKNOWN_OFF, p
 from dyndepth_core.methods.mined_supervision.objective import (
     LEAST_LABELLED,
     LabelledSample,
+    drift_loss,
     label_loss,
     told,
 )
@@ -199,6 +200,44 @@ def test_what_moves_is_what_labels_say_not_what_is_sure_to_stand_and_else_as_the
     assert found.seen.tolist() == torch.tensor([1.0, 1.0, 0.2]).expand(2, 1, 2, 3).tolist()
     without = ResidualPredictions({}, None, None, None, **nothing)
     assert told(sample, without) is without
+
+
+def test_an_object_drifts_as_its_images_say_at_its_depth():
+    """Camera 2 m ahead: at 10 m, seen as if at infinity, 20 m, 5 m, 10 m; the nearest on top."""
+    masks = np.eye(6, dtype=bool)[:5, None].repeat(2, 1)
+    masks[4] = masks[3]
+    depths = np.full((5, 2, 6), 10.0)
+    depths[4] = 12.0
+    inverse = np.array([0.0, 0.05, 0.2, 0.1, 0.3])
+    found = labels.drifts(depths, masks, inverse)
+    assert found[0] == pytest.approx([-1.0, -0.5, 1.0, 0.0, 0.0, 0.0])
+    assert not labels.drifts(depths, masks, np.full(5, np.nan)).any()
+
+
+def test_residuals_are_drifts_times_the_camera_s_translation_in_the_unit_of_the_depth():
+    image, none = torch.zeros(1, 3, 4, 6), torch.zeros(1, 2, 3, 4, 6)
+    motion = torch.eye(4).repeat(1, 2, 1, 1)
+    motion[0, :, :3, 3] = torch.tensor(((0.0, 0.0, 0.5), (0.1, 0.0, -0.5)))
+    ones, drift = torch.ones(1, 1, 4, 6), torch.zeros(1, 1, 4, 6)
+    drift[..., :3] = -1.0
+    sample = LabelledSample(
+        image, none, image, none, torch.eye(3)[None], torch.zeros(1, dtype=torch.bool),
+        torch.zeros(1, 2), *[torch.zeros(1)] * 3, hint=ones, sure=ones, motion=motion, drift=drift,
+    )  # fmt: skip
+    depth = 3 * ones.repeat(2, 1, 1, 1)  # whose unit is a third as long
+    right = -3 * motion[0, :, :3, 3, None, None] * ones[0]
+    nothing = dict.fromkeys(("src_depth", "T", "refined"))
+
+    def loss(residual):
+        return drift_loss(
+            sample,
+            ResidualPredictions({}, None, None, None, depth=depth, residual=residual, **nothing),
+        )
+
+    assert loss(right) == pytest.approx(0.0, abs=1e-6)
+    assert loss(torch.zeros_like(right)) == pytest.approx(1.0)
+    sample.drift = 0 * drift
+    assert loss(torch.ones_like(right)) == 0
 
 
 @pytest.mark.parametrize("mirror", [False, True])

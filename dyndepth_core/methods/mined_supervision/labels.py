@@ -29,13 +29,15 @@ from dyndepth_core.methods.mined_supervision.scene import (
 from dyndepth_core.methods.stage import StageJob
 
 DOUBT = 0.15  # error of the log of a scale at which an object counts e^-1/2 as much
+FASTEST = 4.0  # times the own speed
 UNKNOWN_OFF, LEAST_OFF = 0.3, 0.01  # that error where nothing says it, and at least
 
 
 def make_labels(job: StageJob, scene_path: Path, objects_path: Path, alignment: str) -> list[Path]:
     """Per target: label (h, w) fp16, static depth with the dynamic objects at their own; weight
-    (h, w), uint8, 255 times the confidence of an object's label, 0 elsewhere. A label of zeros
-    where nothing dynamic is seen. Table: see `choose_scales`.
+    (h, w), uint8, 255 times the confidence of an object's label, 0 elsewhere; drift (h, w) fp16,
+    see `drifts`, 0 where it is unknown. A label of zeros where nothing dynamic is seen. Table: see
+    `choose_scales`.
     """
     scene = scene_of(job, scene_path)
     objects = ObjectObjective(scene)
@@ -123,22 +125,40 @@ def paste(
     return label, weight
 
 
+def drifts(
+    depths: Sequence[np.ndarray], masks: Sequence[np.ndarray], inverse: np.ndarray
+) -> np.ndarray:
+    """Motion (h, w) of objects along the camera's own translation t, over that, the nearest where
+    they overlap, 0 elsewhere and where it is unknown.
+
+    An object at depth Z whose images are those of something that stands at 1 / inverse (N,), NaN
+    unknown, moves by r with (t + r) / Z = t inverse: r = t (Z inverse - 1), -t of what drives ahead
+    at the own speed, 0 of what stands. depths (h, w) of the objects, in the unit of inverse.
+    """
+    found = np.zeros(np.shape(masks)[1:], np.float32)
+    middle = [float(np.median(d[m])) for d, m in zip(depths, masks, strict=True)]
+    for k in np.argsort(middle)[::-1]:
+        known = np.isfinite(inverse[k])
+        found[masks[k]] = np.clip(middle[k] * inverse[k] - 1, -FASTEST, FASTEST) if known else 0.0
+    return found
+
+
 @torch.no_grad()
 def label_block(
     scene: Objective, objects: ObjectObjective, source: SampleSource, block: Block, masks: Cache,
     mined: Cache, table: dict[str, np.ndarray], names: list[str],
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """The arrays of `make_labels` of one block."""
-    height, width = source.config.size
-    labels = np.zeros((len(block.targets), height, width), np.float16)
-    weights = np.zeros((len(block.targets), height, width), np.uint8)
+    shape = (len(block.targets), *source.config.size)
+    labels, drift = np.zeros(shape, np.float16), np.zeros(shape, np.float16)
+    weights, inverse = np.zeros(shape, np.uint8), masks.block(block.name)["o_inverse"]
     usable = table["dynamic"] & (table["weight"] > 0)
     rows = [row for row in range(len(block.targets)) if (usable & (table["row"] == row)).any()]
     done = 0
     for sample in walk(source, [block.targets[r] for r in rows], names):
         depth, _ = scene_depth(scene, sample)
         still = [mined.of(int(i), "still")[0] for i in sample.index]
-        depth = static_depth(depth, np.stack(still))
+        depth, unit = static_depth(depth, np.stack(still))
         _, scale = scene.cameras_and_scales(sample, None)
         for i, image in enumerate(sample.tgt_net):
             row = rows[done]
@@ -151,7 +171,10 @@ def label_block(
             depths = shapes * table["chosen"][own][:, None, None]
             label, weight = paste(depth[i, 0].numpy(), depths, inside, table["weight"][own])
             labels[row], weights[row] = label, np.rint(255 * weight)
-    return {"label": labels, "weight": weights} | {f"o_{k}": v for k, v in table.items()}
+            drift[row] = drifts(depths, inside, inverse[own] / float(unit[i]))
+    return {"label": labels, "weight": weights, "drift": drift} | {
+        f"o_{k}": v for k, v in table.items()
+    }
 
 
 def _summary(paths: list[Path]) -> dict[str, float | int | None]:

@@ -20,13 +20,18 @@ from dyndepth_core.methods.follow import MapSource
 from dyndepth_core.methods.mined_supervision.cache import Cache
 from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig
 from dyndepth_core.methods.mined_supervision.graph import MinedSupervisionGraph
-from dyndepth_core.methods.residual_motion.hinted import HintedSample, hint_loss
+from dyndepth_core.methods.residual_motion.hinted import (
+    HintedSample,
+    hint_loss,
+    hinted_motion,
+)
 from dyndepth_core.methods.residual_motion.objective import (
     ResidualMotionObjective,
     ResidualPredictions,
 )
 
 RESUMES = 0.5  # of the scene's training: where that with labels takes its schedules up
+DRIFT = 0.1  # weight of the motions of labelled objects
 PLAIN = 2 / 3  # of the steps with labels: the depth network alone, four times as fast
 LEAST_LABELLED = 0.01  # share of a batch's pixels that labels count as at least
 
@@ -34,11 +39,13 @@ LEAST_LABELLED = 0.01  # share of a batch's pixels that labels count as at least
 @dataclass
 class LabelledSample(HintedSample):
     """label (B, 1, H, W): static depth, in units of the scene, with the objects that move at their
-    own; weight (B, 1, H, W) in [0, 1]: confidence, above 0 where something moves and has a label.
+    own; weight (B, 1, H, W) in [0, 1]: confidence, above 0 where something moves and has a label;
+    drift (B, 1, H, W): its motion over that of the camera, see labels.py, 0 where unknown.
     """
 
     label: Tensor | None = None
     weight: Tensor | None = None
+    drift: Tensor | None = None
 
 
 @dataclass
@@ -56,7 +63,8 @@ class MinedSupervisionObjective(ResidualMotionObjective):
     scene is arbitrary. The depth of residual_motion learns nothing where something moves; there the
     labels teach it. Ours beside the paper, whose labels are the scene's own depth where nothing
     moves: there several images say more (mining.py), L_still = mean |log(D / s l)| where they are
-    sure (hint_loss), the motions by which the images are explained, and what moves at all (`told`).
+    sure (hint_loss), the motions by which the images are explained, what moves at all (`told`) and
+    how fast (drift_loss).
     """
 
     graph_class = MinedSupervisionGraph
@@ -109,9 +117,12 @@ class MinedSupervisionObjective(ResidualMotionObjective):
         found = super().losses(sample, predictions, self._progress(progress))
         if not isinstance(sample, LabelledSample):
             return found
-        term = self.config.label * self._label(sample, predictions)
-        terms = {**found.terms, "label": term}
-        return LossTerms(found.total + term, terms, {**found.maps, "weight": sample.weight})
+        new = {
+            "label": self.config.label * self._label(sample, predictions),
+            "drift": DRIFT * drift_loss(sample, predictions),
+        }
+        maps = {**found.maps, "weight": sample.weight}
+        return LossTerms(found.total + sum(new.values()), {**found.terms, **new}, maps)
 
     def taught(self, sample: Sample) -> Tensor | None:
         """See ResidualMotionObjective: a label would lose against images that explain a car that
@@ -194,6 +205,21 @@ def label_loss(depth: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     return (share * error).sum() / (share > 0).sum().clamp(min=LEAST_LABELLED * share.numel())
 
 
+def drift_loss(sample: LabelledSample, p: ResidualPredictions) -> Tensor:
+    """Mean of |residual - drift t| / |t| over the pixels with a drift and the pairs whose
+    translation t the hints know; N at least LEAST_LABELLED of all.
+    """
+    batch, sources = sample.dt.shape
+    with torch.autocast(sample.tgt.device.type, enabled=False):
+        T, known = hinted_motion(sample, p.depth[: batch * sources : sources].float())
+        t = T[..., :3, 3].flatten(0, 1)[..., None, None]
+        drift = sample.drift.repeat_interleave(sources, 0)
+        where = (drift != 0) & known.flatten().view(-1, 1, 1, 1)
+        off = (p.residual[: batch * sources].float() - drift * t).norm(dim=1, keepdim=True)
+        off = off / t.norm(dim=1, keepdim=True).clamp(min=1e-6)
+        return (off * where).sum() / where.sum().clamp(min=LEAST_LABELLED * where.numel())
+
+
 def labelled(
     source: SampleSource | None, labels: Sequence[Path], mined: Sequence[Path], part: str
 ) -> MapSource | None:
@@ -205,10 +231,8 @@ def labelled(
 
 
 def _maps(labels: Cache, mined: Cache, target: int) -> dict[str, np.ndarray]:
-    label, weight = labels.of(target, "label", "weight")
+    label, weight, drift = labels.of(target, "label", "weight", "drift")
     still, motion = mined.of(target, "still", "motion")
-    still = still.astype(np.float32)
-    return {
-        "label": label.astype(np.float32), "weight": weight.astype(np.float32) / 255, "hint": still,
-        "sure": ((still > 0) & (weight == 0)).astype(np.float32), "motion": motion,
-    }  # fmt: skip
+    sure = (still > 0) & (weight == 0)
+    maps = {"label": label, "weight": weight / 255, "drift": drift, "hint": still, "sure": sure}
+    return {name: x.astype(np.float32) for name, x in maps.items()} | {"motion": motion}

@@ -52,13 +52,14 @@ def scene_depth(scene: Objective, sample: Sample) -> tuple[Tensor, Tensor]:
     return scene.depth(disp, scale), K
 
 
-def static_depth(depth: Tensor, still: np.ndarray) -> Tensor:
+def static_depth(depth: Tensor, still: np.ndarray) -> tuple[Tensor, Tensor]:
     """Depth (B, 1, H, W) of the scene, and where several images are sure of one, still (B, H, W),
-    0 elsewhere, that, in the unit of the scene (the median ratio of each image).
+    0 elsewhere, that, in the unit of the scene; and theirs in it (B,), the median ratio.
     """
     found = torch.from_numpy(still.astype(np.float32))[:, None]
     sure = (found > 0).to(depth.dtype)
-    return torch.where(sure > 0, unit(depth, found, sure) * found, depth)
+    ratio = unit(depth, found, sure)
+    return torch.where(sure > 0, ratio * found, depth), ratio.flatten()
 
 
 def walk(
