@@ -18,7 +18,11 @@ from dyndepth_core.methods.mined_supervision.alignment import (
     judge,
 )
 from dyndepth_core.methods.mined_supervision.crops import crop_object, unit_shape
-from dyndepth_core.methods.mined_supervision.objective import LabelledSample, PlainPredictions
+from dyndepth_core.methods.mined_supervision.objective import (
+    UNIT,
+    LabelledSample,
+    PlainPredictions,
+)
 from dyndepth_core.methods.mined_supervision.objects import ObjectObjective, ObjectSample
 from dyndepth_core.methods.mined_supervision.scene import frozen
 from dyndepth_core.methods.mined_supervision.segment import LIKELY, SegmentObjective, looks
@@ -247,10 +251,11 @@ def test_two_of_three_steps_with_labels_teach_the_depth_network_alone():
     plain = [isinstance(predict(seed), PlainPredictions) for seed in range(60)]
     assert 0.5 < np.mean(plain) < 0.8
     whole, alone = (net.losses(sample, predict(plain.index(kind))) for kind in (False, True))
-    assert set(alone.terms) == {"label", "hints"} < set(whole.terms)
+    assert set(alone.terms) == {"label", "hints", "unit"} < set(whole.terms)
     off = (predict(plain.index(True)).depth / truth).log()
     expected = (off - off.median()).abs().mean().item()  # in any unit
     assert alone.terms["hints"].item() == pytest.approx(expected, rel=1e-4)
+    assert alone.terms["unit"].item() == pytest.approx(UNIT * off.mean().abs().item(), rel=1e-4)
     alone.total.backward()
     assert all(p.grad is None for p in net.motion_net.parameters())
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in net.depth_net.parameters())

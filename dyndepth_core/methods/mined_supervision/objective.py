@@ -31,6 +31,7 @@ from dyndepth_core.methods.residual_motion.objective import (
 )
 
 RESUMES = 0.5  # of the scene's training: where that with labels takes its schedules up
+UNIT = 0.1  # weight of the unit of the scene
 DRIFT = 0.1  # weight of the motions of labelled objects
 PLAIN = 2 / 3  # of the steps with labels: the depth network alone, four times as fast
 LEAST_LABELLED = 0.01  # share of a batch's pixels that labels count as at least
@@ -120,6 +121,7 @@ class MinedSupervisionObjective(ResidualMotionObjective):
         new = {
             "label": self.config.label * self._label(sample, predictions),
             "drift": DRIFT * drift_loss(sample, predictions),
+            "unit": UNIT * unit_loss(self._tgt_depth(sample, predictions), sample),
         }
         maps = {**found.maps, "weight": sample.weight}
         return LossTerms(found.total + sum(new.values()), {**found.terms, **new}, maps)
@@ -153,15 +155,19 @@ class MinedSupervisionObjective(ResidualMotionObjective):
             terms = {
                 "label": config.label * label_loss(depth, sample.label, sample.weight),
                 "hints": config.hints * hint_loss(depth, sample.hint, sample.sure),
+                "unit": UNIT * unit_loss(depth, sample),
             }
         maps = {"depth": depth.detach(), "weight": sample.weight}
         return LossTerms(sum(terms.values()), terms, maps)
 
     def _label(self, sample: LabelledSample, p: ResidualPredictions) -> Tensor:
-        batch, sources = sample.dt.shape
         with torch.autocast(sample.tgt.device.type, enabled=False):
-            depth = p.depth[: batch * sources : sources].float()
-            return label_loss(depth, sample.label, sample.weight)
+            return label_loss(self._tgt_depth(sample, p), sample.label, sample.weight)
+
+    @staticmethod
+    def _tgt_depth(sample: Sample, p: ResidualPredictions) -> Tensor:
+        batch, sources = sample.dt.shape
+        return p.depth[: batch * sources : sources].float()
 
 
 def told(sample: LabelledSample, p: ResidualPredictions) -> ResidualPredictions:
@@ -203,6 +209,16 @@ def label_loss(depth: Tensor, label: Tensor, weight: Tensor) -> Tensor:
         wanted, share = scale * safe, weight * valid
     error = depth_inconsistency(depth, wanted)
     return (share * error).sum() / (share > 0).sum().clamp(min=LEAST_LABELLED * share.numel())
+
+
+def unit_loss(depth: Tensor, sample: LabelledSample) -> Tensor:
+    """Mean over the images of |mean of log(depth / hint) where it is sure|, depth (B, 1, H, W): the
+    unit stays that of the scene, which the hints are in. Nothing else holds it in steps without
+    images; it went down to a sixth, and what was near to the least depth that the network can say.
+    """
+    safe = torch.where(sample.sure > 0, sample.hint, 1.0)
+    off = ((depth / safe).log() * sample.sure).flatten(1).sum(1)
+    return (off / sample.sure.flatten(1).sum(1).clamp(min=1)).abs().mean()
 
 
 def drift_loss(sample: LabelledSample, p: ResidualPredictions) -> Tensor:
