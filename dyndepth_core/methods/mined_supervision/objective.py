@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dyndepth_core.data.sample import Sample, SampleSource
 from dyndepth_core.losses.consistency import depth_inconsistency
+from dyndepth_core.losses.parallel import mean_count
 from dyndepth_core.methods.base import LossTerms, Predictions
 from dyndepth_core.methods.follow import MapSource
 from dyndepth_core.methods.mined_supervision.cache import Cache
@@ -94,8 +95,8 @@ class MinedSupervisionObjective(ResidualMotionObjective):
     def predict(
         self, sample: Sample, progress: float = 1.0
     ) -> ResidualPredictions | PlainPredictions:
-        """See ResidualMotionObjective; in PLAIN of the steps with labels the depth alone, which
-        they teach without the images beside it.
+        """See ResidualMotionObjective; in PLAIN of the steps with labels, those of all processes
+        alike, the depth alone, which they teach without the images beside it.
         """
         if self.training and isinstance(sample, LabelledSample) and torch.rand(()) < PLAIN:
             K, scale = self.cameras_and_scales(sample, None)
@@ -120,7 +121,7 @@ class MinedSupervisionObjective(ResidualMotionObjective):
             return found
         new = {
             "label": self.config.label * self._label(sample, predictions),
-            "drift": DRIFT * drift_loss(sample, predictions),
+            "drift": (0 if self.config.lateral_only else DRIFT) * drift_loss(sample, predictions),
             "unit": UNIT * unit_loss(self._tgt_depth(sample, predictions), sample),
         }
         maps = {**found.maps, "weight": sample.weight}
@@ -170,6 +171,11 @@ class MinedSupervisionObjective(ResidualMotionObjective):
         return p.depth[: batch * sources : sources].float()
 
 
+def _count(mask: Tensor) -> Tensor:
+    """Pixels in the mask, at least LEAST_LABELLED of all; of all processes, see mean_count."""
+    return mean_count(mask.float()).clamp(min=LEAST_LABELLED * mask.numel())
+
+
 def told(sample: LabelledSample, p: ResidualPredictions) -> ResidualPredictions:
     """What labels say of what moves, and hints of what stands, in place of the optical flow: it
     shows neither what drives ahead at the own speed nor why something seems to move.
@@ -208,7 +214,7 @@ def label_loss(depth: Tensor, label: Tensor, weight: Tensor) -> Tensor:
         scale = ratio.nanmedian(1).values.nan_to_num(1.0).view(-1, 1, 1, 1)
         wanted, share = scale * safe, weight * valid
     error = depth_inconsistency(depth, wanted)
-    return (share * error).sum() / (share > 0).sum().clamp(min=LEAST_LABELLED * share.numel())
+    return (share * error).sum() / _count(share > 0)
 
 
 def unit_loss(depth: Tensor, sample: LabelledSample) -> Tensor:
@@ -233,7 +239,7 @@ def drift_loss(sample: LabelledSample, p: ResidualPredictions) -> Tensor:
         where = (drift != 0) & known.flatten().view(-1, 1, 1, 1)
         off = (p.residual[: batch * sources].float() - drift * t).norm(dim=1, keepdim=True)
         off = off / t.norm(dim=1, keepdim=True).clamp(min=1e-6)
-        return (off * where).sum() / where.sum().clamp(min=LEAST_LABELLED * where.numel())
+        return (off * where).sum() / _count(where)
 
 
 def labelled(
