@@ -102,7 +102,7 @@ def way_out(node: Any) -> Callable[[], None]:
     """What a thread of a node calls to end the process.
 
     The thread that spins takes ROS down, nobody else: `Context.try_shutdown` destroys the node at
-    once, and a wait of the executor that begins in that moment has crashed the process.
+    once, while the executor may be about to wait for what it has.
     """
 
     def leave() -> None:

@@ -117,8 +117,7 @@ def crop_block(
     busy = [t for row, t in enumerate(block.targets) if (table["o_row"] == row).any()]
     for sample in walk(source, busy, names):
         depth, K = scene_depth(scene, sample)
-        still = [mined.of(int(i), "still")[0] for i in sample.index]
-        depth, _ = static_depth(depth, np.stack(still))
+        depth, _ = static_depth(depth, sample, mined)
         _, scale = scene.cameras_and_scales(sample, None)
         ground = ground_mask(depth, K)[:, 0]
         for i, image in enumerate(sample.tgt_net):

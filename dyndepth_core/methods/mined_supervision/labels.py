@@ -157,8 +157,7 @@ def label_block(
     done = 0
     for sample in walk(source, [block.targets[r] for r in rows], names):
         depth, _ = scene_depth(scene, sample)
-        still = [mined.of(int(i), "still")[0] for i in sample.index]
-        depth, unit = static_depth(depth, np.stack(still))
+        depth, unit = static_depth(depth, sample, mined)
         _, scale = scene.cameras_and_scales(sample, None)
         for i, image in enumerate(sample.tgt_net):
             row = rows[done]

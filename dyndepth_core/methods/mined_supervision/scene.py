@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dyndepth_core.data.sample import Sample, SampleSource
 from dyndepth_core.methods.base import Objective
+from dyndepth_core.methods.mined_supervision.cache import Cache
 from dyndepth_core.methods.residual_motion.hinted import unit
 from dyndepth_core.methods.stage import StageJob
 
@@ -52,10 +53,11 @@ def scene_depth(scene: Objective, sample: Sample) -> tuple[Tensor, Tensor]:
     return scene.depth(disp, scale), K
 
 
-def static_depth(depth: Tensor, still: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Depth (B, 1, H, W) of the scene, and where several images are sure of one, still (B, H, W),
-    0 elsewhere, that, in the unit of the scene; and theirs in it (B,), the median ratio.
+def static_depth(depth: Tensor, sample: Sample, mined: Cache) -> tuple[Tensor, Tensor]:
+    """Depth (B, 1, H, W) of the scene, and where several images are sure of one, `still` of mining,
+    that, in the unit of the scene; and theirs in it (B,), the median ratio.
     """
+    still = np.stack([mined.of(int(i), "still")[0] for i in sample.index])
     found = torch.from_numpy(still.astype(np.float32))[:, None]
     sure = (found > 0).to(depth.dtype)
     ratio = unit(depth, found, sure)
