@@ -122,7 +122,7 @@ def crops(count, seed):
         rows = torch.arange(SIZE[0])[:, None].expand(SIZE)
         ground = (mask == 0) & (rows > 40)
         shape = unit_shape(depth * grow, mask)
-        table.append(crop_object(image[0].float(), depth, shape, mask, ground))
+        table.append(crop_object(image[0].float(), depth, shape, mask, ground, mask > 1))
     numbers = ("reference", "scene", "contact")
     return {
         "x": np.stack([c.x.numpy() for c in table]).astype(np.float16),
@@ -150,7 +150,10 @@ def test_only_objects_that_surely_stand_beside_road_teach_scales():
     table["dynamic"][0], table["reference"][1] = True, np.nan
     table["contact"][2], table["contact"][3] = 1.5 * table["scene"][2], np.nan
     source = SimpleNamespace(config=None, seed=0, train=False, batch_size=2, names=["street"])
-    assert len(CropSource(source, table)) == len(table["x"]) - 3
+    found = CropSource(source, table)
+    assert len(found) == len(table["x"]) - 3  # what stands nowhere may still teach
+    assert len(found.standing["x"]) == len(table["x"]) - 2
+    assert judge(None, found.standing)["contact_off_static"] > 0
 
 
 def test_scales_are_positive_and_follow_the_unit_of_the_scene():
@@ -168,8 +171,9 @@ def test_a_network_that_has_learned_nothing_finds_nothing():
     torch.manual_seed(0)
     objective = SegmentObjective(NETWORK).eval()
     assert objective.calibrate([squares(0)[0]]) < 0.1
+    nowhere = np.zeros(SIZE, bool)
     with torch.no_grad():
-        assert looks(objective, squares(0)[0].tgt[:1], None, 0.01).max() == 0
+        assert looks(objective, squares(0)[0].tgt[:1], nowhere, nowhere, 0.01).max() == 0
 
 
 def squares(seed, batch=4):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from scenes import camera, pose
-from street import ROAD, SIZE, Board, view
+from scenes import camera
+from street import SIZE
 
 from dyndepth_core.data.transforms import flip_horizontal, zoom_crop
 from dyndepth_core.geometry.camera import flip_K
@@ -12,8 +12,6 @@ from dyndepth_core.methods.follow import draw, follow
 from dyndepth_core.methods.mined_supervision import labels
 from dyndepth_core.methods.mined_supervision.clusters import vote
 from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig, Shares
-from dyndepth_core.methods.mined_supervision.contact import contact_scale
-from dyndepth_core.methods.mined_supervision.ground import ground_mask
 from dyndepth_core.methods.mined_supervision.labels import DOUBT, UNKNOWN_OFF, paste
 from dyndepth_core.methods.mined_supervision.objective import (
     LEAST_LABELLED,
@@ -26,7 +24,6 @@ from dyndepth_core.methods.mined_supervision.segment import centre_ways
 from dyndepth_core.methods.residual_motion.objective import ResidualPredictions
 
 CONFIG = MinedSupervisionConfig()
-BOARDS = [Board(-1.8, 5.0), Board(1.2, 8.0, width=2.0)]
 
 
 def boxes(*spans, size=(40, 100)):
@@ -49,49 +46,6 @@ def test_every_pixel_votes_for_the_middle_of_its_object():
     noise = np.zeros(ids.shape, bool)
     noise[::7, ::9] = True
     assert vote(noise, 0 * ways.numpy(), 20).max() == 0
-
-
-@pytest.mark.parametrize("pitch", [0.0, 0.06])
-def test_the_ground_is_found_and_boards_are_not(pitch):
-    _, depth, ids = view(BOARDS, pose(pitch=pitch))
-    truth = _road(depth, pose(pitch=pitch)) & (ids == 0)
-    found = ground_mask(depth.float(), camera().float())[0, 0].numpy()
-    assert (found & ~truth).sum() <= 0.02 * truth.sum()
-    # what reaches over an edge has no normal of the ground
-    assert (found & truth).sum() > 0.7 * truth.sum()
-    assert found[ids > 0].mean() < 0.03  # the last row of a board lies on the road
-
-
-def _road(depth, T):
-    from dyndepth_core.geometry.camera import backproject
-    from dyndepth_core.geometry.se3 import transform
-
-    world = transform(T, backproject(depth, camera()))
-    return (world[0, 1] > ROAD - 1e-6).numpy()
-
-
-@pytest.mark.parametrize("pitch", [0.0, 0.06])
-def test_contact_gives_the_scale_of_what_stands_on_a_plane(pitch):
-    _, depth, ids = view(BOARDS, pose(pitch=pitch))
-    depth = depth[0, 0].numpy()
-    ground = _road(torch.tensor(depth)[None, None], pose(pitch=pitch)) & (ids == 0)
-    for name in (1, 2):
-        mask = ids == name
-        shape = np.where(mask, depth / depth[mask].mean(), 0)
-        found = contact_scale(depth, shape, mask, ground)
-        # the edge lies anywhere between two pixels
-        assert found == pytest.approx(depth[mask].mean(), rel=0.03)
-        # without road around it says nothing
-        assert np.isnan(contact_scale(depth, shape, mask, np.zeros_like(ground)))
-
-
-def test_the_scene_may_say_anything_of_the_object_itself():
-    _, depth, ids = view(BOARDS, pose())
-    depth, mask = depth[0, 0].numpy(), ids == 1
-    shape = np.where(mask, 1.0, 0)
-    wrong = np.where(mask, 9 * depth, depth)
-    ground = _road(torch.tensor(depth)[None, None], pose()) & (ids == 0)
-    assert contact_scale(wrong, shape, mask, ground) == contact_scale(depth, shape, mask, ground)
 
 
 def test_the_nearest_object_wins_and_the_rest_is_the_scene():
@@ -128,34 +82,20 @@ def test_scales_are_trusted_by_their_errors_on_what_stands_held_out_objects_firs
     off = {"here": (0.1, 0.2), "there": (0.001, None)}
     monkeypatch.setattr(
         labels, "judge",
-        lambda network, table: dict(
-            zip(("learned_off_static", "contact_off_static"), off[table], strict=True)
+        lambda network, standing: dict(
+            zip(("learned_off_static", "contact_off_static"), off[standing], strict=True)
         ),
     )  # fmt: skip
 
     class Source(list):
-        table = "here"
+        standing = "here"
 
     full, empty, unknown = Source("objects"), Source(), Source("objects")
-    unknown.table = "there"
+    unknown.standing = "there"
     for sources in ([empty, full], [full, empty]):
         assert labels.trusts(None, sources) == pytest.approx((100.0, 25.0))
     assert labels.trusts(None, [full, unknown]) == pytest.approx((1e4, 25.0))  # 0.01 at least
     assert labels.trusts(None, [empty]) == pytest.approx((UNKNOWN_OFF**-2,) * 2)
-
-
-def test_a_car_that_is_raised_but_for_its_wheels_stands_on_them():
-    """The road that is seen below a bumper is farther away than the car."""
-    _, depth, ids = view(BOARDS, pose())
-    depth, mask = depth[0, 0].numpy(), ids == 1
-    ground = _road(torch.tensor(depth)[None, None], pose()) & (ids == 0)
-    rows, cols = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    wheel = len(cols) // 5
-    raised = mask.copy()
-    raised[rows[-1] - len(rows) // 8 :, cols[0] + wheel : cols[-1] - wheel] = False
-    shape = np.where(raised, depth / depth[raised].mean(), 0)
-    found = contact_scale(depth, shape, raised, ground)
-    assert found == pytest.approx(depth[raised].mean(), rel=0.04)
 
 
 def test_labels_count_up_to_one_factor_per_image_and_only_where_something_moves():

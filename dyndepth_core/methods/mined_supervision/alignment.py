@@ -100,13 +100,15 @@ class AlignmentObjective(Objective):
 class CropSource:
     """Draws windows of static objects as SampleSource draws targets; mirrored and brighter or
     darker ones in training. Those whose scene depth and place on the road differ by more than
-    DOUBT are left out: what moves unnoticed must not teach.
+    DOUBT are left out: what moves unnoticed must not teach. `standing` has them all: to judge by
+    what agrees would say that all is well.
     """
 
     def __init__(self, source: SampleSource, table: dict[str, np.ndarray]) -> None:
         self.config, self.seed, self.train = source.config, source.seed, source.train
         self.batch_size, self.names = BATCH, source.names
         usable = ~table["dynamic"] & np.isfinite(table["reference"]) & (table["scene"] > 0)
+        self.standing = {k: v[usable] for k, v in table.items()}
         with np.errstate(divide="ignore", invalid="ignore"):
             usable &= ~(np.abs(np.log(table["scene"] / table["contact"])) > DOUBT)
         self.table = {k: v[usable] for k, v in table.items()}
@@ -163,7 +165,7 @@ def train_alignment(job: StageJob, scene_path: Path, objects_path: Path) -> list
     held_out = sources[1] if sources[1] is not None and len(sources[1]) else None
     weights = job.fit(objective, sources[0], held_out)
     judged = held_out or sources[0]
-    job.report({"static_objects": len(sources[0]), **judge(objective.eval(), judged.table)})
+    job.report({"static_objects": len(sources[0]), **judge(objective.eval(), judged.standing)})
     return [*paths, weights]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 BLUR = 5  # cells over which votes for one middle scatter
 APART = 5  # cells within which only one middle can be
+NEAR = 1.0  # of the mean way of its pixels: a middle so near another is of the same object
 
 
 def vote(can_move: np.ndarray, way: np.ndarray, least: int) -> np.ndarray:
@@ -14,8 +15,9 @@ def vote(can_move: np.ndarray, way: np.ndarray, least: int) -> np.ndarray:
 
     way (2, h, w): to the middle, along x and y in shares of the width. A middle is where the votes
     of at least `least` pixels, blurred, have a maximum; every pixel goes to the middle that its
-    vote comes nearest to (after Cheng et al. 2020, Panoptic-DeepLab); of each object its largest
-    connected part stays, if it has `least` pixels.
+    vote comes nearest to (after Cheng et al. 2020, Panoptic-DeepLab). The larger an object, the
+    farther its votes scatter: middles that are nearer than NEAR ways are one. Of each object its
+    largest connected part stays, if it has `least` pixels.
     """
     height, width = can_move.shape
     ids = np.zeros((height, width), np.uint8)
@@ -35,8 +37,25 @@ def vote(can_move: np.ndarray, way: np.ndarray, least: int) -> np.ndarray:
     order = np.argsort(-votes[peak_rows, peak_cols], kind="stable")[:255]
     peaks = np.stack((peak_cols[order], peak_rows[order]), 1).astype(np.float32)
     off = np.square(x[:, None] - peaks[:, 0]) + np.square(y[:, None] - peaks[:, 1])
-    ids[rows, cols] = off.argmin(1) + 1
+    middle = _joined(peaks, off.argmin(1), np.hypot(x - cols, y - rows))
+    ids[rows, cols] = middle + 1
     return keep_parts(ids, least)
+
+
+def _joined(peaks: np.ndarray, nearest: np.ndarray, ways: np.ndarray) -> np.ndarray:
+    """Of every pixel the number of its middle: `nearest` (N,) of peaks (P, 2), most votes first, or
+    the first one that lies less than NEAR of the mean of `ways` (N,) of that one's pixels away.
+    """
+    size = np.bincount(nearest, ways, len(peaks)) / np.bincount(nearest, None, len(peaks)).clip(1)
+    off = np.hypot(*(peaks[:, None] - peaks).transpose(2, 0, 1))
+    one = np.arange(len(peaks))
+    for k in range(len(peaks)):
+        close = np.flatnonzero(
+            (one[:k] == np.arange(k)) & (off[k, :k] < NEAR * np.maximum(size[:k], size[k]))
+        )
+        if close.size:
+            one[k] = close[0]
+    return one[nearest]
 
 
 def keep_parts(ids: np.ndarray, least: int) -> np.ndarray:

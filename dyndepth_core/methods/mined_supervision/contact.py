@@ -7,6 +7,7 @@ import numpy as np
 REACH = 0.6  # of the object's size: how far from it road still tells the depth under it
 LEAST_ROAD = 24  # pixels of road, fewer tell nothing
 LOWEST = 0.05  # of the object's height: columns that end higher up do not stand on the road
+UNDER = 3  # pixels below a column in which no other object may begin
 
 
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
@@ -15,23 +16,28 @@ def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
 
 
-def standing_columns(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Columns of a mask (h, w) that stand on the road, and the lowest row of each."""
+def standing_columns(mask: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of a mask (h, w) that stand on the road, and the lowest row of each; without those
+    that end where one of the other objects, (h, w) bool, begins, which hides where they stand.
+    """
     top, bottom, _, _ = box_of(mask)
     cols = np.flatnonzero(mask.any(0))
     lowest = mask.shape[0] - 1 - mask[::-1, cols].argmax(0)
     stands = lowest >= bottom - 1 - LOWEST * (bottom - top)
+    for below in range(1, UNDER + 1):
+        stands &= ~others[np.minimum(lowest + below, len(mask) - 1), cols]
     return cols[stands], lowest[stands]
 
 
 def contact_scale(
-    depth: np.ndarray, shape: np.ndarray, mask: np.ndarray, ground: np.ndarray
+    depth: np.ndarray, shape: np.ndarray, mask: np.ndarray, ground: np.ndarray, others: np.ndarray
 ) -> float:
     """Factor on `shape` with which an object stands on the road: the median, over the columns in
     which it reaches down, of the road's depth at its lower edge over `shape` there. NaN where too
     little road is seen.
 
-    depth of the scene, shape of the object, its mask and that of the ground, all (h, w). The
+    depth of the scene, shape of the object, its mask, that of the ground and that of the other
+    objects, all (h, w). The
     inverse depth of a plane is affine in the pixel, 1 / Z = a u + b v + c; a, b, c by least squares
     over the ground around the object (after Hoiem et al. 2008 for objects on a ground plane).
     """
@@ -44,7 +50,7 @@ def contact_scale(
         return float("nan")
     v, u = v + rows.start, u + cols.start
     plane = _plane(u, v, 1 / depth[v, u].astype(np.float64))
-    reaches, lowest = standing_columns(mask)
+    reaches, lowest = standing_columns(mask, others)
     edge = plane[0] * reaches + plane[1] * (lowest + 0.5) + plane[2]
     seen = (edge > 0) & (lowest < mask.shape[0] - 1)  # cut off by the image it stands lower still
     if not seen.any():

@@ -43,8 +43,11 @@ def unit_shape(depth: Tensor, mask: Tensor) -> Tensor:
     return depth * mask / ((depth * mask).sum() / mask.sum().clamp(min=1)).clamp(min=1e-9)
 
 
-def crop_object(image: Tensor, depth: Tensor, shape: Tensor, mask: Tensor, ground: Tensor) -> Crop:
-    """Crop of an object: image (3, h, w), scene depth, unit shape, mask and ground (h, w).
+def crop_object(
+    image: Tensor, depth: Tensor, shape: Tensor, mask: Tensor, ground: Tensor, others: Tensor
+) -> Crop:
+    """Crop of an object: image (3, h, w), scene depth, unit shape, its mask, that of the ground and
+    that of the other objects (h, w).
 
     After section E18: x = [image, (1 - M) D_bg / r + M D~, D~], D_bg the depth of the road outside
     of the object's box. Ours: a window in place of the whole image, and r, the mean of D_bg in it,
@@ -66,7 +69,7 @@ def crop_object(image: Tensor, depth: Tensor, shape: Tensor, mask: Tensor, groun
     x = torch.cat((window[:3], ((1 - inside) * background + inside * shape_)[None], shape_[None]))
     where = mask.bool()
     scene = float((depth[where] / shape[where]).median())
-    arrays = depth.numpy(), shape.numpy(), mask.numpy() > 0, ground.numpy()
+    arrays = depth.numpy(), shape.numpy(), mask.numpy() > 0, ground.numpy(), others.numpy()
     return Crop(x.nan_to_num(0.0), reference, scene, contact_scale(*arrays))
 
 
@@ -129,7 +132,8 @@ def crop_block(
             road = ground[i] & (ids == 0)
             shapes = object_shapes(objects, image[None], inside.float(), scale[i : i + 1])
             for mask, shape in zip(inside, shapes, strict=True):
-                crop = crop_object(image, depth[i, 0], shape, mask.float(), road)
+                others = (ids > 0) & ~mask
+                crop = crop_object(image, depth[i, 0], shape, mask.float(), road, others)
                 crops.append((target, crop))
     found = [c for _, c in crops]
     x = [c.x.half().numpy() for c in found]

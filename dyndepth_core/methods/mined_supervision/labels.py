@@ -100,7 +100,7 @@ def trusts(
     """
     off = [UNKNOWN_OFF, UNKNOWN_OFF]
     for source in sources:
-        found = judge(network, source.table) if len(source) else {}
+        found = judge(network, source.standing) if len(source) else {}
         known = (found.get("learned_off_static"), found.get("contact_off_static"))
         off = [
             before if new is None else max(new, LEAST_OFF)

@@ -98,7 +98,7 @@ def mask_block(
                 ids, moving = moves, moves > 0
                 if network.recognises:  # or else only what was mined is an object
                     level = on_road(apparent, far)
-                    ids = looks(network, sample.tgt_net[i : i + 1], level, config.min_area)
+                    ids = looks(network, sample.tgt_net[i : i + 1], level, far, config.min_area)
             ids = gated(ids, config.min_area)
             table = label_objects(ids, moving, about, apparent, far, config)
             table["row"] = np.full(len(table["id"]), len(rows), np.int32)
@@ -140,7 +140,7 @@ def label_objects(
     centre = np.isin(names, ids[:, columns])
     ratio = moved / np.maximum(count, 1)
     inverse = np.array([_median(apparent[ids == name]) for name in names], np.float32)
-    under = np.array([lower_edge(ids == name, road) for name in names], np.float32)
+    under = np.array([lower_edge(ids, name, road) for name in names], np.float32)
     apart = under / np.maximum(inverse, under / FARTHEST)
     moves = np.abs(np.log(apart)) > MOVED  # False where it is unknown
     moves |= (ratio >= config.moving_share) | (centre & np.isnan(apart))
@@ -164,13 +164,15 @@ def _median(values: np.ndarray) -> float:
     return float(np.median(known)) if known.size >= FEW else float("nan")
 
 
-def lower_edge(mask: np.ndarray, road: np.ndarray) -> float:
-    """Inverse depth of the road (h, w) where the object of a mask (h, w) stands on it, the median
-    of the columns that reach down; NaN where the image cuts it off or shows no road.
+def lower_edge(ids: np.ndarray, name: int, road: np.ndarray) -> float:
+    """Inverse depth of the road (h, w) where the object `name` of ids (h, w) stands on it, the
+    median of the columns that reach down; NaN where the image or another object cuts it off or
+    shows no road.
     """
+    mask = ids == name
     _, bottom, _, _ = box_of(mask)
-    cols, lowest = standing_columns(mask)
-    if bottom >= len(mask) - 1:
+    cols, lowest = standing_columns(mask, (ids > 0) & ~mask)
+    if bottom >= len(mask) - 1 or not len(cols):
         return float("nan")
     found = float(np.median(road[lowest + 1, cols]))
     return found if found > LEAST_ROAD * road.max() else float("nan")

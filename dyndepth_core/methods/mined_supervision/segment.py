@@ -22,7 +22,7 @@ from dyndepth_core.methods.base import LossTerms, Objective
 from dyndepth_core.methods.follow import MapSource, SegmentSample
 from dyndepth_core.methods.mined_supervision.cache import Block, Cache, caches, make_blocks
 from dyndepth_core.methods.mined_supervision.clusters import keep_parts, vote
-from dyndepth_core.methods.mined_supervision.cues import on_road
+from dyndepth_core.methods.mined_supervision.cues import LEAST_ROAD, on_road
 from dyndepth_core.methods.mined_supervision.outlines import cut_out
 from dyndepth_core.methods.mined_supervision.scene import frozen, walk
 from dyndepth_core.methods.stage import StageJob
@@ -180,10 +180,11 @@ def segment_of(job: StageJob, stage: str) -> SegmentObjective:
 
 @torch.no_grad()
 def looks(
-    network: SegmentObjective, image: Tensor, road: np.ndarray, min_area: float
+    network: SegmentObjective, image: Tensor, level: np.ndarray, road: np.ndarray, min_area: float
 ) -> np.ndarray:
-    """Ids (h, w) of what looks as if it could move in one image (1, 3, h, w); road (h, w) bool: is
-    none; min_area: see the configuration.
+    """Ids (h, w) of what looks as if it could move in one image (1, 3, h, w); level (h, w) bool: is
+    road; road (h, w): its inverse depth; min_area: see the configuration. Objects stand on the
+    road: what ends above it is none.
     """
     logit, way = network.see(image)
     likely = F.avg_pool2d(logit.sigmoid(), 3, 1, 1, count_include_pad=False)  # no single pixels
@@ -193,7 +194,9 @@ def looks(
     ids = vote(can_move, way[0].numpy(), max(1, least // 4))  # at half the size
     ids = cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST)
     picture = (255 * image[0].permute(1, 2, 0)).round().byte().numpy()
-    return keep_parts(cut_out(picture, cv2.resize(likely, (width, height)), ids, road), least)
+    ids = cut_out(picture, cv2.resize(likely, (width, height)), ids, level)
+    down = np.unique(ids[road >= LEAST_ROAD * road.max()])
+    return keep_parts(np.where(np.isin(ids, down), ids, 0).astype(np.uint8), least)
 
 
 def outline(job: StageJob) -> list[Path]:
@@ -208,8 +211,9 @@ def outline(job: StageJob) -> list[Path]:
             for image in sample.tgt_net.split(1):
                 target = block.targets[len(found)]
                 apparent, road, K = mined.of(target, "apparent", "road", "K")
-                level = on_road(apparent.astype(np.float32), road_inverse(road, K, size))
-                found.append(looks(network, image, level, min_area))
+                far = road_inverse(road, K, size)
+                level = on_road(apparent.astype(np.float32), far)
+                found.append(looks(network, image, level, far, min_area))
         return {"ids": np.stack(found)}
 
     return make_blocks(job, "cutting out objects", work)
