@@ -2,6 +2,8 @@
 show them.
 """
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from test_mined_parts import CONFIG, boxes
 
 from dyndepth_core.geometry.multi_view import plane_costs
 from dyndepth_core.geometry.road import fit_road, road_inverse
+from dyndepth_core.methods.mined_supervision.clusters import vote
 from dyndepth_core.methods.mined_supervision.cues import find_cues, on_road
 from dyndepth_core.methods.mined_supervision.masks import (
     Shown,
@@ -20,6 +23,7 @@ from dyndepth_core.methods.mined_supervision.masks import (
     label_objects,
 )
 from dyndepth_core.methods.mined_supervision.outlines import cut_out
+from dyndepth_core.methods.mined_supervision.segment import centre_ways, looks
 
 FORWARD = 0.4  # metres that the camera drives between two images
 LARGE = (96, 320)
@@ -132,6 +136,30 @@ def test_what_the_image_cuts_off_below_says_nothing_of_where_it_stands():
     ids = boxes((20, 40, 10, 30))
     apart = label(ids, None, np.full(ids.shape, 0.1, np.float32), np.full(ids.shape, 0.3))["apart"]
     assert np.isnan(apart).all()
+
+
+def test_a_large_object_whose_parts_do_not_agree_on_its_middle_is_one():
+    """A network that has learned little says less of the way than there is."""
+    ids = torch.from_numpy(boxes((20, 50, 10, 70), (20, 50, 72, 132), size=(60, 160)).astype(int))
+    ways = centre_ways(ids[None])[0].numpy() * 160
+    ways[0, :, 10:40] -= 6
+    ways[0, :, 40:70] += 6  # middles of the left one: 34 and 46, of the right one 102
+    found = vote(ids.numpy() > 0, ways / 160, 20)
+    assert found.max() == 2
+    for name in (1, 2):
+        assert len(np.unique(found[ids == name])) == 1
+
+
+def test_what_ends_above_the_road_is_no_object():
+    ids = boxes((4, 16, 10, 40), (30, 50, 10, 40), (10, 40, 60, 90), size=(60, 120))
+    small = torch.from_numpy(ids[::2, ::2].astype(int))
+    image = torch.from_numpy(0.2 + 0.2 * ids).float().expand(1, 3, -1, -1)
+    logit = torch.where(small > 0, 4.0, -4.0)[None, None]
+    network = SimpleNamespace(threshold=0.5, see=lambda _: (logit, centre_ways(small[None])))
+    road = np.broadcast_to((np.arange(60.0)[:, None] - 25) / 60, ids.shape)  # horizon in row 25
+    for far, kept in ((road, [2, 3]), (np.zeros(ids.shape), [1, 2, 3])):  # or where none is known
+        found = looks(network, image, np.zeros(ids.shape, bool), far, 0.005)
+        assert [n for n in (1, 2, 3) if found[ids == n].any()] == kept
 
 
 def test_objects_are_cut_out_by_their_colours():
