@@ -25,17 +25,21 @@ CLOSE, COARSE = (
 )  # planes more, so much farther apart, for what is nearer than any network says
 BEYOND = 0.2  # of the largest inverse depth: planes reach so far beyond infinity, where a car seems
 # to be that drives away
-# Found on tuning world 11, by what shares of moving and of standing objects they mark:
+# Found on tuning worlds 11 and 12, by what shares of moving and of standing objects they mark:
 SEEN = 0.5  # cost of a depth that explains what is seen
 UNIQUE = 0.1  # any other depth costs so much more
 PARALLAX = 1.0  # pixels that the network's depth would make, below which nothing follows
 UNDER, NO_ROAD, NEAR_ROAD = 0.6, 0.3, 0.15  # inverse depth over the road's of what would be under
 # it; cost of the road there; inverse depth of the road over the largest
-FAST, RATHER = 1.5, 0.6  # speeds over the threshold: alone, and where no depth explains the image
+FAST, RATHER, SLOW = 1.5, 0.6, 0.3  # speeds over the threshold: where no depth is sure, where none
+# explains the image, where something comes nearer
+COMES = 0.3, 0.75  # depth of what comes nearer, if it stood, over that of the road at its foot
 UNEXPLAINED, TEXTURE = 0.45, 0.2  # cost of every depth; mean gradient, grey levels of 0 to 1
 LEVEL = 0.1  # of its inverse depth, by which the road may be off
+FARTHEST = 500.0  # of the nearest road's depth
 LEAST_ROAD = 0.04  # of the nearest road's inverse depth: farther away it says little
 LEAST = 1.3e-3  # share of the image that a region fills
+MOST = 0.4  # share of the image that all of them fill; beyond, the camera's own motion is wrong
 AROUND = 9  # side of the square around what moves in which depth is not sure
 
 
@@ -63,8 +67,10 @@ def find_cues(
     (h, w), over that from which something moves.
 
     A region moves where it (1) would be under the road if it stood, as what drives ahead does
-    (Klappstein et al. 2007: heights must be positive), (2) is fast, or (3) no depth explains it and
-    it is rather fast.
+    (Klappstein et al. 2007: heights must be positive), (2) would stand before the place where it
+    meets the road, as what comes nearer does, and is not quite at rest, (3) is rather fast and no
+    depth explains it, or (4) is fast and no depth is sure: of what has one, half is parked cars
+    close by, whose depth the network does not know. No cues where MOST of the image seems to move.
     """
     largest = 1 / (NEAR * float(np.quantile(depth, 0.01)))
     inverse = np.linspace(-BEYOND * NEAR * largest, largest, PLANES)
@@ -85,12 +91,17 @@ def find_cues(
     under &= (at_road > NO_ROAD) & (at_best < SEEN)
     unexplained = (costs.min(0) > UNEXPLAINED) & (_texture(tgt) > TEXTURE) & (speed > RATHER)
     sure = known & (at_best < SEEN) & (uniqueness(paths, best) > UNIQUE)
-    ids = regions(under | unexplained | (speed > FAST))
+    seems = np.where(sure, apparent, np.nan).astype(np.float32)
+    level = on_road(seems, road)
+    apart = foot(level, road) / np.maximum(seems, road.max() / FARTHEST)
+    comes = sure & (apart > COMES[0]) & (apart < COMES[1]) & (speed > SLOW)
+    ids = regions(under | comes | unexplained | ((speed > FAST) & ~sure & ~level))
+    if (ids > 0).mean() > MOST:
+        return no_cues(tgt.shape)
     moves = cv2.dilate(((ids > 0) | (speed > 1)).astype(np.uint8), np.ones((AROUND, AROUND))) > 0
     read, nearer = read_depth(costs, paths, inverse, T, K, depth)
     still = np.where((read.sure | nearer) & ~moves, read.depth, np.float32(0))
-    apparent = np.where(sure, apparent, np.nan).astype(np.float32)
-    return Cues(ids, apparent, plane, still, read.sure & ~moves)
+    return Cues(ids, seems, plane, still, read.sure & ~moves)
 
 
 def no_cues(size: tuple[int, int]) -> Cues:
@@ -107,6 +118,16 @@ def on_road(apparent: np.ndarray, road: np.ndarray) -> np.ndarray:
     level = np.abs(apparent - road) < LEVEL * road  # False where it is unknown
     level &= road > LEAST_ROAD * road.max()
     return cv2.morphologyEx(level.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3))) > 0
+
+
+def foot(level: np.ndarray, road: np.ndarray) -> np.ndarray:
+    """Inverse depth (h, w) of the road (h, w) where the column of a pixel first meets it, there or
+    below, level (h, w) bool; NaN where it does not.
+    """
+    found, below = np.empty(level.shape, np.float32), np.full(level.shape[1], np.nan, np.float32)
+    for row in range(len(level) - 1, -1, -1):
+        found[row] = below = np.where(level[row], road[row], below)
+    return found
 
 
 def regions(moving: np.ndarray) -> np.ndarray:
