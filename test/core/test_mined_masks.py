@@ -84,6 +84,25 @@ def test_what_drives_ahead_is_seen_by_its_parallax_and_nothing_else_is(street):
     assert (fast.ids > 0)[ids == 2].mean() > 0.9
 
 
+def test_what_comes_nearer_contradicts_its_foot_and_a_network_that_is_wrong_does_not(street):
+    tgt, others, T, depth, ids = street
+
+    def share(name, speed):
+        cues = find_cues(tgt, others, T, K[0].numpy(), depth, speed * (ids == name))
+        return (cues.ids > 0)[ids == name].mean()
+
+    assert share(2, 0.5) > 0.5 and share(2, 0.1) < 0.02
+    assert share(3, 2.0) < 0.1  # as if it were fast, but it stands where it seems to
+
+
+def test_where_most_of_an_image_seems_to_move_nothing_is_known(street):
+    tgt, others, T, depth, ids = street
+    others = [np.random.default_rng(i).random(LARGE, np.float32) for i in range(6)]
+    cues = find_cues(tgt, others, T, K[0].numpy(), depth, np.full(LARGE, 2.0))
+    assert cues.ids.max() == 0 and not cues.still.any() and np.isnan(cues.apparent).all()
+    assert not cues.road.any()
+
+
 def test_what_stands_has_its_depth_and_what_moves_has_none(street):
     tgt, others, T, depth, ids = street
     still = find_cues(tgt, others, T, K[0].numpy(), depth, 2.0 * (ids == 2)).still
