@@ -20,9 +20,12 @@ Kind = TypeVar("Kind", bound=Sample)
 
 @dataclass
 class SegmentSample(Sample):
-    """ids (B, 1, H, W) of mined objects, 0 = none."""
+    """ids (B, 1, H, W) of mined objects, 0 = none; low (B, 1, H, W): 1 where something may stand
+    that was not mined.
+    """
 
     ids: Tensor | None = None
+    low: Tensor | None = None
 
 
 def follow(maps: Tensor, K: Tensor, sample: Sample) -> Tensor:

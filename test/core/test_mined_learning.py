@@ -1,5 +1,7 @@
 """What the stages of mined_supervision learn, on scenes whose truth is known exactly."""
 
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,7 +27,13 @@ from dyndepth_core.methods.mined_supervision.objective import (
 )
 from dyndepth_core.methods.mined_supervision.objects import ObjectObjective, ObjectSample
 from dyndepth_core.methods.mined_supervision.scene import frozen
-from dyndepth_core.methods.mined_supervision.segment import LIKELY, SegmentObjective, looks
+from dyndepth_core.methods.mined_supervision.segment import (
+    BORDER,
+    LIKELY,
+    UNSURE,
+    SegmentObjective,
+    looks,
+)
 
 SMALL = (
     "data.size=64,96", "network.encoder=resnet18", "network.pose_encoder=resnet18",
@@ -202,7 +210,7 @@ def squares(seed, batch=4):
     sample = SegmentSample(
         image, none, image, none, camera(batch=batch), torch.ones(batch, dtype=torch.bool),
         torch.zeros(batch, 0), *(torch.zeros(batch, dtype=torch.long) for _ in range(3)),
-        ids=torch.from_numpy(ids)[:, None],
+        ids=torch.from_numpy(ids)[:, None], low=torch.zeros(batch, 1, height, width),
     )  # fmt: skip
     return sample, squares_
 
@@ -222,6 +230,22 @@ def test_what_looks_like_what_moves_is_found_although_it_stands():
     assert standing.any()
     assert found[standing[:, ::2, ::2]].mean() > 0.8
     assert found[truth[:, ::2, ::2] == 0].mean() < 0.1
+
+
+def test_what_may_be_an_object_hardly_teaches_that_it_is_none():
+    ids, low_ = torch.zeros(2, 1, 1, 32, 32)
+    ids[..., :16, :], low_[..., 16:] = 1, 1  # mined above; on the right something may stand
+    sample = replace(squares(0, 1)[0], ids=ids, low=low_)
+    objective, way = SegmentObjective(NETWORK), torch.zeros(1, 2, 16, 16)
+    off = torch.zeros(1, 1, 16, 16)
+    count = (16 * 8, (8 - BORDER) * 8, (8 - BORDER) * 8)  # mined, on the left, on the right
+    for place, weight in ((slice(0, 8), 1.0), (slice(8, 16), UNSURE)):
+        logit = off.clone()
+        logit[:, :, 8 + BORDER :, place] = 5.0
+        found = objective.losses(sample, (logit, way)).terms["moves"].item()
+        total = count[0] + count[1] + UNSURE * count[2]
+        expected = math.log(2) + (math.log1p(math.exp(5)) - math.log(2)) * weight * count[1] / total
+        assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_an_object_is_found_where_half_of_both_is_shared():

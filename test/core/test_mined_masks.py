@@ -16,7 +16,7 @@ from test_mined_parts import CONFIG, boxes
 from dyndepth_core.geometry.multi_view import plane_costs
 from dyndepth_core.geometry.road import fit_road, road_inverse
 from dyndepth_core.methods.mined_supervision.clusters import vote
-from dyndepth_core.methods.mined_supervision.cues import find_cues, on_road
+from dyndepth_core.methods.mined_supervision.cues import find_cues, low, on_road
 from dyndepth_core.methods.mined_supervision.masks import (
     Shown,
     gated,
@@ -142,6 +142,17 @@ def test_the_road_is_told_from_what_stands_on_it(street):
     height = depth * (np.arange(LARGE[0])[:, None] - K[0, 1, 2].numpy()) / K[0, 1, 1].numpy()
     assert level[(height > ROAD - 1e-3) & (depth < 12) & (ids == 0)].mean() > 0.5
     assert level[ids == 1].mean() < 0.02 and level[ids == 3].mean() < 0.25
+
+
+def test_what_is_as_low_as_a_car_may_be_one():
+    rows = np.arange(LARGE[0])[:, None] - 40.0
+    road = np.broadcast_to(rows / 100, LARGE)  # the camera is 1 high, focal length 100, horizon 40
+    apparent = np.full(LARGE, 0.2, np.float32)  # all of it stands 5 away, on row 60
+    found = low(apparent, road)
+    assert found[31:58].all() and not found[:30].any()  # up to half a height over the camera
+    assert not found[60].any()  # that is road
+    unknown = low(np.full(LARGE, np.nan, np.float32), road)  # nearer, on row 95
+    assert unknown[14:].all() and not unknown[:12].any()
 
 
 def test_what_several_images_are_sure_of_stands_whatever_else_says_that_it_moves():

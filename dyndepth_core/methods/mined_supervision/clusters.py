@@ -7,7 +7,7 @@ import numpy as np
 
 BLUR = 5  # cells over which votes for one middle scatter
 APART = 5  # cells within which only one middle can be
-NEAR = 1.0  # of the mean way of its pixels: a middle so near another is of the same object
+NEAR = 1.2  # of the mean way of its pixels: a middle so near another is of the same object
 
 
 def vote(can_move: np.ndarray, way: np.ndarray, least: int) -> np.ndarray:

@@ -35,6 +35,7 @@ FAST, RATHER, SLOW = 1.5, 0.6, 0.3  # speeds over the threshold: where no depth 
 # explains the image, where something comes nearer
 COMES = 0.3, 0.75  # depth of what comes nearer, if it stood, over that of the road at its foot
 UNEXPLAINED, TEXTURE = 0.45, 0.2  # cost of every depth; mean gradient, grey levels of 0 to 1
+LOW = 1.5  # heights of the camera
 LEVEL = 0.1  # of its inverse depth, by which the road may be off
 FARTHEST = 500.0  # of the nearest road's depth
 LEAST_ROAD = 0.04  # of the nearest road's inverse depth: farther away it says little
@@ -118,6 +119,17 @@ def on_road(apparent: np.ndarray, road: np.ndarray) -> np.ndarray:
     level = np.abs(apparent - road) < LEVEL * road  # False where it is unknown
     level &= road > LEAST_ROAD * road.max()
     return cv2.morphologyEx(level.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3))) > 0
+
+
+def low(apparent: np.ndarray, road: np.ndarray) -> np.ndarray:
+    """Bool (h, w): where something may stand on the road, inverse depth (h, w), that is no higher
+    than LOW heights of the camera, as cars do and house fronts and trees end higher: a point of
+    inverse depth a lies 1 - road / a such heights above the road. Unknown, NaN in apparent (h, w),
+    it counts as if it were as near as road is seen.
+    """
+    nearest = max(float(road.max()), 1e-9)
+    seems = np.maximum(np.nan_to_num(apparent, nan=nearest), nearest / FARTHEST)
+    return (1 - road / seems < LOW) & ~on_road(apparent, road)
 
 
 def foot(level: np.ndarray, road: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from dyndepth_core.methods.base import LossTerms, Objective
 from dyndepth_core.methods.follow import MapSource, SegmentSample
 from dyndepth_core.methods.mined_supervision.cache import Block, Cache, caches, make_blocks
 from dyndepth_core.methods.mined_supervision.clusters import keep_parts, vote
-from dyndepth_core.methods.mined_supervision.cues import LEAST_ROAD, on_road
+from dyndepth_core.methods.mined_supervision.cues import LEAST_ROAD, low, on_road
 from dyndepth_core.methods.mined_supervision.outlines import cut_out
 from dyndepth_core.methods.mined_supervision.scene import frozen, walk
 from dyndepth_core.methods.stage import StageJob
@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 CHANNELS = 32
 RARE = -3.0  # logit of a network that has seen nothing yet
 OFFSET_WEIGHT = 0.5
-LIKELY = 0.3  # that something can move; found on tuning world 11
+LIKELY = 0.3  # that something can move; found on tuning worlds 11 to 13
+UNSURE = 0.05  # weight of what may be an object although it was not mined; found on 12 and 13
 LEAST_SURE = 0.1  # of what was mined, on average
 SMALLEST = 0.2  # of objects.min_area: parts below are noise
 BORDER = 2  # pixels around mined regions that teach nothing: they are the least certain
@@ -66,8 +67,12 @@ class CentreHead(nn.Module):
 
 
 class SegmentObjective(Objective):
-    """L = BCE(logit, mined) + 0.5 |way - way to the middle of the mined region| there, over the
+    """L = w BCE(logit, mined) + 0.5 |way - way to the middle of the mined region| there, over the
     image's width times 10.
+
+    w is UNSURE where something may stand that was not mined (`low`), or else the network learns in
+    which lanes things move and that parked cars are none: what is none is learned from road, sky
+    and what is too high.
 
     What stands looks like what moves but is not mined, so the logit's sigmoid is g = P(mined | x);
     with P(mined | can move) = c the same for all, P(can move | x) = g / c, and c is the mean of g
@@ -102,10 +107,10 @@ class SegmentObjective(Objective):
     ) -> LossTerms:
         """See the class."""
         logit, way = predictions
-        ids = sample.ids[..., ::2, ::2]
+        ids, low_ = (x[..., ::2, ::2] for x in (sample.ids, sample.low))
         mined = (ids > 0).float()
         near = F.max_pool2d(mined, 2 * BORDER + 1, 1, BORDER)
-        sure = 1 - (near - mined)
+        sure = (1 - (near - mined)) * torch.where(low_ > mined, UNSURE, 1.0)
         wanted = centre_ways(ids[:, 0].long())
         errors = F.binary_cross_entropy_with_logits(logit, mined, reduction="none")
         off = F.smooth_l1_loss(10 * way, 10 * wanted, reduction="none").sum(1, keepdim=True)
@@ -233,10 +238,13 @@ def seen_source(job: StageJob, stage: str, part: str) -> MapSource | None:
     source: SampleSource | None = job.source if part == "training" else job.held_out
     if source is None:
         return None
-    maps = functools.partial(_maps, Cache(job.earlier[stage], source, part))
+    seen, mined = (Cache(job.earlier[name], source, part) for name in (stage, "mining"))
+    maps = functools.partial(_maps, seen, mined, source.config.size)
     return MapSource(source, SegmentSample, maps)
 
 
-def _maps(cache: Cache, target: int) -> dict[str, np.ndarray]:
-    (ids,) = cache.of(target, "ids")
-    return {"ids": ids.astype(np.float32)}
+def _maps(seen: Cache, mined: Cache, size: tuple[int, int], target: int) -> dict[str, np.ndarray]:
+    (ids,) = seen.of(target, "ids")
+    apparent, road, K = mined.of(target, "apparent", "road", "K")
+    maps = {"ids": ids, "low": low(apparent.astype(np.float32), road_inverse(road, K, size))}
+    return {name: x.astype(np.float32) for name, x in maps.items()}
