@@ -93,6 +93,8 @@ def test_what_comes_nearer_contradicts_its_foot_and_a_network_that_is_wrong_does
 
     assert share(2, 0.5) > 0.5 and share(2, 0.1) < 0.02
     assert share(3, 2.0) < 0.1  # as if it were fast, but it stands where it seems to
+    still = find_cues(tgt, others, T, K[0].numpy(), depth, 2.0 * (ids == 3)).still
+    assert (still > 0)[ids == 3].mean() > 0.5
 
 
 def test_where_most_of_an_image_seems_to_move_nothing_is_known(street):

@@ -34,6 +34,7 @@ UNDER, NO_ROAD, NEAR_ROAD = 0.6, 0.3, 0.15  # inverse depth over the road's of w
 FAST, RATHER, SLOW = 1.5, 0.6, 0.3  # speeds over the threshold: where no depth is sure, where none
 # explains the image, where something comes nearer
 COMES = 0.3, 0.75  # depth of what comes nearer, if it stood, over that of the road at its foot
+FITS = 0.25  # log of that, within which it is right however fast it seems
 UNEXPLAINED, TEXTURE = 0.45, 0.2  # cost of every depth; mean gradient, grey levels of 0 to 1
 LOW = 1.5  # heights of the camera
 LEVEL = 0.1  # of its inverse depth, by which the road may be off
@@ -99,7 +100,9 @@ def find_cues(
     ids = regions(under | comes | unexplained | ((speed > FAST) & ~sure & ~level))
     if (ids > 0).mean() > MOST:
         return no_cues(tgt.shape)
-    moves = cv2.dilate(((ids > 0) | (speed > 1)).astype(np.uint8), np.ones((AROUND, AROUND))) > 0
+    fits = np.abs(np.log(apart)) < FITS  # False where it is unknown
+    moves = (ids > 0) | ((speed > 1) & ~fits)
+    moves = cv2.dilate(moves.astype(np.uint8), np.ones((AROUND, AROUND))) > 0
     read, nearer = read_depth(costs, paths, inverse, T, K, depth)
     still = np.where((read.sure | nearer) & ~moves, read.depth, np.float32(0))
     return Cues(ids, seems, plane, still, read.sure & ~moves)
