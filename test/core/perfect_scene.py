@@ -56,7 +56,7 @@ class PerfectScene:
             torch.stack(T).float().numpy(), small.half().numpy(),
         )  # fmt: skip
 
-    def looks(self, network, image, road, min_area):
+    def looks(self, network, image, level, road, min_area):
         """See segment.looks."""
         (frame,) = self.frames(image)
         return self.views[frame][2].astype(np.uint8)
@@ -65,8 +65,7 @@ class PerfectScene:
         """patch: a pytest.MonkeyPatch."""
         for module in (masks, crops, labels, mined):
             patch.setattr(module, "scene_depth", self.depth)
-        for module in (segment, masks):
-            patch.setattr(module, "looks", self.looks)
+        patch.setattr(masks, "looks", self.looks)
         patch.setattr(segment.SegmentObjective, "recognises", True)
         patch.setattr(mining, "_said", self.said)
         found = {SPEED_THRESHOLD: 1.0}

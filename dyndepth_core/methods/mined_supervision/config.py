@@ -18,14 +18,12 @@ class Shares(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     scene: float = Field(
-        0.38, ge=0, description="depth and motion of the scene; 0 = as the model of --from is"
+        0.4, ge=0, description="depth and motion of the scene; 0 = as the model of --from is"
     )
-    segment: float = Field(
-        0.14, gt=0, description="what looks like something that moves, and sharper once more"
-    )
+    segment: float = Field(0.1, gt=0, description="what looks like something that moves")
     objects: float = Field(0.07, gt=0, description="shape and motion of objects (all rounds)")
     alignment: float = Field(0.02, gt=0, description="scale of objects (all rounds)")
-    final: float = Field(0.39, gt=0, description="the network with the labels (all rounds)")
+    final: float = Field(0.41, gt=0, description="the network with the labels (all rounds)")
 
     def of(self, stage: str, rounds: int, unused: Sequence[str] = ()) -> float:
         """Share of a stage in one of its rounds; unused: stages that do not take place."""

@@ -31,8 +31,9 @@ UNIQUE = 0.1  # any other depth costs so much more
 PARALLAX = 1.0  # pixels that the network's depth would make, below which nothing follows
 UNDER, NO_ROAD, NEAR_ROAD = 0.6, 0.3, 0.15  # inverse depth over the road's of what would be under
 # it; cost of the road there; inverse depth of the road over the largest
-FAST, RATHER, SLOW = 1.5, 0.6, 0.3  # speeds over the threshold: where no depth is sure, where none
-# explains the image, where something comes nearer
+# speeds over the threshold: where no foot is seen, no depth is sure, none explains the image, where
+# something comes nearer
+VERY, FAST, RATHER, SLOW = 3.0, 1.5, 0.6, 0.3
 COMES = 0.3, 0.75  # depth of what comes nearer, if it stood, over that of the road at its foot
 FITS = 0.25  # log of that, within which it is right however fast it seems
 UNEXPLAINED, TEXTURE = 0.45, 0.2  # cost of every depth; mean gradient, grey levels of 0 to 1
@@ -71,8 +72,9 @@ def find_cues(
     A region moves where it (1) would be under the road if it stood, as what drives ahead does
     (Klappstein et al. 2007: heights must be positive), (2) would stand before the place where it
     meets the road, as what comes nearer does, and is not quite at rest, (3) is rather fast and no
-    depth explains it, or (4) is fast and no depth is sure: of what has one, half is parked cars
-    close by, whose depth the network does not know. No cues where MOST of the image seems to move.
+    depth explains it, or (4) is fast and no depth is sure, or very fast and meets no road: half of
+    what else is fast is parked cars close by, whose depth the network does not know. No cues where
+    MOST of the image seems to move.
     """
     largest = 1 / (NEAR * float(np.quantile(depth, 0.01)))
     inverse = np.linspace(-BEYOND * NEAR * largest, largest, PLANES)
@@ -97,7 +99,8 @@ def find_cues(
     level = on_road(seems, road)
     apart = foot(level, road) / np.maximum(seems, road.max() / FARTHEST)
     comes = sure & (apart > COMES[0]) & (apart < COMES[1]) & (speed > SLOW)
-    ids = regions(under | comes | unexplained | ((speed > FAST) & ~sure & ~level))
+    fast = (speed > FAST) & ~sure & ~level | (speed > VERY) & np.isnan(apart)
+    ids = regions(under | comes | unexplained | fast)
     if (ids > 0).mean() > MOST:
         return no_cues(tgt.shape)
     fits = np.abs(np.log(apart)) < FITS  # False where it is unknown

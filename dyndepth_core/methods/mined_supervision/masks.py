@@ -50,7 +50,7 @@ def find_masks(job: StageJob) -> list[Path]:
     scene = scene_of(job, job.earlier["scene"][0])
     config, network = job.config.objective, None
     if config.masks == "mined":
-        network = segment_of(job, "segment_again")
+        network = segment_of(job)
     mined_of = caches(job, "mining")
 
     def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:

@@ -20,11 +20,11 @@ from dyndepth_core.geometry.road import road_inverse
 from dyndepth_core.losses.photometric import masked_mean
 from dyndepth_core.methods.base import LossTerms, Objective
 from dyndepth_core.methods.follow import MapSource, SegmentSample
-from dyndepth_core.methods.mined_supervision.cache import Block, Cache, caches, make_blocks
+from dyndepth_core.methods.mined_supervision.cache import Cache
 from dyndepth_core.methods.mined_supervision.clusters import keep_parts, vote
-from dyndepth_core.methods.mined_supervision.cues import LEAST_ROAD, low, on_road
+from dyndepth_core.methods.mined_supervision.cues import LEAST_ROAD, low
 from dyndepth_core.methods.mined_supervision.outlines import cut_out
-from dyndepth_core.methods.mined_supervision.scene import frozen, walk
+from dyndepth_core.methods.mined_supervision.scene import frozen
 from dyndepth_core.methods.stage import StageJob
 from dyndepth_core.networks.depth_net import ConvBlock
 from dyndepth_core.networks.encoders import Encoder
@@ -156,10 +156,10 @@ def centre_ways(ids: Tensor) -> Tensor:
     return torch.where(ids[:, None] > 0, torch.stack(ways, 1), 0.0)
 
 
-def train_segment(job: StageJob, seen: str = "mining") -> list[Path]:
-    """Train on the ids of the stage `seen`; the checkpoint also holds the threshold."""
+def train_segment(job: StageJob) -> list[Path]:
+    """Train on the regions of `mining`; the checkpoint also holds the threshold."""
     objective = SegmentObjective(job.config.network)
-    sources = [seen_source(job, seen, part) for part in ("training", "held_out")]
+    sources = [mined_source(job, part) for part in ("training", "held_out")]
     job.fit(objective, *sources)
     objective.eval()
     sure = 0.0
@@ -176,10 +176,10 @@ def train_segment(job: StageJob, seen: str = "mining") -> list[Path]:
     return [job.keep(objective)]
 
 
-def segment_of(job: StageJob, stage: str) -> SegmentObjective:
-    """The network of a stage that `train_segment` was, frozen."""
+def segment_of(job: StageJob) -> SegmentObjective:
+    """The network of the stage `segment`, frozen."""
     network = SegmentObjective(job.config.network)
-    network.load_state_dict(job.weights(job.earlier[stage][0]))
+    network.load_state_dict(job.weights(job.earlier["segment"][0]))
     return frozen(network)
 
 
@@ -204,26 +204,6 @@ def looks(
     return keep_parts(np.where(np.isin(ids, down), ids, 0).astype(np.uint8), least)
 
 
-def outline(job: StageJob) -> list[Path]:
-    """Per target: ids (h, w) of what the network of `segment` sees, cut out."""
-    network, min_area = segment_of(job, "segment"), job.config.objective.min_area
-    mined_of = caches(job, "mining")
-
-    def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
-        mined, size = mined_of[block.part], source.config.size
-        found: list[np.ndarray] = []
-        for sample in walk(source, block.targets, job.source.names):
-            for image in sample.tgt_net.split(1):
-                target = block.targets[len(found)]
-                apparent, road, K = mined.of(target, "apparent", "road", "K")
-                far = road_inverse(road, K, size)
-                level = on_road(apparent.astype(np.float32), far)
-                found.append(looks(network, image, level, far, min_area))
-        return {"ids": np.stack(found)}
-
-    return make_blocks(job, "cutting out objects", work)
-
-
 def _batches(part: MapSource) -> Iterator[SegmentSample]:
     """Samples spread evenly over a source, not augmented."""
     plain = MapSource(part.source.plain(), SegmentSample, part.maps)
@@ -233,18 +213,16 @@ def _batches(part: MapSource) -> Iterator[SegmentSample]:
         yield plain.add(plain.source.take(list(enumerate(targets[k : k + 8]))))
 
 
-def seen_source(job: StageJob, stage: str, part: str) -> MapSource | None:
-    """Samples with the ids of a stage; None where nothing is held out."""
+def mined_source(job: StageJob, part: str) -> MapSource | None:
+    """Samples with what was mined; None where nothing is held out."""
     source: SampleSource | None = job.source if part == "training" else job.held_out
     if source is None:
         return None
-    seen, mined = (Cache(job.earlier[name], source, part) for name in (stage, "mining"))
-    maps = functools.partial(_maps, seen, mined, source.config.size)
-    return MapSource(source, SegmentSample, maps)
+    mined = Cache(job.earlier["mining"], source, part)
+    return MapSource(source, SegmentSample, functools.partial(_maps, mined, source.config.size))
 
 
-def _maps(seen: Cache, mined: Cache, size: tuple[int, int], target: int) -> dict[str, np.ndarray]:
-    (ids,) = seen.of(target, "ids")
-    apparent, road, K = mined.of(target, "apparent", "road", "K")
+def _maps(mined: Cache, size: tuple[int, int], target: int) -> dict[str, np.ndarray]:
+    ids, apparent, road, K = mined.of(target, "ids", "apparent", "road", "K")
     maps = {"ids": ids, "low": low(apparent.astype(np.float32), road_inverse(road, K, size))}
     return {name: x.astype(np.float32) for name, x in maps.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,13 @@ from dyndepth_core.methods.mined_supervision.mining import mine
 from dyndepth_core.methods.mined_supervision.objective import labelled
 from dyndepth_core.methods.mined_supervision.objects import train_objects
 from dyndepth_core.methods.mined_supervision.scene import train_scene
-from dyndepth_core.methods.mined_supervision.segment import outline, train_segment
+from dyndepth_core.methods.mined_supervision.segment import train_segment
 from dyndepth_core.methods.stage import StageInfo, StageJob
 
 
 def stages(config: Any) -> Sequence[StageInfo]:
-    """scene, mining, of masks that are mined segment, outlines and segment_again, masks, and per
-    round objects, alignment, labels and final; from the second round on with its number behind the
-    name.
+    """scene, mining, of masks that are mined segment, masks, and per round objects, alignment,
+    labels and final; from the second round on with its number behind the name.
     """
     own = config.objective
 
@@ -30,12 +28,7 @@ def stages(config: Any) -> Sequence[StageInfo]:
 
     found = [StageInfo("scene", share("scene"), train_scene), StageInfo("mining", 0.0, mine)]
     if own.masks == "mined":
-        again = functools.partial(train_segment, seen="outlines")
-        found += [
-            StageInfo("segment", share("segment") / 2, train_segment),
-            StageInfo("outlines", 0.0, outline),
-            StageInfo("segment_again", share("segment") / 2, again),
-        ]
+        found.append(StageInfo("segment", share("segment"), train_segment))
     found.append(StageInfo("masks", 0.0, find_masks, reads_masks(config)))
     for round_ in range(1, own.rounds + 1):
         found += _round(round_, round_ == own.rounds, share)
