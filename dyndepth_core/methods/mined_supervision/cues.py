@@ -19,13 +19,11 @@ from dyndepth_core.geometry.multi_view import (
 from dyndepth_core.geometry.road import fit_road, road_inverse
 
 PLANES = 64
-CLOSE, COARSE = (
-    20,
-    3,
-)  # planes more, so much farther apart, for what is nearer than any network says
+# planes more, so much farther apart, for what is nearer than any network says
+CLOSE, COARSE = 20, 3
 BEYOND = 0.2  # of the largest inverse depth: planes reach so far beyond infinity, where a car seems
 # to be that drives away
-# Found on tuning worlds 11 and 12, by what shares of moving and of standing objects they mark:
+# Found on tuning worlds 11, 12 and 13, by what shares of moving and of standing objects they mark:
 SEEN = 0.5  # cost of a depth that explains what is seen
 UNIQUE = 0.1  # any other depth costs so much more
 PARALLAX = 1.0  # pixels that the network's depth would make, below which nothing follows
