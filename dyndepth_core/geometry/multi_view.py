@@ -125,6 +125,8 @@ def plane_costs(
     unseen = np.float32(9.0)
     mean, variance = _moments(tgt)
     K_inv = np.linalg.inv(K)
+    y, x = np.mgrid[:height, :width]
+    corners = np.array([(u, v, 1.0) for u in (0, width - 1) for v in (0, height - 1)])
     costs = np.empty((len(inverse), height, width), np.float32)
     for plane, best in zip(inverse, costs, strict=True):
         own = []
@@ -135,6 +137,8 @@ def plane_costs(
                 borderMode=cv2.BORDER_CONSTANT, borderValue=-1e3,
             )  # fmt: skip
             outside = warped < -0.01
+            if (corners @ H[2]).min() <= 0:  # the plane is behind that camera there
+                outside |= H[2, 0] * x + H[2, 1] * y + H[2, 2] <= 0
             warped[outside] = 0.5
             mean_w, variance_w = _moments(warped)
             cost = 1 - (_mean(warped * tgt) - mean_w * mean) / np.sqrt(variance * variance_w)

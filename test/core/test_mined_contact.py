@@ -87,3 +87,19 @@ def test_a_car_that_is_raised_but_for_its_wheels_stands_on_them():
     shape = np.where(raised, depth / depth[raised].mean(), 0)
     found = contact_scale(depth, shape, raised, ground, NONE)
     assert found == pytest.approx(depth[raised].mean(), rel=0.04)
+
+
+def test_what_leaks_down_or_ends_with_the_image_tells_no_depth():
+    _, depth, ids = view(BOARDS, pose())
+    depth, mask = depth[0, 0].numpy(), ids == 1
+    ground = _road(torch.tensor(depth)[None, None], pose()) & (ids == 0)
+    shape = np.where(mask, depth / depth[mask].mean(), 0)
+    rows, cols = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    leaks = mask.copy()
+    leaks[rows[-1] : rows[-1] + 5, cols[3]] = True
+    shape = np.where(leaks & ~mask, 1.0, shape)
+    found = contact_scale(depth, shape, leaks, ground & ~leaks, NONE)
+    assert found == pytest.approx(depth[mask].mean(), rel=0.04)
+    deep = np.roll(mask, SIZE[0] - 1 - rows[-1], 0)  # its last row is the image's
+    deep[-1, cols[::2]] = False
+    assert np.isnan(contact_scale(depth, deep.astype(float), deep, ground & ~deep, NONE))

@@ -2,6 +2,7 @@
 show them.
 """
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -76,9 +77,8 @@ def test_the_road_is_found_in_a_plane_sweep_whatever_drives_on_it(street):
 def test_what_drives_ahead_is_seen_by_its_parallax_and_nothing_else_is(street):
     tgt, others, T, depth, ids = street
     cues = find_cues(tgt, others, T, K[0].numpy(), depth, np.zeros(LARGE))
-    lower = (ids == 1) & (np.arange(LARGE[0])[:, None] > np.nonzero(ids == 1)[0].mean())
-    assert (cues.ids > 0)[lower].mean() > 0.5  # farther up the road behind it is too far to tell
-    away = cv2.dilate((ids == 1).astype(np.uint8), np.ones((9, 9))) == 0
+    assert (cues.ids > 0)[ids == 1].mean() > 0.9  # also where it reaches above the horizon
+    away = cv2.dilate((ids == 1).astype(np.uint8), np.ones((11, 11))) == 0
     assert (cues.ids > 0)[away].mean() < 0.002
     fast = find_cues(tgt, others, T, K[0].numpy(), depth, 2.0 * (ids == 2))
     assert (fast.ids > 0)[ids == 2].mean() > 0.9
@@ -146,13 +146,23 @@ def test_the_road_is_told_from_what_stands_on_it(street):
     assert level[ids == 1].mean() < 0.02 and level[ids == 3].mean() < 0.25
 
 
+def test_what_drives_ahead_is_not_road_halfway_up():
+    rows = np.arange(LARGE[0])[:, None] - 40.0
+    road = np.broadcast_to(rows / 100, LARGE).astype(np.float32)  # of a camera that is 1 high
+    apparent = np.maximum(road, 1e-3)
+    apparent[30:71, 100:140] = 0.15  # foot in row 70, 0.3; in row 55 the road is as far as it seems
+    level = on_road(apparent, road)
+    assert not level[30:69, 102:138].any() and level[75:, 102:138].all()
+    assert level[50:, :98].all()
+
+
 def test_what_is_as_low_as_a_car_may_be_one():
     rows = np.arange(LARGE[0])[:, None] - 40.0
     road = np.broadcast_to(rows / 100, LARGE)  # the camera is 1 high, focal length 100, horizon 40
-    apparent = np.full(LARGE, 0.2, np.float32)  # all of it stands 5 away, on row 60
+    apparent = np.maximum(road, 0.2).astype(np.float32)  # what stands 5 away, on row 60
     found = low(apparent, road)
     assert found[31:58].all() and not found[:30].any()  # up to half a height over the camera
-    assert not found[60].any()  # that is road
+    assert not found[60:].any()  # that is road
     unknown = low(np.full(LARGE, np.nan, np.float32), road)  # nearer, on row 95
     assert unknown[14:].all() and not unknown[:12].any()
 
@@ -206,21 +216,28 @@ def test_objects_are_cut_out_by_their_colours():
     assert (found & truth).sum() / (found | truth).sum() > 0.9
     tiny = boxes((5, 7, 5, 8), size=(48, 110))
     assert np.array_equal(cut_out(image, likely, tiny, road), tiny)
-    road[22:] = True
-    assert not cut_out(image, likely, rough, road)[road].any()
+    road[22:] = True  # so is the lower part of what stands on it, for all that its depth says
+    found = cut_out(image, likely, rough, road) > 0
+    assert (found & truth).sum() / (found | truth).sum() > 0.9
+    assert not found[road & (rough == 0)].any()
 
 
-def test_an_object_is_shown_where_it_would_be_if_it_stood_at_the_depth_it_seems_to_have():
-    boards = [Board(-1.0, 6.0, step=(0.0, -0.3))]  # oncoming, as fast as the camera
-    cameras = pose(), pose(z=0.3)
-    _, depth, ids = view(boards, cameras[0])
-    _, _, later = view(boards, cameras[1], frame=1)
-    T = (torch.linalg.inv(cameras[1]) @ cameras[0]).float()
-    inverse = np.array([2 / 6], np.float32)
-    shown = Shown(torch.from_numpy(ids), depth[0].float(), torch.zeros(1, 3, *SIZE), inverse)
-    found = shown.splat(camera()[0].float(), T)[0]
-    assert ((found == 1) & (later == 1)).sum() / ((found == 1) | (later == 1)).sum() > 0.85
-    assert shown.motions(T)[0, 0, :3, 3] == pytest.approx([0, 0, -0.6], abs=1e-5)
+@pytest.mark.parametrize("step, apparent", [(-1.0, 3.0), (1.0, 1e4)])
+def test_an_object_is_shown_where_it_would_be_if_it_stood_where_it_seems_to(step, apparent):
+    """Oncoming, or ahead, as fast as the camera: beyond the road under it, but not behind."""
+    boards = [Board(-1.0, 6.0, step=(0.0, step))]
+    for way in (1.0, -1.0):
+        boards[0] = replace(boards[0], step=(0.0, step * np.sign(way)))
+        cameras = pose(), pose(z=way)
+        _, depth, ids = view(boards, cameras[0])
+        _, _, other = view(boards, cameras[1], frame=1)
+        T = (torch.linalg.inv(cameras[1]) @ cameras[0]).float()
+        inverse = np.array([1 / apparent], np.float32)
+        shown = Shown(torch.from_numpy(ids), depth[0].float(), torch.zeros(1, 3, *SIZE), inverse)
+        found = shown.splat(camera()[0].float(), T)[0]
+        assert ((found == 1) & (other == 1)).sum() / ((found == 1) | (other == 1)).sum() > 0.85
+        expected = [0, 0, -way * 6 / apparent]
+        assert shown.motions(T)[0, 0, :3, 3] == pytest.approx(expected, abs=1e-5)
 
 
 def test_an_object_moves_if_half_of_it_does_or_if_it_stands_in_the_middle():

@@ -16,6 +16,7 @@ from dyndepth_core.methods.mined_supervision.labels import DOUBT, UNKNOWN_OFF, p
 from dyndepth_core.methods.mined_supervision.objective import (
     LEAST_LABELLED,
     LabelledSample,
+    _maps,
     drift_loss,
     label_loss,
     told,
@@ -90,7 +91,7 @@ def test_scales_are_trusted_by_their_errors_on_what_stands_held_out_objects_firs
     class Source(list):
         standing = "here"
 
-    full, empty, unknown = Source("objects"), Source(), Source("objects")
+    full, empty, unknown = Source("all objects"), Source(), Source("all objects")
     unknown.standing = "there"
     for sources in ([empty, full], [full, empty]):
         assert labels.trusts(None, sources) == pytest.approx((100.0, 25.0))
@@ -229,3 +230,18 @@ def test_shares_are_proportions_and_rounds_divide_them():
     assert shares.of("alignment", 1, ("alignment",)) == 0
     files = MinedSupervisionConfig(masks="files", alignment="contact")
     assert files.unused == ("segment", "alignment") and CONFIG.unused == ()
+
+
+def test_hints_end_where_an_object_moves_with_a_label_or_without():
+    class Stored(dict):
+        def of(self, target, *keys):
+            return [self[key] for key in keys]
+
+    one = np.ones((1, 3), np.float32)
+    label = Stored(
+        label=one, weight=np.array([[255, 0, 0]], np.uint8), drift=0 * one,
+        moves=np.array([[True, True, False]]),
+    )  # fmt: skip
+    mined = Stored(still=2 * one, motion=np.eye(4, dtype=np.float32)[None])
+    found = _maps(label, mined, 0)
+    assert found["sure"].tolist() == [[0, 0, 1]] and found["weight"].tolist() == [[1, 0, 0]]

@@ -82,7 +82,7 @@ def test_a_held_out_part_without_mined_regions_does_not_switch_the_segmenter_off
             return 0.0 if samples == "held_out" else 0.7
 
     monkeypatch.setattr(segment, "SegmentObjective", lambda network: Segments())
-    monkeypatch.setattr(segment, "seen_source", lambda job, stage, part: part)
+    monkeypatch.setattr(segment, "mined_source", lambda job, part: part)
     monkeypatch.setattr(segment, "_batches", lambda part: part)
     figures = {}
     job = SimpleNamespace(

@@ -93,6 +93,16 @@ def test_a_plane_that_no_image_shows_costs_one(scene):
     assert np.abs(same).max() < 0.02
 
 
+def test_a_plane_behind_a_camera_is_not_seen_by_it():
+    grey, K = np.random.default_rng(0).random(SIZE, np.float32), np.diag((200.0, 200.0, 1.0))
+    K[:2, 2] = SIZE[1] / 2, SIZE[0] / 2
+    T = np.eye(4)
+    T[2, 3] = -2.0  # two ahead
+    planes = np.array([1 / 1.5, 1 / 4], np.float32)
+    costs = plane_costs(grey, [grey], T[None], K, planes)
+    assert (costs[0] == 1).all() and (costs[1] != 1).mean() > 0.2
+
+
 def test_paths_take_neighbours_along_and_break_at_edges():
     """Two halves of depths 2 and 6; one pixel of each that says otherwise gives in."""
     costs = np.ones((8, 9, 12), np.float32)

@@ -7,6 +7,7 @@ import numpy as np
 REACH = 0.6  # of the object's size: how far from it road still tells the depth under it
 LEAST_ROAD = 24  # pixels of road, fewer tell nothing
 LOWEST = 0.05  # of the object's height: columns that end higher up do not stand on the road
+MOST = 0.9  # of its columns end no lower than it stands: a shadow or a marking may leak down
 UNDER = 3  # pixels below a column in which no other object may begin
 
 
@@ -20,10 +21,10 @@ def standing_columns(mask: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, 
     """Columns of a mask (h, w) that stand on the road, and the lowest row of each; without those
     that end where one of the other objects, (h, w) bool, begins, which hides where they stand.
     """
-    top, bottom, _, _ = box_of(mask)
     cols = np.flatnonzero(mask.any(0))
     lowest = mask.shape[0] - 1 - mask[::-1, cols].argmax(0)
-    stands = lowest >= bottom - 1 - LOWEST * (bottom - top)
+    bottom = np.quantile(lowest, MOST, method="nearest")
+    stands = lowest >= bottom - LOWEST * (bottom + 1 - box_of(mask)[0])
     for below in range(1, UNDER + 1):
         stands &= ~others[np.minimum(lowest + below, len(mask) - 1), cols]
     return cols[stands], lowest[stands]
@@ -52,8 +53,8 @@ def contact_scale(
     plane = _plane(u, v, 1 / depth[v, u].astype(np.float64))
     reaches, lowest = standing_columns(mask, others)
     edge = plane[0] * reaches + plane[1] * (lowest + 0.5) + plane[2]
-    seen = (edge > 0) & (lowest < mask.shape[0] - 1)  # cut off by the image it stands lower still
-    if not seen.any():
+    seen = edge > 0
+    if not seen.any() or bottom >= len(mask):  # cut off by the image it stands lower still
         return float("nan")
     return float(np.median(1 / (edge[seen] * shape[lowest[seen], reaches[seen]])))
 

@@ -27,6 +27,7 @@ BEYOND = 0.2  # of the largest inverse depth: planes reach so far beyond infinit
 SEEN = 0.5  # cost of a depth that explains what is seen
 UNIQUE = 0.1  # any other depth costs so much more
 PARALLAX = 1.0  # pixels that the network's depth would make, below which nothing follows
+SHOWN = 0.02  # of the image, where that has to be exceeded
 UNDER, NO_ROAD, NEAR_ROAD = 0.6, 0.3, 0.15  # inverse depth over the road's of what would be under
 # it; cost of the road there; inverse depth of the road over the largest
 # speeds over the threshold: where no foot is seen, no depth is sure, none explains the image, where
@@ -35,7 +36,8 @@ VERY, FAST, RATHER, SLOW = 3.0, 1.5, 0.6, 0.3
 COMES = 0.3, 0.75  # depth of what comes nearer, if it stood, over that of the road at its foot
 FITS = 0.25  # log of that, within which it is right however fast it seems
 UNEXPLAINED, TEXTURE = 0.45, 0.2  # cost of every depth; mean gradient, grey levels of 0 to 1
-LOW = 1.5  # heights of the camera
+LOW, CAR = 1.5, 1.0  # heights of the camera: of what may be an object, of cars
+LIKE = 0.15  # of the inverse depth of the road under it, by which that of an object may differ
 LEVEL = 0.1  # of its inverse depth, by which the road may be off
 FARTHEST = 500.0  # of the nearest road's depth
 LEAST_ROAD = 0.04  # of the nearest road's inverse depth: farther away it says little
@@ -84,11 +86,13 @@ def find_cues(
     best = paths.argmin(2)
     at_best = np.take_along_axis(costs, best[None], 0)[0]
     apparent = inverse[best]
+    known = parallax(depth, T, K) > PARALLAX
     plane = fit_road(costs[:PLANES], inverse[:PLANES], K)
+    if known.mean() < SHOWN:  # any road fits where the camera stands
+        plane = np.zeros(4)
     road = road_inverse(plane, K, tgt.shape)
     place = np.rint(np.interp(road, inverse, np.arange(len(inverse)))).astype(int)
     at_road = np.take_along_axis(costs, place[None], 0)[0]
-    known = parallax(depth, T, K) > PARALLAX
     under = known & (road > NEAR_ROAD * largest) & (apparent < UNDER * road)
     under &= (at_road > NO_ROAD) & (at_best < SEEN)
     unexplained = (costs.min(0) > UNEXPLAINED) & (_texture(tgt) > TEXTURE) & (speed > RATHER)
@@ -97,8 +101,8 @@ def find_cues(
     level = on_road(seems, road)
     apart = foot(level, road) / np.maximum(seems, road.max() / FARTHEST)
     comes = sure & (apart > COMES[0]) & (apart < COMES[1]) & (speed > SLOW)
-    fast = (speed > FAST) & ~sure & ~level | (speed > VERY) & np.isnan(apart)
-    ids = regions(under | comes | unexplained | fast)
+    fast = (speed > FAST) & ~sure | (speed > VERY) & np.isnan(apart)
+    ids = regions(whole(under, seems, road) | comes | unexplained | fast)
     if (ids > 0).mean() > MOST:
         return no_cues(tgt.shape)
     fits = np.abs(np.log(apart)) < FITS  # False where it is unknown
@@ -117,12 +121,17 @@ def no_cues(size: tuple[int, int]) -> Cues:
 
 
 def on_road(apparent: np.ndarray, road: np.ndarray) -> np.ndarray:
-    """Bool (h, w): where apparent (h, w) is the road (h, w), inverse depths both, and no single
-    pixels.
+    """Bool (h, w): where apparent (h, w) is the road (h, w), inverse depths both, not above what is
+    under the road, and no single pixels.
     """
     level = np.abs(apparent - road) < LEVEL * road  # False where it is unknown
     level &= road > LEAST_ROAD * road.max()
-    return cv2.morphologyEx(level.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3))) > 0
+    under = _opened(apparent < (1 - 2 * LEVEL) * road)
+    above, on = apparent > (1 + LEVEL) * road, np.zeros(level.shape[1], bool)
+    for row in range(len(level) - 1, -1, -1):  # what drives ahead is as far as the road halfway up
+        on = (on | under[row]) & ~above[row]
+        level[row] &= ~on
+    return _opened(level)
 
 
 def low(apparent: np.ndarray, road: np.ndarray) -> np.ndarray:
@@ -134,6 +143,22 @@ def low(apparent: np.ndarray, road: np.ndarray) -> np.ndarray:
     nearest = max(float(road.max()), 1e-9)
     seems = np.maximum(np.nan_to_num(apparent, nan=nearest), nearest / FARTHEST)
     return (1 - road / seems < LOW) & ~on_road(apparent, road)
+
+
+def whole(under: np.ndarray, apparent: np.ndarray, road: np.ndarray) -> np.ndarray:
+    """Bool (h, w): what is under the road, (h, w) bool, and what stands on it in its columns, as
+    high as cars are, as far as that is no other depth: higher up what drives ahead is no longer
+    under the road, inverse depth (h, w) as is apparent, NaN unknown.
+    """
+    found, width = under.copy(), under.shape[1]
+    on, at, its = np.zeros(width, bool), np.ones(width), np.zeros(width)
+    for row in range(len(under) - 1, -1, -1):
+        at = np.where(under[row] & ~on, road[row], at)
+        its = np.where(under[row], apparent[row], its)
+        like = np.isnan(apparent[row]) | (np.abs(apparent[row] - its) < LIKE * at)
+        on = under[row] | (on & like & (1 - road[row] / at < CAR))
+        found[row] = on
+    return found
 
 
 def foot(level: np.ndarray, road: np.ndarray) -> np.ndarray:
@@ -157,6 +182,10 @@ def regions(moving: np.ndarray) -> np.ndarray:
     large[0] = False
     names = np.where(large, np.minimum(np.cumsum(large), 255), 0).astype(np.uint8)
     return names[parts]
+
+
+def _opened(mask: np.ndarray) -> np.ndarray:
+    return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3))) > 0
 
 
 def _texture(grey: np.ndarray) -> np.ndarray:

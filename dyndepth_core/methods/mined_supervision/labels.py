@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
 from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.methods.base import Objective
 from dyndepth_core.methods.mined_supervision.alignment import (
+    LEAST,
     AlignmentObjective,
     CropSource,
     judge,
@@ -29,6 +31,7 @@ from dyndepth_core.methods.mined_supervision.scene import (
 from dyndepth_core.methods.stage import StageJob
 
 DOUBT = 0.15  # error of the log of a scale at which an object counts e^-1/2 as much
+NEXT = 5  # side of the square around a pixel of a dynamic object that is next to it
 FASTEST = 4.0  # times the own speed
 UNKNOWN_OFF, LEAST_OFF = 0.3, 0.01  # that error where nothing says it, and at least
 
@@ -36,7 +39,8 @@ UNKNOWN_OFF, LEAST_OFF = 0.3, 0.01  # that error where nothing says it, and at l
 def make_labels(job: StageJob, scene_path: Path, objects_path: Path, alignment: str) -> list[Path]:
     """Per target: label (h, w) fp16, static depth with the dynamic objects at their own; weight
     (h, w), uint8, 255 times the confidence of an object's label, 0 elsewhere; drift (h, w) fp16,
-    see `drifts`, 0 where it is unknown. A label of zeros where nothing dynamic is seen. Table: see
+    see `drifts`, 0 where it is unknown; moves (h, w) bool, dynamic objects, with a label or none,
+    and what is next to them. A label of zeros where nothing dynamic is seen. Table: see
     `choose_scales`.
     """
     scene = scene_of(job, scene_path)
@@ -95,12 +99,12 @@ def trusts(
     network: AlignmentObjective | None, sources: Sequence[CropSource]
 ) -> tuple[float, float]:
     """Trust in learned scales and in contact: 1 / the square of the median error in log scale of
-    standing objects, those of the last source that has any (held out ones before those that were
+    standing objects, those of the last source that has LEAST (held out ones before those that were
     learned from).
     """
     off = [UNKNOWN_OFF, UNKNOWN_OFF]
     for source in sources:
-        found = judge(network, source.standing) if len(source) else {}
+        found = judge(network, source.standing) if len(source) >= LEAST else {}
         known = (found.get("learned_off_static"), found.get("contact_off_static"))
         off = [
             before if new is None else max(new, LEAST_OFF)
@@ -152,6 +156,11 @@ def label_block(
     shape = (len(block.targets), *source.config.size)
     labels, drift = np.zeros(shape, np.float16), np.zeros(shape, np.float16)
     weights, inverse = np.zeros(shape, np.uint8), masks.block(block.name)["o_inverse"]
+    moves = np.zeros(shape, bool)
+    for row, target in enumerate(block.targets):
+        own = table["id"][table["dynamic"] & (table["row"] == row)]
+        inside = np.isin(masks.of(target, "ids")[0], own).astype(np.uint8)
+        moves[row] = cv2.dilate(inside, np.ones((NEXT, NEXT))) > 0
     usable = table["dynamic"] & (table["weight"] > 0)
     rows = [row for row in range(len(block.targets)) if (usable & (table["row"] == row)).any()]
     done = 0
@@ -171,9 +180,8 @@ def label_block(
             label, weight = paste(depth[i, 0].numpy(), depths, inside, table["weight"][own])
             labels[row], weights[row] = label, np.rint(255 * weight)
             drift[row] = drifts(depths, inside, inverse[own] / float(unit[i]))
-    return {"label": labels, "weight": weights, "drift": drift} | {
-        f"o_{k}": v for k, v in table.items()
-    }
+    found = {"label": labels, "weight": weights, "drift": drift, "moves": moves}
+    return found | {f"o_{k}": v for k, v in table.items()}
 
 
 def _summary(paths: list[Path]) -> dict[str, float | int | None]:

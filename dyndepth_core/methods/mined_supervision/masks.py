@@ -24,7 +24,12 @@ from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfi
 from dyndepth_core.methods.mined_supervision.contact import box_of, standing_columns
 from dyndepth_core.methods.mined_supervision.cues import LEAST_ROAD, on_road
 from dyndepth_core.methods.mined_supervision.mining import full_size
-from dyndepth_core.methods.mined_supervision.scene import scene_depth, scene_of, walk
+from dyndepth_core.methods.mined_supervision.scene import (
+    scene_depth,
+    scene_of,
+    static_depth,
+    walk,
+)
 from dyndepth_core.methods.mined_supervision.segment import (
     SegmentObjective,
     looks,
@@ -40,7 +45,8 @@ STANDS = 0.1  # share of its pixels whose depth several images are sure of, as o
 # there: one of 16 of what moves exceeds it, a quarter of what stands and was said to move, and half
 # of what is no object
 FARTHEST = 50.0  # times as far away as the road under it: it moves like what is infinitely far
-FEW = 10  # pixels that say how far away something seems
+FEW, PART = 10, 0.03  # pixels that say how far away something seems, and share of its own
+BEHIND = 2e3  # times the largest depth
 
 
 def find_masks(job: StageJob) -> list[Path]:
@@ -85,6 +91,7 @@ def mask_block(
     rows, tables = [], []
     for sample in walk(source, block.targets, names):
         depth, K = scene_depth(scene, sample)
+        _, unit = static_depth(depth, sample, mined)
         for i in range(len(depth)):
             target, height, width = block.targets[len(rows)], *depth.shape[-2:]
             moves, T, residual, apparent, road, about, own_K = mined.of(
@@ -103,7 +110,7 @@ def mask_block(
             table = label_objects(ids, moving, about, apparent, far, config)
             table["row"] = np.full(len(table["id"]), len(rows), np.int32)
             T, field = torch.from_numpy(T), full_size(residual, (height, width))
-            shown = Shown(torch.from_numpy(ids), depth[i], field, table["inverse"])
+            shown = Shown(torch.from_numpy(ids), depth[i], field, table["inverse"] / float(unit[i]))
             table["T"] = shown.motions(T)
             tables.append(table)
             rows.append((ids, shown.splat(K[i], T)))
@@ -161,7 +168,8 @@ def label_objects(
 
 def _median(values: np.ndarray) -> float:
     known = values[np.isfinite(values)]
-    return float(np.median(known)) if known.size >= FEW else float("nan")
+    enough = known.size >= max(FEW, PART * values.size)
+    return float(np.median(known)) if enough else float("nan")
 
 
 def lower_edge(ids: np.ndarray, name: int, road: np.ndarray) -> float:
@@ -181,8 +189,8 @@ def lower_edge(ids: np.ndarray, name: int, road: np.ndarray) -> float:
 @dataclass(frozen=True)
 class Shown:
     """Where the sources show objects of ids (h, w): where the depth of the scene (1, h, w) and
-    residuals (S, 3, h, w) say, or where it is known, at the depth 1 / inverse (N,) at which they
-    would stand.
+    residuals (S, 3, h, w) say, or where it is known, at the depth 1 / inverse (N,), in the unit of
+    depth, at which they would stand.
     """
 
     ids: Tensor
@@ -214,6 +222,8 @@ class Shown:
                 depth[0, inside] = 1 / max(inverse, 1e-3 / float(self.depth.max()))
                 residual[:, :, inside] = 0
         seen = correspond(depth.expand(count, 1, -1, -1), T, K.expand(count, -1, -1), residual)
+        # objects lie before the rest: what drives ahead seems to lie behind the road under it
+        seen.z_src[:, :, self.ids == 0] += BEHIND * float(self.depth.max())
         values = self.ids.float().expand(count, 1, -1, -1)
         found = forward_splat(values, seen, fill=0.0)[0][:, 0].numpy().astype(np.uint8)
         return np.stack([cv2.morphologyEx(f, cv2.MORPH_CLOSE, np.ones((3, 3))) for f in found])

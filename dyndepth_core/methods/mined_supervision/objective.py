@@ -253,8 +253,8 @@ def labelled(
 
 
 def _maps(labels: Cache, mined: Cache, target: int) -> dict[str, np.ndarray]:
-    label, weight, drift = labels.of(target, "label", "weight", "drift")
+    label, weight, drift, moves = labels.of(target, "label", "weight", "drift", "moves")
     still, motion = mined.of(target, "still", "motion")
-    sure = (still > 0) & (weight == 0)
+    sure = (still > 0) & ~moves
     maps = {"label": label, "weight": weight / 255, "drift": drift, "hint": still, "sure": sure}
     return {name: x.astype(np.float32) for name, x in maps.items()} | {"motion": motion}
