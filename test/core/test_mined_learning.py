@@ -135,6 +135,7 @@ def crops(count, seed):
     return {
         "x": np.stack([c.x.numpy() for c in table]).astype(np.float16),
         "dynamic": np.zeros(len(table), bool),
+        "apart": np.ones(len(table), np.float32),
         **{k: np.array([getattr(c, k) for c in table], np.float32) for k in numbers},
     }
 
@@ -157,10 +158,11 @@ def test_only_objects_that_surely_stand_beside_road_teach_scales():
     table = crops(6, 2)
     table["dynamic"][0], table["reference"][1] = True, np.nan
     table["contact"][2], table["contact"][3] = 1.5 * table["scene"][2], np.nan
+    table["apart"][3:5] = np.nan, 1.4
     source = SimpleNamespace(config=None, seed=0, train=False, batch_size=2, names=["street"])
     found = CropSource(source, table)
     assert len(found) == len(table["x"]) - 3  # what stands nowhere may still teach
-    assert len(found.standing["x"]) == len(table["x"]) - 2
+    assert len(found.standing["x"]) == len(table["x"]) - 4  # neither the first two nor those
     assert judge(None, found.standing)["contact_off_static"] > 0
 
 

@@ -66,7 +66,7 @@ def test_the_nearest_object_wins_and_the_rest_is_the_scene():
         assert weight[0].tolist() == pytest.approx([0.8] * 4 + [0.3, 0.0])
 
 
-def test_a_scale_is_the_mean_of_what_is_known_of_it_by_how_well_each_is_known(monkeypatch):
+def test_a_scale_is_what_is_known_of_it_best(monkeypatch):
     contact = np.array([8.0, 8.0, np.nan, np.nan], np.float32)
     learned = np.array([2.0, np.nan, 3.0, np.nan], np.float32)
     monkeypatch.setattr(labels, "scales", lambda network, table: learned)
@@ -74,8 +74,10 @@ def test_a_scale_is_the_mean_of_what_is_known_of_it_by_how_well_each_is_known(mo
     table = {f"o_{name}": np.ones(4, np.float32) for name in names} | {"o_contact": contact}
     trust = 3 / DOUBT**2, 1 / DOUBT**2
     found = labels.choose_scales(table, "a network", trust)
-    assert found["chosen"][:3] == pytest.approx([2**1.5, 8.0, 3.0])
-    assert found["weight"] == pytest.approx(np.exp([-1 / 8, -1 / 2, -1 / 6, -np.inf]))
+    assert found["chosen"][:3] == pytest.approx([2.0, 8.0, 3.0]) and np.isnan(found["chosen"][3])
+    assert found["weight"] == pytest.approx(np.exp([-1 / 6, -1 / 2, -1 / 6, -np.inf]))
+    turned = labels.choose_scales(table, "a network", trust[::-1])
+    assert turned["chosen"][:3] == pytest.approx([8.0, 8.0, 3.0])
     assert labels.choose_scales(table, None, trust)["chosen"][:2] == pytest.approx([8.0, 8.0])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 BATCH = 16  # windows are small
 HUBER = 0.1  # of log scale: from there on errors count linearly
 DOUBT = 0.3  # of the log of two depths of one object
+UPRIGHT = 0.3  # of the log of two depths, see masks.label_objects
 LEAST = 8  # static objects to learn from
 
 
@@ -100,16 +102,18 @@ class AlignmentObjective(Objective):
 class CropSource:
     """Draws windows of static objects as SampleSource draws targets; mirrored and brighter or
     darker ones in training. Those whose scene depth and place on the road differ by more than
-    DOUBT are left out: what moves unnoticed must not teach. `standing` has them all: to judge by
-    what agrees would say that all is well.
+    DOUBT are left out: what moves unnoticed must not teach. `standing` are those to judge scales
+    by, whether they agree or not: objects whose parallax fits their place on the road within
+    UPRIGHT; house fronts, that are taken for objects and stand nowhere, mostly do not.
     """
 
     def __init__(self, source: SampleSource, table: dict[str, np.ndarray]) -> None:
         self.config, self.seed, self.train = source.config, source.seed, source.train
         self.batch_size, self.names = BATCH, source.names
         usable = ~table["dynamic"] & np.isfinite(table["reference"]) & (table["scene"] > 0)
-        self.standing = {k: v[usable] for k, v in table.items()}
         with np.errstate(divide="ignore", invalid="ignore"):
+            upright = usable & (np.abs(np.log(table["apart"])) < UPRIGHT)
+            self.standing = {k: v[upright] for k, v in table.items()}
             usable &= ~(np.abs(np.log(table["scene"] / table["contact"])) > DOUBT)
         self.table = {k: v[usable] for k, v in table.items()}
 
@@ -150,7 +154,7 @@ def train_alignment(job: StageJob, scene_path: Path, objects_path: Path) -> list
     if job.config.objective.alignment == "contact":
         return paths
     sources = [
-        None if s is None else CropSource(s, Cache(paths, s, part).table())
+        None if s is None else CropSource(s, table_of(job.earlier["masks"], paths, s, part))
         for s, part in ((job.source, "training"), (job.held_out, "held_out"))
     ]
     if len(sources[0]) < LEAST:
@@ -167,6 +171,13 @@ def train_alignment(job: StageJob, scene_path: Path, objects_path: Path) -> list
     judged = held_out or sources[0]
     job.report({"static_objects": len(sources[0]), **judge(objective.eval(), judged.standing)})
     return [*paths, weights]
+
+
+def table_of(
+    masks: Sequence[Path], crops: Sequence[Path], source: SampleSource, part: str
+) -> dict[str, np.ndarray]:
+    """All columns of the objects of one part: those of `masks` and those of their windows."""
+    return Cache(masks, source, part).table() | Cache(crops, source, part).table()
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from dyndepth_core.methods.mined_supervision.alignment import (
     CropSource,
     judge,
     scales,
+    table_of,
 )
 from dyndepth_core.methods.mined_supervision.cache import Block, Cache, make_blocks
 from dyndepth_core.methods.mined_supervision.crops import object_shapes
@@ -61,7 +62,11 @@ def make_labels(job: StageJob, scene_path: Path, objects_path: Path, alignment: 
         network = AlignmentObjective(job.config.network)
         network.load_state_dict(job.weights(job.earlier[alignment][-1]))
         network = frozen(network)
-    sources = [CropSource(s, caches[part][2].table()) for part, s in parts.items() if s]
+    sources = [
+        CropSource(s, table_of(job.earlier["masks"], crops, s, part))
+        for part, s in parts.items()
+        if s is not None
+    ]
     trust = trusts(network, sources)
 
     def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
@@ -79,19 +84,19 @@ def choose_scales(
     trust: tuple[float, float],
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Columns of the label table: id, row, dynamic, area, scales by scene, learned and contact,
-    chosen: the mean of the logs of learned and contact, weighted by `trust` in them (see `trusts`),
-    or the one there is; and weight, the confidence exp(-(off / DOUBT)^2 / 2), off^2 = 1 / the sum
-    of the trust in what is known, 0 where nothing is.
+    chosen: of learned and contact that with the higher `trust` (see `trusts`), or the one there is
+    (not their mean: learned ones are far off where they are off); and weight, the confidence
+    exp(-(off / DOUBT)^2 / 2), off^2 = 1 / the trust in it, 0 where nothing is known.
     """
     plain = {k[2:]: v for k, v in table.items() if k.startswith("o_")}
     contact = plain["contact"]
     learned = np.full_like(contact, np.nan) if network is None else scales(network, plain)
-    logs = np.log(np.stack((learned, contact)))
-    share = np.isfinite(logs) * np.array(trust, np.float32)[:, None]
-    chosen = np.exp((np.nan_to_num(logs) * share).sum(0) / share.sum(0).clip(1e-9))
-    chosen = np.where(share.any(0), chosen, np.nan).astype(np.float32)
+    both = np.stack((learned, contact))
+    sure = np.isfinite(both) * np.array(trust, np.float32)[:, None]
+    best = sure.argmax(0)[None]
+    chosen, sure = (np.take_along_axis(x, best, 0)[0] for x in (both, sure))
     found = {k: plain[k] for k in ("id", "row", "dynamic", "area", "scene", "contact")}
-    weight = np.exp(-0.5 / (share.sum(0).clip(1e-9) * DOUBT**2)).astype(np.float32)
+    weight = np.exp(-0.5 / (sure.clip(1e-9) * DOUBT**2)).astype(np.float32)
     return found | {"learned": learned, "chosen": chosen, "weight": weight}
 
 
