@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from ..config import Config, dump, load
 from ..data.chain import hash_file
 from ..data.sample import SampleSource
@@ -48,6 +50,7 @@ def train_run(
     Raises ValueError or OSError with a remedy, KeyboardInterrupt when it was interrupted (then
     `resume` goes on where it stopped).
     """
+    cv2.setNumThreads(1)  # images are spread over threads: its own would only wait for each other
     out = Path(out)
     git_revision()
     first = is_first_process()
