@@ -57,16 +57,21 @@ def mine_block(
     """The arrays of `mine`, one row per target. threshold: speed from which something moves, as the
     scene's networks see it, None: they see nothing that does.
     """
+    own = [t for t, (video, *_) in enumerate(source.targets) if video == block.video]
+    first = own.index(block.targets[0])
+    before = min(first, REACH - 1)  # images of neighbouring blocks, too, say what moves
+    beside = own[first - before : first + len(block.targets) + REACH - 1]
     said = [
         row
-        for sample in walk(source, block.targets, names)
+        for sample in walk(source, beside, names)
         for row in zip(*_said(scene, sample), strict=True)
     ]
-    frames = [source.targets[t][1] for t in block.targets]
     links = {
-        frame: dict(zip(source.targets[t][2], T, strict=True))
-        for t, frame, (*_, T, _) in zip(block.targets, frames, said, strict=True)
+        source.targets[t][1]: dict(zip(source.targets[t][2], T, strict=True))
+        for t, (*_, T, _) in zip(beside, said, strict=True)
     }
+    said = said[before : before + len(block.targets)]
+    frames = [source.targets[t][1] for t in block.targets]
     greys: dict[int, np.ndarray] = {}
     for k in {k for frame, to in links.items() for k in (frame, *to)}:
         with contextlib.suppress(DamagedImage):
