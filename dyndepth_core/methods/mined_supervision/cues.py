@@ -102,7 +102,7 @@ def find_cues(
     apart = foot(level, road) / np.maximum(seems, road.max() / FARTHEST)
     comes = sure & (apart > COMES[0]) & (apart < COMES[1]) & (speed > SLOW)
     fast = (speed > FAST) & ~sure | (speed > VERY) & np.isnan(apart)
-    ids = regions(whole(under, seems, road) | comes | unexplained | fast)
+    ids = regions(whole(_opened(under), seems, road) | comes | unexplained | fast)
     if (ids > 0).mean() > MOST:
         return no_cues(tgt.shape)
     fits = np.abs(np.log(apart)) < FITS  # False where it is unknown
