@@ -36,8 +36,7 @@ VERY, FAST, RATHER, SLOW = 3.0, 1.5, 0.6, 0.3
 COMES = 0.3, 0.75  # depth of what comes nearer, if it stood, over that of the road at its foot
 FITS = 0.25  # log of that, within which it is right however fast it seems
 UNEXPLAINED, TEXTURE = 0.45, 0.2  # cost of every depth; mean gradient, grey levels of 0 to 1
-LOW, CAR = 1.5, 1.0  # heights of the camera: of what may be an object, of cars
-LIKE = 0.15  # of the inverse depth of the road under it, by which that of an object may differ
+LOW = 1.5  # heights of the camera
 LEVEL = 0.1  # of its inverse depth, by which the road may be off
 FARTHEST = 500.0  # of the nearest road's depth
 LEAST_ROAD = 0.04  # of the nearest road's inverse depth: farther away it says little
@@ -102,7 +101,7 @@ def find_cues(
     apart = foot(level, road) / np.maximum(seems, road.max() / FARTHEST)
     comes = sure & (apart > COMES[0]) & (apart < COMES[1]) & (speed > SLOW)
     fast = (speed > FAST) & ~sure | (speed > VERY) & np.isnan(apart)
-    ids = regions(whole(_opened(under), seems, road) | comes | unexplained | fast)
+    ids = regions(under | comes | unexplained | fast)
     if (ids > 0).mean() > MOST:
         return no_cues(tgt.shape)
     fits = np.abs(np.log(apart)) < FITS  # False where it is unknown
@@ -143,22 +142,6 @@ def low(apparent: np.ndarray, road: np.ndarray) -> np.ndarray:
     nearest = max(float(road.max()), 1e-9)
     seems = np.maximum(np.nan_to_num(apparent, nan=nearest), nearest / FARTHEST)
     return (1 - road / seems < LOW) & ~on_road(apparent, road)
-
-
-def whole(under: np.ndarray, apparent: np.ndarray, road: np.ndarray) -> np.ndarray:
-    """Bool (h, w): what is under the road, (h, w) bool, and what stands on it in its columns, as
-    high as cars are, as far as that is no other depth: higher up what drives ahead is no longer
-    under the road, inverse depth (h, w) as is apparent, NaN unknown.
-    """
-    found, width = under.copy(), under.shape[1]
-    on, at, its = np.zeros(width, bool), np.ones(width), np.zeros(width)
-    for row in range(len(under) - 1, -1, -1):
-        at = np.where(under[row] & ~on, road[row], at)
-        its = np.where(under[row], apparent[row], its)
-        like = np.isnan(apparent[row]) | (np.abs(apparent[row] - its) < LIKE * at)
-        on = under[row] | (on & like & (1 - road[row] / at < CAR))
-        found[row] = on
-    return found
 
 
 def foot(level: np.ndarray, road: np.ndarray) -> np.ndarray:
