@@ -97,7 +97,7 @@ def find_cues(
     unexplained = (costs.min(0) > UNEXPLAINED) & (_texture(tgt) > TEXTURE) & (speed > RATHER)
     sure = known & (at_best < SEEN) & (uniqueness(paths, best) > UNIQUE)
     seems = np.where(sure, apparent, np.nan).astype(np.float32)
-    level = on_road(seems, road)
+    level = on_road(seems, road) & ~on_top(seems, road)
     apart = foot(level, road) / np.maximum(seems, road.max() / FARTHEST)
     comes = sure & (apart > COMES[0]) & (apart < COMES[1]) & (speed > SLOW)
     fast = (speed > FAST) & ~sure | (speed > VERY) & np.isnan(apart)
@@ -120,17 +120,24 @@ def no_cues(size: tuple[int, int]) -> Cues:
 
 
 def on_road(apparent: np.ndarray, road: np.ndarray) -> np.ndarray:
-    """Bool (h, w): where apparent (h, w) is the road (h, w), inverse depths both, not above what is
-    under the road, and no single pixels.
+    """Bool (h, w): where apparent (h, w) is the road (h, w), inverse depths both, and no single
+    pixels.
     """
     level = np.abs(apparent - road) < LEVEL * road  # False where it is unknown
     level &= road > LEAST_ROAD * road.max()
-    under = _opened(apparent < (1 - 2 * LEVEL) * road)
-    above, on = apparent > (1 + LEVEL) * road, np.zeros(level.shape[1], bool)
-    for row in range(len(level) - 1, -1, -1):  # what drives ahead is as far as the road halfway up
-        on = (on | under[row]) & ~above[row]
-        level[row] &= ~on
     return _opened(level)
+
+
+def on_top(apparent: np.ndarray, road: np.ndarray) -> np.ndarray:
+    """Bool (h, w): what is under the road (h, w), inverse depths both, and above that in its column
+    until something is before the road: halfway up, what drives ahead is as far as the road behind.
+    """
+    under = _opened(apparent < (1 - 2 * LEVEL) * road)
+    before, found = apparent > (1 + LEVEL) * road, np.empty(road.shape, bool)
+    on = np.zeros(road.shape[1], bool)
+    for row in range(len(road) - 1, -1, -1):
+        found[row] = on = (on | under[row]) & ~before[row]
+    return found
 
 
 def low(apparent: np.ndarray, road: np.ndarray) -> np.ndarray:

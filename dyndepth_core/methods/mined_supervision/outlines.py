@@ -16,9 +16,8 @@ FEW = 10  # pixels to learn colours from
 def cut_out(image: np.ndarray, likely: np.ndarray, ids: np.ndarray, road: np.ndarray) -> np.ndarray:
     """Ids (h, w), uint8, of the objects of ids (h, w) as the colours of image (h, w, 3), uint8,
     part them from what is around (GrabCut, Rother et al. 2004; OpenCV's), the lower id where two
-    meet. likely (h, w): probability that a pixel is of any object; road (h, w) bool: as far away as
-    the road; so is the lowest part of what stands on it, and there colours decide. What has too few
-    pixels to learn colours from stays as it is.
+    meet. likely (h, w): probability that a pixel is of any object; road (h, w) bool: certainly of
+    none. What has too few pixels to learn colours from stays as it is, without road.
     """
     out = np.zeros_like(ids)
     for name in np.unique(ids[ids > 0]):
@@ -27,24 +26,22 @@ def cut_out(image: np.ndarray, likely: np.ndarray, ids: np.ndarray, road: np.nda
             slice(max(0, rows.min() - MARGIN), rows.max() + 1 + MARGIN),
             slice(max(0, cols.min() - MARGIN), cols.max() + 1 + MARGIN),
         )
-        mask, others = ids[window] == name, (ids[window] > 0) & (ids[window] != name)
-        inside = _inside(image[window], likely[window], mask, road[window] | others)
+        inside = _inside(image[window], likely[window], ids[window] == name, road[window])
         out[window][inside & (out[window] == 0)] = name
     return out
 
 
 def _inside(
-    image: np.ndarray, likely: np.ndarray, mask: np.ndarray, outside: np.ndarray
+    image: np.ndarray, likely: np.ndarray, mask: np.ndarray, road: np.ndarray
 ) -> np.ndarray:
     top = np.quantile(likely[mask], TOP)
     marks = np.full(mask.shape, cv2.GC_BGD, np.uint8)
     marks[cv2.dilate(mask.astype(np.uint8), np.ones((AROUND, AROUND))) > 0] = cv2.GC_PR_BGD
     marks[mask & (likely > LIKELY * top)] = cv2.GC_PR_FGD
     marks[mask & (likely > SURE * top)] = cv2.GC_FGD
-    marks[outside & ~mask] = cv2.GC_BGD
-    marks[outside & mask & (marks != cv2.GC_FGD)] = cv2.GC_PR_BGD
+    marks[road] = cv2.GC_BGD
     if (marks == cv2.GC_BGD).sum() < FEW or (marks == cv2.GC_FGD).sum() < FEW:
-        return mask
+        return mask & ~road
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)  # the colours are clustered from random beginnings
     cv2.grabCut(np.ascontiguousarray(image), marks, None, *models, STEPS, cv2.GC_INIT_WITH_MASK)
