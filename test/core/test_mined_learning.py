@@ -162,8 +162,13 @@ def test_only_objects_that_surely_stand_beside_road_teach_scales():
     source = SimpleNamespace(config=None, seed=0, train=False, batch_size=2, names=["street"])
     found = CropSource(source, table)
     assert len(found) == len(table["x"]) - 3  # what stands nowhere may still teach
-    assert len(found.standing["x"]) == len(table["x"]) - 4  # neither the first two nor those
-    assert judge(None, found.standing)["contact_off_static"] > 0
+    assert len(found.standing["x"]) == len(table["x"]) - 2
+    ratio = np.abs(np.log(table["contact"] / table["scene"]))
+    off = judge(None, found.standing)["contact_off_static"]
+    assert off == pytest.approx(ratio[[2, 5]].mean())  # of those that stand where they seem to
+    table["apart"][2] = 0.6
+    off = judge(None, CropSource(source, table).standing)["contact_off_static"]
+    assert off == pytest.approx(ratio[5])
 
 
 def test_scales_are_positive_and_follow_the_unit_of_the_scene():

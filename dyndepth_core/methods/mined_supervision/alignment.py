@@ -102,18 +102,16 @@ class AlignmentObjective(Objective):
 class CropSource:
     """Draws windows of static objects as SampleSource draws targets; mirrored and brighter or
     darker ones in training. Those whose scene depth and place on the road differ by more than
-    DOUBT are left out: what moves unnoticed must not teach. `standing` are those to judge scales
-    by, whether they agree or not: objects whose parallax fits their place on the road within
-    UPRIGHT; house fronts, that are taken for objects and stand nowhere, mostly do not.
+    DOUBT are left out: what moves unnoticed must not teach. `standing` has them all: to judge by
+    what agrees would say that all is well.
     """
 
     def __init__(self, source: SampleSource, table: dict[str, np.ndarray]) -> None:
         self.config, self.seed, self.train = source.config, source.seed, source.train
         self.batch_size, self.names = BATCH, source.names
         usable = ~table["dynamic"] & np.isfinite(table["reference"]) & (table["scene"] > 0)
+        self.standing = {k: v[usable] for k, v in table.items()}
         with np.errstate(divide="ignore", invalid="ignore"):
-            upright = usable & (np.abs(np.log(table["apart"])) < UPRIGHT)
-            self.standing = {k: v[upright] for k, v in table.items()}
             usable &= ~(np.abs(np.log(table["scene"] / table["contact"])) > DOUBT)
         self.table = {k: v[usable] for k, v in table.items()}
 
@@ -185,12 +183,15 @@ def judge(
     objective: AlignmentObjective | None, table: dict[str, np.ndarray]
 ) -> dict[str, float | None]:
     """Median |log ratio| of learned scales and of contact to the scene's, on static objects; None
-    where they are unknown.
+    where they are unknown. Contact: of those whose parallax fits their place on the road within
+    UPRIGHT; house fronts, that are taken for objects and stand nowhere, mostly do not. Learned: of
+    all, as it is asked where there is no contact, and there it is far worse.
     """
     unknown = np.full(len(table["scene"]), np.nan, np.float32)
     learned = unknown if objective is None else scales(objective, table)
-    found = {}
-    for name, scale in (("learned", learned), ("contact", table["contact"])):
+    upright = np.abs(np.log(table["apart"])) < UPRIGHT  # False where it is unknown
+    contact, found = np.where(upright, table["contact"], np.nan), {}
+    for name, scale in (("learned", learned), ("contact", contact)):
         off = np.abs(np.log(scale / table["scene"]))
         known = np.isfinite(off)
         found[f"{name}_off_static"] = float(np.median(off[known])) if known.any() else None
