@@ -12,7 +12,12 @@ from dyndepth_core.methods.follow import draw, follow
 from dyndepth_core.methods.mined_supervision import labels
 from dyndepth_core.methods.mined_supervision.clusters import vote
 from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig, Shares
-from dyndepth_core.methods.mined_supervision.labels import DOUBT, UNKNOWN_OFF, paste
+from dyndepth_core.methods.mined_supervision.labels import (
+    DOUBT,
+    LEAST_SURE,
+    UNKNOWN_OFF,
+    paste,
+)
 from dyndepth_core.methods.mined_supervision.objective import (
     LEAST_LABELLED,
     LabelledSample,
@@ -64,6 +69,15 @@ def test_the_nearest_object_wins_and_the_rest_is_the_scene():
         )
         assert (label[:, :4] == 5).all() and (label[:, 4] == 7).all() and (label[:, 5] == 20).all()
         assert weight[0].tolist() == pytest.approx([0.8] * 4 + [0.3, 0.0])
+
+
+def test_an_object_that_nobody_is_sure_of_keeps_the_depth_of_the_scene():
+    scene, masks = np.full((4, 6), 20.0, np.float32), np.zeros((2, 4, 6), bool)
+    masks[0, :, :2] = masks[1, :, 3:5] = True
+    sure = np.array([LEAST_SURE, 0.9 * LEAST_SURE])
+    depths, seems = labels.believed(5.0 * masks, np.array([0.1, 0.2]), scene, masks, sure)
+    assert (depths[0] == 5 * masks[0]).all() and (depths[1] == 20 * masks[1]).all()
+    assert seems[0] == 0.1 and np.isnan(seems[1])
 
 
 def test_a_scale_is_what_is_known_of_it_best(monkeypatch):

@@ -32,13 +32,15 @@ from dyndepth_core.methods.mined_supervision.scene import (
 from dyndepth_core.methods.stage import StageJob
 
 DOUBT = 0.15  # error of the log of a scale at which an object counts e^-1/2 as much
+LEAST_SURE = 0.1  # confidence below which an object keeps the scene's depth
 NEXT = 5  # side of the square around a pixel of a dynamic object that is next to it
 FASTEST = 4.0  # times the own speed
 UNKNOWN_OFF, LEAST_OFF = 0.3, 0.01  # that error where nothing says it, and at least
 
 
 def make_labels(job: StageJob, scene_path: Path, objects_path: Path, alignment: str) -> list[Path]:
-    """Per target: label (h, w) fp16, static depth with the dynamic objects at their own; weight
+    """Per target: label (h, w) fp16, static depth with the dynamic objects at their own where
+    anything is sure of that (LEAST_SURE), at the scene's elsewhere; weight
     (h, w), uint8, 255 times the confidence of an object's label, 0 elsewhere; drift (h, w) fp16,
     see `drifts`, 0 where it is unknown; moves (h, w) bool, dynamic objects, with a label or none,
     and what is next to them. A label of zeros where nothing dynamic is seen. Table: see
@@ -118,6 +120,18 @@ def trusts(
     return 1 / off[0] ** 2, 1 / off[1] ** 2
 
 
+def believed(
+    depths: np.ndarray, inverse: np.ndarray, scene: np.ndarray, masks: np.ndarray, sure: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Depths (N, h, w) of objects and inverses (N,) of those they seem to have; of objects whose
+    confidence `sure` (N,) is below LEAST_SURE the depth of the scene (h, w) in their masks
+    (N, h, w), which is as good as any, and NaN.
+    """
+    doubtful = sure < LEAST_SURE
+    depths = np.where(doubtful[:, None, None], scene * masks, depths)
+    return depths, np.where(doubtful, np.nan, inverse)
+
+
 def paste(
     scene: np.ndarray, depths: Sequence[np.ndarray], masks: Sequence[np.ndarray],
     weights: Sequence[float],
@@ -181,10 +195,12 @@ def label_block(
             inside = ids[None] == table["id"][own][:, None, None]
             stack = torch.from_numpy(inside)
             shapes = object_shapes(objects, image[None], stack, scale[i : i + 1]).numpy()
+            around, sure = depth[i, 0].numpy(), table["weight"][own]
             depths = shapes * table["chosen"][own][:, None, None]
-            label, weight = paste(depth[i, 0].numpy(), depths, inside, table["weight"][own])
-            labels[row], weights[row] = label, np.rint(255 * weight)
-            drift[row] = drifts(depths, inside, inverse[own] / float(unit[i]))
+            depths, seems = believed(depths, inverse[own] / float(unit[i]), around, inside, sure)
+            label, weight = paste(around, depths, inside, sure)
+            labels[row], weights[row] = label, np.ceil(255 * weight)
+            drift[row] = drifts(depths, inside, seems)
     found = {"label": labels, "weight": weights, "drift": drift, "moves": moves}
     return found | {f"o_{k}": v for k, v in table.items()}
 
@@ -197,7 +213,7 @@ def _summary(paths: list[Path]) -> dict[str, float | int | None]:
             for key in ("o_dynamic", "o_weight", "o_learned", "o_contact"):
                 columns.setdefault(key, []).append(data[key])
     dynamic, weight, learned, contact = (np.concatenate(c) for c in columns.values())
-    used = dynamic & (weight > 0)
+    used = dynamic & (weight >= LEAST_SURE)
     off = np.abs(np.log(learned / contact))[dynamic]
     off = off[np.isfinite(off)]
     return {
