@@ -276,7 +276,7 @@ def test_two_of_three_steps_with_labels_teach_the_depth_network_alone():
     nothing, all_ = torch.zeros_like(truth), torch.ones_like(truth)
     sample = with_maps(
         LabelledSample, sample, hint=truth, sure=all_, label=truth, weight=nothing, drift=nothing,
-        motion=sample.T_start,
+        motion=sample.T_start, sky=nothing,
     )  # fmt: skip
 
     def predict(seed):
@@ -286,7 +286,7 @@ def test_two_of_three_steps_with_labels_teach_the_depth_network_alone():
     plain = [isinstance(predict(seed), PlainPredictions) for seed in range(60)]
     assert 0.5 < np.mean(plain) < 0.8
     whole, alone = (net.losses(sample, predict(plain.index(kind))) for kind in (False, True))
-    assert set(alone.terms) == {"label", "hints", "unit"} < set(whole.terms)
+    assert set(alone.terms) == {"label", "hints", "unit", "sky"} < set(whole.terms)
     off = (predict(plain.index(True)).depth / truth).log()
     expected = (off - off.median()).abs().mean().item()  # in any unit
     assert alone.terms["hints"].item() == pytest.approx(expected, rel=1e-4)

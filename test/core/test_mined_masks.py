@@ -17,7 +17,7 @@ from test_mined_parts import CONFIG, boxes
 from dyndepth_core.geometry.multi_view import plane_costs
 from dyndepth_core.geometry.road import fit_road, road_inverse
 from dyndepth_core.methods.mined_supervision.clusters import vote
-from dyndepth_core.methods.mined_supervision.cues import find_cues, low, on_road, on_top
+from dyndepth_core.methods.mined_supervision.cues import find_cues, low, on_road, on_top, sky
 from dyndepth_core.methods.mined_supervision.masks import (
     Shown,
     gated,
@@ -155,6 +155,15 @@ def test_what_drives_ahead_is_not_road_halfway_up():
     found = on_top(apparent, road)
     assert found[54:68, 102:138].all() and on_road(apparent, road)[54:56, 102:138].all()
     assert not found[72:].any() and not found[:, :98].any() and not found[:52].any()
+
+
+def test_sky_is_above_the_horizon_and_at_no_depth_or_far_away():
+    road = np.broadcast_to((np.arange(LARGE[0])[:, None] - 40.0) / 100, LARGE)
+    apparent = np.full(LARGE, 0.3, np.float32)
+    apparent[:60, 10:60], apparent[:60, 100:150], apparent[10, 200] = np.nan, 1e-3, np.nan
+    found = sky(apparent, road)
+    assert found[:41, 10:60].all() and found[:41, 100:150].all() and found.sum() == 41 * 100
+    assert not sky(apparent, 0 * road).any()  # no road, no horizon
 
 
 def test_what_is_as_low_as_a_car_may_be_one():

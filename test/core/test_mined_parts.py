@@ -1,5 +1,7 @@
 """The pieces of mined_supervision that learn nothing, against known answers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -19,11 +21,13 @@ from dyndepth_core.methods.mined_supervision.labels import (
     paste,
 )
 from dyndepth_core.methods.mined_supervision.objective import (
+    BEHIND,
     LEAST_LABELLED,
     LabelledSample,
     _maps,
     drift_loss,
     label_loss,
+    sky_loss,
     told,
 )
 from dyndepth_core.methods.mined_supervision.segment import centre_ways
@@ -253,11 +257,34 @@ def test_hints_end_where_an_object_moves_with_a_label_or_without():
         def of(self, target, *keys):
             return [self[key] for key in keys]
 
-    one = np.ones((1, 3), np.float32)
+    one = np.ones((9, 27), np.float32)
+    left, right = np.zeros((2, 9, 27), bool)
+    left[:, :9], right[:, 18:] = True, True
     label = Stored(
-        label=one, weight=np.array([[255, 0, 0]], np.uint8), drift=0 * one,
-        moves=np.array([[True, True, False]]),
+        label=one, weight=np.where(left, 255, 0).astype(np.uint8), drift=0 * one, moves=~right
+    )
+    mined = Stored(
+        still=2 * one, motion=np.eye(4, dtype=np.float32)[None], apparent=np.nan * one,
+        road=np.array([1.0, 0.3, 0.0, 0.0]), K=np.array([[9, 0, 13], [0, 9, 4], [0, 0, 1.0]]),
     )  # fmt: skip
-    mined = Stored(still=2 * one, motion=np.eye(4, dtype=np.float32)[None])
     found = _maps(label, mined, 0)
-    assert found["sure"].tolist() == [[0, 0, 1]] and found["weight"].tolist() == [[1, 0, 0]]
+    assert (found["sure"] == right).all() and (found["weight"] == left).all()
+    assert not found["sky"][right].any() and found["sky"][~right].any()
+
+
+def test_the_sky_is_behind_most_of_what_is_known():
+    depth = torch.full((1, 1, 10, 10), 2.0, requires_grad=True)
+    known, above = torch.zeros(2, 1, 1, 10, 10)
+    known[..., 5:, :], above[..., :2, :] = 1, 1
+    with torch.no_grad():
+        depth[..., 5:, :] = torch.arange(50.0).view(5, 10) + 1
+        depth[..., 0, :] = 60.0  # as far as it should be
+    sample = SimpleNamespace(sure=known, sky=above)
+    found = sky_loss(depth, sample)
+    far = np.quantile(np.arange(50) + 1, BEHIND)
+    assert found.item() == pytest.approx(np.log(far / 2) / 2, rel=1e-5)
+    found.backward()
+    moved = depth.grad != 0
+    assert moved[..., 1, :].all() and moved.sum() == 10
+    sample.sure = torch.zeros_like(known)
+    assert sky_loss(depth, sample) == 0  # behind nothing

@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dyndepth_core.data.sample import Sample, SampleSource
+from dyndepth_core.geometry.road import road_inverse
 from dyndepth_core.losses.consistency import depth_inconsistency
 from dyndepth_core.losses.parallel import mean_count
 from dyndepth_core.methods.base import LossTerms, Predictions
 from dyndepth_core.methods.follow import MapSource
 from dyndepth_core.methods.mined_supervision.cache import Cache
 from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig
+from dyndepth_core.methods.mined_supervision.cues import sky
 from dyndepth_core.methods.mined_supervision.graph import MinedSupervisionGraph
 from dyndepth_core.methods.residual_motion.hinted import (
     HintedSample,
@@ -33,6 +35,7 @@ from dyndepth_core.methods.residual_motion.objective import (
 
 RESUMES = 0.5  # of the scene's training: where that with labels takes its schedules up
 UNIT = 0.1  # weight of the unit of the scene
+SKY, BEHIND = 0.1, 0.8  # weight of the sky; quantile of the depths that are known
 DRIFT = 0.1  # weight of the motions of labelled objects
 PLAIN = 2 / 3  # of the steps with labels: the depth network alone, four times as fast
 LEAST_LABELLED = 0.01  # share of a batch's pixels that labels count as at least
@@ -42,12 +45,14 @@ LEAST_LABELLED = 0.01  # share of a batch's pixels that labels count as at least
 class LabelledSample(HintedSample):
     """label (B, 1, H, W): static depth, in units of the scene, with the objects that move at their
     own; weight (B, 1, H, W) in [0, 1]: confidence, above 0 where something moves and has a label;
-    drift (B, 1, H, W): its motion over that of the camera, see labels.py, 0 where unknown.
+    drift (B, 1, H, W): its motion over that of the camera, see labels.py, 0 where unknown; sky
+    (B, 1, H, W): 1 where nothing is seen but sky, or what is far.
     """
 
     label: Tensor | None = None
     weight: Tensor | None = None
     drift: Tensor | None = None
+    sky: Tensor | None = None
 
 
 @dataclass
@@ -66,7 +71,7 @@ class MinedSupervisionObjective(ResidualMotionObjective):
     labels teach it. Ours beside the paper, whose labels are the scene's own depth where nothing
     moves: there several images say more (mining.py), L_still = mean |log(D / s l)| where they are
     sure (hint_loss), the motions by which the images are explained, what moves at all (`told`) and
-    how fast (drift_loss).
+    how fast (drift_loss), and that the sky is behind it (sky_loss).
     """
 
     graph_class = MinedSupervisionGraph
@@ -123,6 +128,7 @@ class MinedSupervisionObjective(ResidualMotionObjective):
             "label": self.config.label * self._label(sample, predictions),
             "drift": (0 if self.config.lateral_only else DRIFT) * drift_loss(sample, predictions),
             "unit": UNIT * unit_loss(self._tgt_depth(sample, predictions), sample),
+            "sky": SKY * sky_loss(self._tgt_depth(sample, predictions), sample),
         }
         maps = {**found.maps, "weight": sample.weight}
         return LossTerms(found.total + sum(new.values()), {**found.terms, **new}, maps)
@@ -157,6 +163,7 @@ class MinedSupervisionObjective(ResidualMotionObjective):
                 "label": config.label * label_loss(depth, sample.label, sample.weight),
                 "hints": config.hints * hint_loss(depth, sample.hint, sample.sure),
                 "unit": UNIT * unit_loss(depth, sample),
+                "sky": SKY * sky_loss(depth, sample),
             }
         maps = {"depth": depth.detach(), "weight": sample.weight}
         return LossTerms(sum(terms.values()), terms, maps)
@@ -227,6 +234,17 @@ def unit_loss(depth: Tensor, sample: LabelledSample) -> Tensor:
     return (off / sample.sure.flatten(1).sum(1).clamp(min=1)).abs().mean()
 
 
+def sky_loss(depth: Tensor, sample: LabelledSample) -> Tensor:
+    """Mean of max(log(far / D), 0) over the sky, far the BEHIND quantile of D (B, 1, H, W) of the
+    image where the hints are sure: the sky is behind most of what is known. Nothing else says so;
+    it came out as near as the cars. N at least LEAST_LABELLED of all pixels.
+    """
+    with torch.no_grad():
+        known = torch.where(sample.sure > 0, depth, torch.nan).flatten(1)
+        far = known.nanquantile(BEHIND, dim=1).nan_to_num(1e-9).view(-1, 1, 1, 1)
+    return ((far / depth).log().clamp(min=0) * sample.sky).sum() / _count(sample.sky > 0)
+
+
 def drift_loss(sample: LabelledSample, p: ResidualPredictions) -> Tensor:
     """Mean of |residual - drift t| / |t| over the pixels with a drift and the pairs whose
     translation t the hints know; N at least LEAST_LABELLED of all.
@@ -254,7 +272,15 @@ def labelled(
 
 def _maps(labels: Cache, mined: Cache, target: int) -> dict[str, np.ndarray]:
     label, weight, drift, moves = labels.of(target, "label", "weight", "drift", "moves")
-    still, motion = mined.of(target, "still", "motion")
+    still, motion, apparent, road, K = mined.of(target, "still", "motion", "apparent", "road", "K")
+    above = sky(apparent.astype(np.float32), road_inverse(road, K, still.shape))
     sure = (still > 0) & ~moves
-    maps = {"label": label, "weight": weight / 255, "drift": drift, "hint": still, "sure": sure}
+    maps = {
+        "label": label,
+        "weight": weight / 255,
+        "drift": drift,
+        "hint": still,
+        "sure": sure,
+        "sky": above & ~sure,
+    }
     return {name: x.astype(np.float32) for name, x in maps.items()} | {"motion": motion}
