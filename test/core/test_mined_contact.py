@@ -20,6 +20,13 @@ def _road(depth, T):
     return (world[0, 1] > ROAD - 1e-6).numpy()
 
 
+def car():
+    """Depth (h, w) of a street, the mask of the nearer board and that of the road."""
+    _, depth, ids = view(BOARDS, pose())
+    ground = _road(depth, pose()) & (ids == 0)
+    return depth[0, 0].numpy(), ids == 1, ground
+
+
 @pytest.mark.parametrize("pitch", [0.0, 0.06])
 def test_the_ground_is_found_and_boards_are_not(pitch):
     _, depth, ids = view(BOARDS, pose(pitch=pitch))
@@ -47,20 +54,16 @@ def test_contact_gives_the_scale_of_what_stands_on_a_plane(pitch):
 
 
 def test_the_scene_may_say_anything_of_the_object_itself():
-    _, depth, ids = view(BOARDS, pose())
-    depth, mask = depth[0, 0].numpy(), ids == 1
+    depth, mask, ground = car()
     shape = np.where(mask, 1.0, 0)
     wrong = np.where(mask, 9 * depth, depth)
-    ground = _road(torch.tensor(depth)[None, None], pose()) & (ids == 0)
     found = contact_scale(depth, shape, mask, ground, NONE)
     assert contact_scale(wrong, shape, mask, ground, NONE) == found
 
 
 def test_an_object_does_not_stand_where_another_one_begins():
     """Part of a car whose lower half is taken for another object, or a car behind one."""
-    _, depth, ids = view(BOARDS, pose())
-    depth, mask = depth[0, 0].numpy(), ids == 1
-    ground = _road(torch.tensor(depth)[None, None], pose()) & (ids == 0)
+    depth, mask, ground = car()
     shape = np.where(mask, depth / depth[mask].mean(), 0)
     rows, cols = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     middle = rows.mean().astype(int)
@@ -77,9 +80,7 @@ def test_an_object_does_not_stand_where_another_one_begins():
 
 def test_a_car_that_is_raised_but_for_its_wheels_stands_on_them():
     """The road that is seen below a bumper is farther away than the car."""
-    _, depth, ids = view(BOARDS, pose())
-    depth, mask = depth[0, 0].numpy(), ids == 1
-    ground = _road(torch.tensor(depth)[None, None], pose()) & (ids == 0)
+    depth, mask, ground = car()
     rows, cols = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     wheel = len(cols) // 5
     raised = mask.copy()
@@ -90,9 +91,7 @@ def test_a_car_that_is_raised_but_for_its_wheels_stands_on_them():
 
 
 def test_what_leaks_down_or_ends_with_the_image_tells_no_depth():
-    _, depth, ids = view(BOARDS, pose())
-    depth, mask = depth[0, 0].numpy(), ids == 1
-    ground = _road(torch.tensor(depth)[None, None], pose()) & (ids == 0)
+    depth, mask, ground = car()
     shape = np.where(mask, depth / depth[mask].mean(), 0)
     rows, cols = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     leaks = mask.copy()

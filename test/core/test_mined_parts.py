@@ -257,19 +257,20 @@ def test_hints_end_where_an_object_moves_with_a_label_or_without():
         def of(self, target, *keys):
             return [self[key] for key in keys]
 
-    one = np.ones((9, 27), np.float32)
-    left, right = np.zeros((2, 9, 27), bool)
-    left[:, :9], right[:, 18:] = True, True
+    one = np.ones((9, 36), np.float32)
+    left, right, empty = np.zeros((3, 9, 36), bool)
+    left[:, :9], right[:, 18:27], empty[:, 27:] = True, True, True
     label = Stored(
-        label=one, weight=np.where(left, 255, 0).astype(np.uint8), drift=0 * one, moves=~right
-    )
+        label=one, weight=np.where(left, 255, 0).astype(np.uint8), drift=0 * one,
+        moves=~(right | empty),
+    )  # fmt: skip
     mined = Stored(
-        still=2 * one, motion=np.eye(4, dtype=np.float32)[None], apparent=np.nan * one,
+        still=2.0 * ~empty, motion=np.eye(4, dtype=np.float32)[None], apparent=np.nan * one,
         road=np.array([1.0, 0.3, 0.0, 0.0]), K=np.array([[9, 0, 13], [0, 9, 4], [0, 0, 1.0]]),
     )  # fmt: skip
     found = _maps(label, mined, 0)
     assert (found["sure"] == right).all() and (found["weight"] == left).all()
-    assert not found["sky"][right].any() and found["sky"][~right].any()
+    assert found["sky"][empty].any() and not found["sky"][~empty].any()
 
 
 def test_the_sky_is_behind_most_of_what_is_known():

@@ -44,7 +44,8 @@ def vote(can_move: np.ndarray, way: np.ndarray, least: int) -> np.ndarray:
 
 def _joined(peaks: np.ndarray, nearest: np.ndarray, ways: np.ndarray) -> np.ndarray:
     """Of every pixel the number of its middle: `nearest` (N,) of peaks (P, 2), most votes first, or
-    the first one that lies less than NEAR of the mean of `ways` (N,) of that one's pixels away.
+    the first one that lies less than NEAR of a mean way away, that of `ways` (N,) over the pixels
+    of either, the longer one.
     """
     size = np.bincount(nearest, ways, len(peaks)) / np.bincount(nearest, None, len(peaks)).clip(1)
     off = np.hypot(*(peaks[:, None] - peaks).transpose(2, 0, 1))

@@ -281,6 +281,6 @@ def _maps(labels: Cache, mined: Cache, target: int) -> dict[str, np.ndarray]:
         "drift": drift,
         "hint": still,
         "sure": sure,
-        "sky": above & ~sure,
+        "sky": above & (still == 0) & ~moves,  # lorries reach above the horizon
     }
     return {name: x.astype(np.float32) for name, x in maps.items()} | {"motion": motion}
