@@ -244,7 +244,11 @@ def test_gradients_reach_the_rotation_through_the_images(sample):
     objective = make(rectify=True)
     tgt, src, src_net, K, past = objective._flat(sample)
     torch.nn.init.normal_(objective.rectify_net.net.head.weight, std=0.3)
+    K = K.clone().requires_grad_()  # as where it is learned: only the images may teach it
     turned = rectify(objective.rectify_net, tgt, src, src_net, K, past)
     assert turned.src.requires_grad and not turned.src_net.requires_grad
-    grad = torch.autograd.grad(turned.src.square().sum(), turned.rotation)[0]
-    assert grad.abs().min() > 0
+    grads = torch.autograd.grad(turned.src.square().sum(), (turned.rotation, K), retain_graph=True)
+    assert all(grad.abs().max() > 0 for grad in grads) and grads[0].abs().min() > 0
+    drawn = draw_rotations(torch.arange(len(tgt)))
+    losses = rotation_losses(objective.rectify_net, tgt, src, turned, K, past, drawn)
+    assert torch.autograd.grad(sum(losses.values()), K, allow_unused=True) == (None,)

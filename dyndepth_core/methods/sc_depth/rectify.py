@@ -68,7 +68,7 @@ def rectify(
     """
     rotation = net(tgt, src_net, past)
     turned, seen = rotate(src, rotation, K)
-    for_nets, _ = rotate(src_net, rotation.detach(), K)
+    for_nets, _ = rotate(src_net, rotation.detach(), K.detach())
     return Rectified(rotation, turned, for_nets, seen)
 
 
@@ -102,6 +102,7 @@ def rotation_losses(
     triplet = (left - size + size.detach().clamp(max=MARGIN)).clamp(min=0).mean()
     worth = (size > KNOWN_RANGE[0]) & (size < KNOWN_RANGE[1])
     known = torch.where(worth[:, None], rot1, drawn).detach()
-    turned, _ = rotate(src, known, K)
+    # a camera that is learned must not make a rotation right that is wrong
+    turned, _ = rotate(src, known, K.detach())
     found = net(turned, src, torch.zeros_like(past))
     return {"triplet": triplet, "known": (found - known).abs().mean()}
