@@ -77,7 +77,8 @@ def command(
 
     residual_motion_published has the paper's losses; with _l1, _no_depth, _no_cycle or _files
     behind its name: plain L1, a motion network that sees no depth, no cycle losses, residuals
-    only near masks.
+    only near masks. sc_depth_published has the paper's losses and weights, and sc_depth beside
+    it. residual_motion_metric learns metres from the recordings' odometry.
     """
     check_json(json_file)
     from rich.console import Console

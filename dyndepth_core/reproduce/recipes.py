@@ -58,9 +58,10 @@ MINED = {
     "_files": ("objective.masks=files",),
     "_oracle": ("objective.masks=oracle",),
 }
-# the published losses, and what the paper takes away from them or adds
+# the published losses, and what the paper takes away from them or adds; by optical flow the motion
+# network would see depth, and what moves would be learned from a loss that is not the paper's
 PUBLISHED = "residual_motion_published"
-PAPER = ("objective.both_ways=true", "data.source_offsets=1")
+PAPER = ("objective.both_ways=true", "data.source_offsets=1", "network.motion_flow=false")
 ABLATIONS = {
     "": (),
     "_l1": ("objective.sparsity_norm=l1",),
@@ -68,7 +69,16 @@ ABLATIONS = {
     "_no_cycle": ("objective.rotation_cycle=0", "objective.translation_cycle=0"),
     "_files": ("objective.foreground=files",),
 }
+# our defaults are for trainings of thousands of steps
+SC_PAPER = (
+    "objective.geometry=0.5", "objective.smoothness=0.1", "objective.both_ways=true",
+    "objective.lending=1", "objective.lenders=all", "objective.consistent_from=0",
+    "objective.mean_over=valid", "objective.self_discovered=true",
+)  # fmt: skip
+METRIC = ("objective.metric_odometry=0.05",)
 WHOLE = {
+    "sc_depth_published": Recipe("sc_depth", SC_PAPER, control="sc_depth"),
+    "residual_motion_metric": Recipe("residual_motion", METRIC, control="residual_motion"),
     "many_depth_fast": Recipe("many_depth", ("network.variant=fast",), control="many_depth"),
     **{
         PUBLISHED + end: Recipe("residual_motion", PAPER + own, control=PUBLISHED if end else None)

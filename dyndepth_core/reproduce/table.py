@@ -130,6 +130,7 @@ def markdown(table: Mapping[str, Any], command: str) -> str:
         "`change`: mean relative change of static depth after ego-motion warping. Ratios below are"
         " the first over the second, paired; below 1 the first is better.",
         "",
+        *_in_metres(methods),
         *_moving(methods),
         *_grid(
             ["first", "second", "metric", "stratum", "ratio", "95 %", "blocks", "first is",
@@ -148,6 +149,19 @@ def markdown(table: Mapping[str, Any], command: str) -> str:
         lines += [f"\n{name} warned: {w}" for w in row.get("warnings", ())]
     lines += [f"\n**{name} failed:** {why}" for name, why in table.get("failed", {}).items()]
     return "\n".join(lines) + "\n"
+
+
+def _in_metres(methods: Mapping[str, Any]) -> list[str]:
+    """Errors without the median ratio; nothing where no method learned metres."""
+    found = {name: m["unscaled"] for name, m in methods.items() if m.get("unscaled")}
+    if not set(found) - {*BASELINES}:
+        return []
+    rows = [
+        [name, *(f"{m[s][METRICS[0]]:.3f}" if s in m else "-" for s in STRATA)]
+        for name, m in found.items()
+    ]
+    says = "abs_rel of depth in metres as it is, without the median ratio."
+    return [says, "", *_grid(["method", *STRATA], rows), ""]
 
 
 MOTION = {  # of MotionErrors: its heading

@@ -4,10 +4,12 @@ import hashlib
 from dataclasses import replace
 
 import pytest
+import torch
 from test_reproduce import TINY
 
 from dyndepth_core.config import load
 from dyndepth_core.inference.model_file import read_meta
+from dyndepth_core.methods import get_method
 from dyndepth_core.reproduce.recipes import FINETUNE, in_order, recipe, trained_once
 from dyndepth_core.reproduce.rows import masks_hash
 from dyndepth_core.reproduce.run import reproduce
@@ -53,7 +55,28 @@ def test_what_the_paper_leaves_out_stands_beside_its_losses():
         assert "objective.both_ways=true" in settings and "data.source_offsets=1" in settings
         load(overrides=settings, method=recipe(name).method)  # every name is one
     assert "objective.foreground=files" in recipe(order[2]).settings
+    assert recipe("sc_depth_published").control == "sc_depth"
+    load(overrides=recipe("sc_depth_published").settings, method="sc_depth")
     assert recipe(order[1]).control == order[0] and recipe(order[0]).control is None
+
+
+@pytest.mark.parametrize("row", ["residual_motion_published", "residual_motion_published_no_depth"])
+def test_without_depth_nothing_shows_depth_to_the_motion_network(row):
+    tiny = ("network.encoder=resnet18", "network.width=0.25", "network.pretrained=false",
+            "network.pose_encoder=resnet18", "network.decoder_channels=8,8,16,32,64")  # fmt: skip
+    config = load(overrides=[*tiny, *recipe(row).settings], method="residual_motion")
+    torch.manual_seed(0)
+    net = get_method("residual_motion").objective_class(config, ["drive"], 100.0).motion_net
+    torch.nn.init.normal_(net.refine[-1].head.weight)
+    tgt, src = torch.rand(2, 1, 3, 64, 96)
+    K = torch.tensor([[[100.0, 0, 47.5], [0, 100.0, 31.5], [0, 0, 1]]])
+    flat = torch.full((1, 1, 64, 96), 5.0)
+    found = [
+        net(tgt, src, depth, depth, K, torch.tensor([True]))
+        for depth in (flat, flat + 9 * src[:, :1])
+    ]
+    same = [torch.equal(getattr(found[0], k), getattr(found[1], k)) for k in ("ego", "residual")]
+    assert same == [True, row.endswith("_no_depth")] and found[0].parts is None
 
 
 def test_rows_come_after_those_they_are_made_from():
