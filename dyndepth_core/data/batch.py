@@ -25,7 +25,8 @@ class Sample:
     flipped: Tensor  # (B,) bool, mirrored left to right (K already is, where it is known)
     index: Tensor  # (B,) index of the target in the source's list
     travel: Tensor | None = None  # (B, S) metres between the cameras, NaN unknown; None: not asked
-    # (B, 1 + S, H, W) ids of the objects in tgt and src, 0 = nobody's, per image; None: not asked
+    # (B, 1 + S, H, W) ids of the objects in tgt and src, per image, 0 = nobody's, MAX_INSTANCES + 1
+    # those of all that are too many; None: not asked
     instances: Tensor | None = None
 
     def _map(self, function) -> Sample:

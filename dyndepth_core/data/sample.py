@@ -30,7 +30,7 @@ from dyndepth_core.data.travel import travel_table
 
 log = logging.getLogger(__name__)
 IdsOf = Callable[[int], np.ndarray | None]  # frame -> ids (H, W) at network size, None: unknown
-MAX_INSTANCES = 16  # per image, the largest ones
+MAX_INSTANCES = 16  # per image, the largest ones; one more id is for all others together
 MAX_DAMAGED = 20  # targets in a row that cannot be read before a training gives up
 
 

@@ -171,13 +171,13 @@ def flip_horizontal(images: list[np.ndarray], K: np.ndarray) -> tuple[list[np.nd
 
 def largest(ids: np.ndarray, count: int) -> np.ndarray:
     """The `count` objects of the most pixels of ids (H, W), 0 = nobody's, renamed to 1, 2, ... in
-    the order of their ids; uint8.
+    the order of their ids; all others together are count + 1; uint8.
     """
     names, place, pixels = np.unique(ids, return_inverse=True, return_counts=True)
     pixels[names == 0] = 0
     kept = np.sort(np.argsort(-pixels, kind="stable")[:count])
     kept = kept[pixels[kept] > 0]
-    renamed = np.zeros(len(names), np.uint8)
+    renamed = np.where(names == 0, 0, count + 1).astype(np.uint8)
     renamed[kept] = np.arange(1, len(kept) + 1)
     return renamed[place].reshape(ids.shape)
 

@@ -36,11 +36,13 @@ def residual_velocity(residual: Tensor, T_src_tgt: Tensor, dt: Tensor) -> Tensor
 
 def mean_parallax(depth: Tensor, T_src_tgt: Tensor, K: Tensor) -> Tensor:
     """(B,) pixels by which the translation of T_src_tgt (B, 4, 4) moves the image of depth
-    (B, 1, H, W), mean over the pixels: near 0 when the camera stands or only turns.
+    (B, 1, H, W), mean over the pixels: near 0 when the camera stands or only turns. In float32 also
+    under autocast, where a pixel times its depth would overflow.
     """
-    T = T_src_tgt.float()
-    turned = make_T(T[:, :3, :3], torch.zeros_like(T[:, :3, 3]))
-    points = backproject(depth.float(), K.float())
-    (moved, z), (still, _) = (project(transform(M, points), K.float(), MIN_Z) for M in (T, turned))
-    shift = (moved - still).norm(dim=1, keepdim=True)
-    return torch.where(z > MIN_Z, shift, 0.0).mean((1, 2, 3))
+    with torch.autocast(depth.device.type, enabled=False):
+        T, K = T_src_tgt.float(), K.float()
+        turned = make_T(T[:, :3, :3], torch.zeros_like(T[:, :3, 3]))
+        points = backproject(depth.float(), K)
+        (moved, z), (still, _) = (project(transform(M, points), K, MIN_Z) for M in (T, turned))
+        shift = (moved - still).norm(dim=1, keepdim=True)
+        return torch.where(z > MIN_Z, shift, 0.0).mean((1, 2, 3))

@@ -1,9 +1,15 @@
 """Flow implied by geometry."""
 
+import pytest
 import torch
 from scenes import camera, pose, render
 
-from dyndepth_core.geometry.flow import residual_flow, residual_velocity, rigid_flow
+from dyndepth_core.geometry.flow import (
+    mean_parallax,
+    residual_flow,
+    residual_velocity,
+    rigid_flow,
+)
 
 SIZE = (16, 24)
 K = camera(20.0, SIZE)
@@ -68,3 +74,14 @@ def test_turning_on_the_spot_leaves_no_velocity():
     """Residual zero is velocity zero, whatever the rotation: ego-motion does not leak into it."""
     found = residual_velocity(torch.zeros(1, 3, 4, 5), pose(yaw=0.3).float(), torch.tensor([0.1]))
     assert (found == 0).all()
+
+
+def test_parallax_is_that_of_the_translation_alone_also_in_half_precision():
+    """A wall in 4 units, a step of 0.8 aside: f x / z pixels, however the camera turns."""
+    wall, T, focal = torch.full((1, 1, *SIZE), 4.0), pose(x=0.8).float(), K.float()
+    assert mean_parallax(wall, T, focal).item() == pytest.approx(20.0 * 0.8 / 4)
+    assert mean_parallax(wall, pose(yaw=0.1), focal).item() == 0
+    far = camera(900.0, (16, 900)).float()
+    with torch.autocast("cpu", dtype=torch.float16):
+        found = mean_parallax(torch.full((1, 1, 16, 900), 100.0), pose(x=1.0).float(), far)
+    assert found.item() == pytest.approx(9.0, rel=1e-4)

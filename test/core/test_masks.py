@@ -29,7 +29,9 @@ CALIB = Calibration(320, 96, K[0, 0], K[1, 1], K[0, 2], K[1, 2])
 def test_only_the_largest_objects_keep_a_name():
     ids = np.array([[0, 7, 7, 9], [0, 300, 7, 9]], np.uint16)
     assert largest(ids, 16).tolist() == [[0, 1, 1, 2], [0, 3, 1, 2]]
-    assert largest(ids, 2).tolist() == [[0, 1, 1, 2], [0, 0, 1, 2]]
+    # the others stay objects: what takes objects out of an image must not leave one of them
+    assert largest(ids, 2).tolist() == [[0, 1, 1, 2], [0, 3, 1, 2]]
+    assert largest(ids, 1).tolist() == [[0, 1, 1, 2], [0, 2, 1, 2]]
     assert not largest(np.zeros((2, 2), np.uint16), 16).any()
 
 

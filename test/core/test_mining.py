@@ -42,12 +42,12 @@ def test_frames_of_a_faster_camera_are_chained_each_in_its_phase():
     assert [T[2, 3] for _, T in after] == pytest.approx([-0.8, -1.8])
 
 
-def test_what_cannot_be_read_has_no_cues(monkeypatch):
-    """Frame 3 is damaged; frame 2 has nothing else beside it than frame 1."""
+def mine_frames(monkeypatch, targets, block, damaged=None):
+    """mine_block of grey frames; and which frames each was compared with."""
 
     def frame(video, k):
-        if k == 3:
-            raise DamagedImage("000003.png")
+        if k == damaged:
+            raise DamagedImage("damaged.png")
         return np.full((8, 12, 3), 10 * k, np.uint8)
 
     asked = {}
@@ -58,13 +58,27 @@ def test_what_cannot_be_read_has_no_cues(monkeypatch):
         return cues.Cues(one, np.zeros((8, 12)), np.ones(4), one.astype(np.float32), one > 0)
 
     one = np.zeros((8, 12, 3)), np.ones((8, 12)), np.eye(3), np.stack([np.eye(4)] * 2), np.zeros(1)
-    monkeypatch.setattr(mining, "walk", lambda *_: [None])
-    monkeypatch.setattr(mining, "_said", lambda *_: [[part] * 4 for part in one])
+    monkeypatch.setattr(mining, "walk", lambda _, beside, __: [len(beside)])
+    monkeypatch.setattr(mining, "_said", lambda _, count: [[part] * count for part in one])
     monkeypatch.setattr(mining, "track_motions", lambda *_: None)
     monkeypatch.setattr(mining, "find_cues", find)
-    source = SimpleNamespace(frame=frame, targets=[(0, k, (k - 1, k + 1)) for k in range(2, 6)])
-    block = SimpleNamespace(video=0, targets=range(4))
-    found = mining.mine_block(None, source, block, ["a"], 1.0)
+    source = SimpleNamespace(frame=frame, targets=targets)
+    block = SimpleNamespace(video=0, targets=block)
+    return mining.mine_block(None, source, block, ["a"], 1.0), asked
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_an_image_at_the_border_of_a_block_has_as_many_beside_it(monkeypatch, stride):
+    targets = [(0, k, (k - stride, k + stride)) for k in range(3, 22)]
+    _, asked = mine_frames(monkeypatch, targets, range(7, 11))
+    for k in range(10, 14):
+        assert asked[k] == [k + way * n * stride for way in (-1, 1) for n in (1, 2, 3)]
+
+
+def test_what_cannot_be_read_has_no_cues(monkeypatch):
+    """Frame 3 is damaged; frame 2 has nothing else beside it than frame 1."""
+    targets = [(0, k, (k - 1, k + 1)) for k in range(2, 6)]
+    found, asked = mine_frames(monkeypatch, targets, range(4), damaged=3)
     assert asked == {2: [1], 4: [5, 6], 5: [4, 6]}
     assert found["ids"].any((1, 2)).tolist() == [True, False, True, True]
     assert np.isnan(found["apparent"][1].astype(float)).all() and not found["road"][1].any()

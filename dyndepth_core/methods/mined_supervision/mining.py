@@ -59,8 +59,11 @@ def mine_block(
     """
     own = [t for t, (video, *_) in enumerate(source.targets) if video == block.video]
     first = own.index(block.targets[0])
-    before = min(first, REACH - 1)  # images of neighbouring blocks, too, say what moves
-    beside = own[first - before : first + len(block.targets) + REACH - 1]
+    _, frame, its_sources = source.targets[block.targets[0]]
+    # Images of neighbouring blocks, too, say what moves; a faster camera has more of them.
+    further = (REACH - 1) * min(abs(s - frame) for s in its_sources)
+    before = min(first, further)
+    beside = own[first - before : first + len(block.targets) + further]
     said = [
         row
         for sample in walk(source, beside, names)

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, create_model
 from torch import Tensor
 
-from dyndepth_core.data.sample import Sample
+from dyndepth_core.data.sample import MAX_INSTANCES, Sample
 from dyndepth_core.geometry.warp import correspond
 from dyndepth_core.geometry.warp import sample as look_up
 from dyndepth_core.losses.balance import LossBalance
@@ -135,6 +135,7 @@ class MotionAware:
         self, sample: Sample, depth: Tensor, pixels: Tensor, T: Tensor, K: Tensor
     ) -> Hints | None:
         ids = sample.instances.long()
+        ids = torch.where(ids > MAX_INSTANCES, 0, ids)  # no object, but all that are too many
         tgt, sources = ids[:, :1], ids[:, 1:][:, self.order]
         there = [
             look_up(sources[:, s, None].float(), pixels[:, s], "zeros", "nearest") for s in (0, 1)
