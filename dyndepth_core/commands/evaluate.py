@@ -209,12 +209,19 @@ def _pairs(scores: dict) -> list[dict]:
 
 
 def _show(console, report: dict, rule: str) -> None:
-    from dyndepth_core.evaluation.report import metrics_table, paired_table, scale_table
+    from dyndepth_core.evaluation.report import (
+        metrics_table,
+        motion_table,
+        paired_table,
+        scale_table,
+    )
 
     console.print(
         metrics_table(report["methods"], f"{report['model']} on {report['data']}: {rule}")
     )
     console.print(scale_table(report["methods"]))
+    if (moving := motion_table(report["methods"])) is not None:
+        console.print(moving)
     console.print(paired_table(report["paired"]))
     console.print(
         f"one median ratio per image; baselines fitted on {report['baselines_fitted_on']};"

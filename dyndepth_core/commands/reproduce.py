@@ -38,7 +38,7 @@ def command(
         int | None,
         typer.Option(min=1, help="Steps of rows that go on from the model of another row."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N, for scoring.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Rendering processes.")] = 2,
     at_once: Annotated[
         int,

@@ -20,8 +20,8 @@ from dyndepth_core.methods.mined_supervision.crops import object_shapes
 from dyndepth_core.methods.mined_supervision.masks import recorded_ids
 from dyndepth_core.methods.mined_supervision.mining import full_size
 from dyndepth_core.methods.mined_supervision.objects import ObjectObjective
-from dyndepth_core.methods.mined_supervision.scene import frozen, scene_depth, scene_of, walk
-from dyndepth_core.methods.stage import StageJob
+from dyndepth_core.methods.mined_supervision.scene import frozen, scene_depth, scene_of
+from dyndepth_core.methods.stage import StageJob, walk
 
 PANELS = (
     "image", "static depth", "motion", "objects: (m)oving, (s)tanding", "their depth, as they say",

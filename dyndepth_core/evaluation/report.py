@@ -69,6 +69,28 @@ def scale_table(methods: Mapping[str, dict]) -> Table:
     return table
 
 
+MOVING = {  # of MotionErrors.table: heading, digits
+    "f1": ("F1", 3), "false_share": ("still said to move", 4), "epe_m": ("error m", 3),
+    "epe_zero_m": ("of saying none", 3), "speed_error_mps": ("speed error m/s", 2),
+    "speed_mps": ("speed m/s", 2), "objects": ("objects", 0),
+}  # fmt: skip
+
+
+def motion_table(methods: Mapping[str, dict]) -> Table | None:
+    """How well moving things and their motion are found; None where no method says."""
+    found = {name: m["motion"] for name, m in methods.items() if m.get("motion")}
+    if not found:
+        return None
+    table = _table("what moves", "error: of the translation from image to image, moving pixels")
+    table.add_column("method", no_wrap=True)
+    for heading, _ in MOVING.values():
+        table.add_column(heading, justify="right")
+    for name, m in found.items():
+        cells = ("-" if m[k] is None else f"{m[k]:.{n}f}" for k, (_, n) in MOVING.items())
+        table.add_row(name, *cells)
+    return table
+
+
 def paired_table(paired: Sequence[Mapping]) -> Table:
     """Ratios of abs_rel with their 95 % intervals."""
     table = _table(

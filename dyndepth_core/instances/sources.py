@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from torch.utils.data import get_worker_info
 
 from dyndepth_core.data.recording import Recording
 from dyndepth_core.data.sample import SampleSource
@@ -95,17 +96,25 @@ def _most(ids: list[np.ndarray | None]) -> int:
 
 
 class AtNetworkSize:
-    """Ids of stored size as training samples want them, at network size; kept once read."""
+    """Ids of stored size as training samples want them, at network size; kept once read, up to this
+    recording's share of data.cache_mb in each data worker.
+    """
 
     def __init__(self, source: InstanceSource, samples: SampleSource, video: int) -> None:
         self.source, self.samples, self.video = source, samples, video
         self._known: dict[int, np.ndarray | None] = {}
+        height, width = samples.config.size
+        share = samples.config.cache_mb * 1e6 / len(samples.recordings)
+        self._room = int(share / (2 * height * width))
 
     def ids(self, i: int) -> np.ndarray | None:
         """See InstanceSource."""
-        if i not in self._known:
-            ids = self.source.ids(i)
-            self._known[i] = (
-                None if ids is None else self.samples.labels(self.video, ids.astype(np.uint16))
-            )
-        return self._known[i]
+        if i in self._known:
+            return self._known[i]
+        ids = self.source.ids(i)
+        if ids is not None:
+            ids = self.samples.labels(self.video, ids.astype(np.uint16))
+        worker = get_worker_info()
+        if len(self._known) < self._room // (worker.num_workers if worker else 1):
+            self._known[i] = ids
+        return ids

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from dyndepth_core.data.sample import Sample, SampleSource
+from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.instances.mining import mine
 from dyndepth_core.instances.sources import (
     AtNetworkSize,
@@ -23,13 +23,12 @@ from dyndepth_core.instances.sources import (
     store,
 )
 from dyndepth_core.methods.base import SPEED_THRESHOLD, InferenceGraph, Objective, get_method
-from dyndepth_core.methods.stage import StageInfo, StageJob
+from dyndepth_core.methods.stage import StageInfo, StageJob, validation_samples
 from dyndepth_core.networks.depth_net import NetworkConfig
 
 log = logging.getLogger(__name__)
 MOTION, MINE = "motion", "mine"  # names of stages
 USUAL_SPEED = 1.0  # per second, where a model has no threshold; its units are about metres
-THRESHOLD_BATCHES = 32
 
 
 class MaskConfig(BaseModel):
@@ -172,7 +171,7 @@ def _mine(job: StageJob) -> list[Path]:
         objective.load_state_dict(job.weights(job.earlier[MOTION][0]))
         objective.eval()
         graph = objective.inference_graph()
-        found = objective.thresholds(_some(source))
+        found = objective.thresholds(validation_samples(job))
         threshold = found.get(SPEED_THRESHOLD, USUAL_SPEED)
         if objective.intrinsics is not None:
             videos = torch.arange(len(cameras))
@@ -203,8 +202,3 @@ def _given_model(path: Path) -> tuple[InferenceGraph, float]:
 
     graph, meta = load_model(path)
     return graph, meta.thresholds.get(SPEED_THRESHOLD, USUAL_SPEED)
-
-
-def _some(source: SampleSource) -> Iterator[Sample]:
-    count = min(THRESHOLD_BATCHES, -(-len(source) // source.batch_size))
-    return (source.batch(k) for k in range(count))

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
-from dyndepth_core.data.sample import SampleSource
+from dyndepth_core.data.sample import Sample, SampleSource
 from dyndepth_core.methods.base import Objective
 
 Item = TypeVar("Item")
+BATCH = 8
+VALIDATION_BATCHES = 32
 
 
 def _nothing(source: SampleSource, held_out: SampleSource | None) -> Mapping[str, Any]:
@@ -89,3 +92,24 @@ class StageInfo:
     run: Callable[[StageJob], Sequence[Path]] | None = None
     reads: Callable[[SampleSource, SampleSource | None], Mapping[str, Any]] = _nothing
     minutes: float | None = None
+
+
+def walk(
+    source: SampleSource, targets: Sequence[int], names: Sequence[str], batch: int = BATCH
+) -> Iterator[Sample]:
+    """Batches of the targets in order; names: recordings of the training, in whose list `video`
+    counts (as in validation: one that the training does not know is the first).
+    """
+    index = torch.tensor([names.index(n) if n in names else 0 for n in source.names])
+    for k in range(0, len(targets), batch):
+        sample = source.take(list(enumerate(targets[k : k + batch])))
+        sample.video = index[sample.video]
+        yield sample
+
+
+def validation_samples(job: StageJob) -> Iterator[Sample]:
+    """Batches that thresholds are found on: held out ones where there are any."""
+    source = (job.held_out or job.source).plain()
+    count = min(len(source), VALIDATION_BATCHES * BATCH)
+    targets = [k * len(source) // count for k in range(count)]
+    return walk(source, targets, job.source.names)

@@ -50,6 +50,7 @@ def row_config(
     steps: int | None = None,
     miner: Path | None = None,
     repeat: int = 0,
+    device: str = "auto",
 ) -> Config:
     """The configuration of a row: the budget's, the same for every method; minutes, steps: instead
     of the budget's, for rows that begin with nothing, and with the model of another; miner: model
@@ -60,7 +61,10 @@ def row_config(
     minutes = how.times * (budget.minutes if minutes is None else minutes)
     spent = budget.finetuning(seed, steps) if how.start else budget.overrides(seed, minutes)
     masks = [f"objective.masks.model={miner}"] if miner else []
-    start = [f"train.seed={seed + repeat * REPEATS_APART}"]
+    start = [
+        f"train.seed={seed + repeat * REPEATS_APART}",
+        f"train.device={device.partition(':')[0]}",
+    ]
     return load(overrides=[*spent, *start, *how.settings, *masks], method=how.method)
 
 
@@ -115,7 +119,7 @@ def reproduce(
                 if needed is not None
             }
             miner = models.get("miner")
-            config = row_config(name, budget, seed, minutes, steps, miner, repeat)
+            config = row_config(name, budget, seed, minutes, steps, miner, repeat, device)
             masks = masks_hash(data) if name.endswith(MASKS) else ""
             folder = row_folder(out, config, name, seed, models, masks)
             rows[name, seed, repeat] = Row(name, seed, config, data, folder, models, repeat)

@@ -150,3 +150,10 @@ def test_a_file_nested_without_end_or_holding_a_bomb_is_refused(tmp_path):
     path.write_text("\n".join(lines))
     with pytest.raises(ValueError, match="a0: no such field"):
         load(path)
+
+
+def test_weights_that_no_network_takes_are_refused():
+    heads = ["network.depth_head=softplus", "network.motion_net=published"]
+    with pytest.raises(ValueError, match="a.pth: both networks of the paper start from nothing"):
+        load(overrides=["network.weights=a.pth", *heads], method="residual_motion")
+    load(overrides=["network.weights=a.pth", heads[0]], method="residual_motion")

@@ -1,12 +1,15 @@
 """Motion metrics by hand."""
 
+import io
 import json
 from dataclasses import asdict
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from dyndepth_core.evaluation.motion import MIN_OBJECT_PIXELS, MotionErrors
+from dyndepth_core.evaluation.report import motion_table
 
 
 def image(rows=20, cols=10):
@@ -93,3 +96,14 @@ def test_speed_over_distance_and_small_objects():
     assert [r["objects"] for r in rows] == [1, 0, 2, 0]
     assert rows[0]["speed_error_mps"] == pytest.approx(1)
     assert rows[2]["speed_error_mps"] == pytest.approx(2) and rows[1]["speed_error_mps"] is None
+
+
+def test_people_see_them_for_the_methods_that_say_what_moves():
+    errors, frame, empty = MotionErrors(), image(), MotionErrors()
+    errors.add(np.ones((20, 10), bool), 0.8 * frame["true_velocity"], **frame)
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(motion_table({"a": {"motion": errors.table()}, "b": {"motion": empty.table()}}))
+    rows = [line.split() for line in console.export_text().splitlines()]
+    assert ["a", "0.667", "1.0000", "0.100", "0.500", "1.00", "5.00", "1"] in rows
+    assert ["b", "-", "-", "-", "-", "-", "-", "0"] in rows
+    assert motion_table({"a": {}, "row_prior": {}}) is None

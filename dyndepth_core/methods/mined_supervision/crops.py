@@ -16,8 +16,8 @@ from dyndepth_core.methods.mined_supervision.cache import Block, Cache, caches, 
 from dyndepth_core.methods.mined_supervision.contact import box_of, contact_scale
 from dyndepth_core.methods.mined_supervision.ground import ground_mask
 from dyndepth_core.methods.mined_supervision.objects import ObjectObjective
-from dyndepth_core.methods.mined_supervision.scene import scene_depth, static_depth, walk
-from dyndepth_core.methods.stage import StageJob
+from dyndepth_core.methods.mined_supervision.scene import scene_depth, static_depth
+from dyndepth_core.methods.stage import StageJob, walk
 
 SIZE = 64  # pixels of a window
 WINDOW = 2.0  # side of the window over the larger side of the object's box

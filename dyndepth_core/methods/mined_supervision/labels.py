@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,10 +28,10 @@ from dyndepth_core.methods.mined_supervision.scene import (
     scene_depth,
     scene_of,
     static_depth,
-    walk,
 )
-from dyndepth_core.methods.stage import StageJob
+from dyndepth_core.methods.stage import StageJob, walk
 
+log = logging.getLogger(__name__)
 DOUBT = 0.15  # error of the log of a scale at which an object counts e^-1/2 as much
 LEAST_SURE = 0.1  # confidence below which an object keeps the scene's depth
 NEXT = 5  # side of the square around a pixel of a dynamic object that is next to it
@@ -77,7 +78,13 @@ def make_labels(job: StageJob, scene_path: Path, objects_path: Path, alignment: 
         return label_block(scene, objects, source, block, masks, mined, of_block, job.source.names)
 
     paths = make_blocks(job, "labelling", work)
-    job.report(_summary(paths))
+    summary = _summary(paths)
+    if not summary["labelled_objects"]:
+        log.warning(
+            "no object that moves got a label: the last network learns what moves from the scene's "
+            "depth alone; lower objective.min_area, or give recordings with more traffic"
+        )
+    job.report(summary)
     return paths
 
 

@@ -24,18 +24,13 @@ from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfi
 from dyndepth_core.methods.mined_supervision.contact import box_of, standing_columns
 from dyndepth_core.methods.mined_supervision.cues import LEAST_ROAD, on_road
 from dyndepth_core.methods.mined_supervision.mining import full_size
-from dyndepth_core.methods.mined_supervision.scene import (
-    scene_depth,
-    scene_of,
-    static_depth,
-    walk,
-)
+from dyndepth_core.methods.mined_supervision.scene import scene_depth, scene_of, static_depth
 from dyndepth_core.methods.mined_supervision.segment import (
     SegmentObjective,
     looks,
     segment_of,
 )
-from dyndepth_core.methods.stage import StageJob
+from dyndepth_core.methods.stage import StageJob, walk
 
 LARGEST = 0.5  # share of the image above which a region is no object
 # Log of apparent over true depth from which something moves: on tuning world 11 three quarters of

@@ -19,9 +19,9 @@ from dyndepth_core.geometry.flow import residual_velocity
 from dyndepth_core.methods.base import SPEED_THRESHOLD, Objective
 from dyndepth_core.methods.mined_supervision.cache import Block, make_blocks
 from dyndepth_core.methods.mined_supervision.cues import Cues, find_cues, no_cues
-from dyndepth_core.methods.mined_supervision.scene import scene_of, validation_samples, walk
+from dyndepth_core.methods.mined_supervision.scene import scene_of
 from dyndepth_core.methods.residual_motion.tracked_motion import track_motions
-from dyndepth_core.methods.stage import StageJob
+from dyndepth_core.methods.stage import StageJob, validation_samples, walk
 
 COARSE = 4  # residuals are kept this many times smaller: the network that says them is as coarse
 REACH = 3  # images before and after that say what moves, where they are there

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dyndepth_core.data.sample import Sample, SampleSource
+from dyndepth_core.data.sample import Sample
 from dyndepth_core.methods.base import Objective
 from dyndepth_core.methods.mined_supervision.cache import Cache
 from dyndepth_core.methods.residual_motion.hinted import unit
 from dyndepth_core.methods.stage import StageJob
-
-BATCH = 8
-VALIDATION_BATCHES = 32
 
 
 def train_scene(job: StageJob) -> list[Path]:
@@ -62,24 +58,3 @@ def static_depth(depth: Tensor, sample: Sample, mined: Cache) -> tuple[Tensor, T
     sure = (found > 0).to(depth.dtype)
     ratio = unit(depth, found, sure)
     return torch.where(sure > 0, ratio * found, depth), ratio.flatten()
-
-
-def walk(
-    source: SampleSource, targets: Sequence[int], names: Sequence[str], batch: int = BATCH
-) -> Iterator[Sample]:
-    """Batches of the targets in order; names: recordings of the training, in whose list `video`
-    counts (as in validation: one that the training does not know is the first).
-    """
-    index = torch.tensor([names.index(n) if n in names else 0 for n in source.names])
-    for k in range(0, len(targets), batch):
-        sample = source.take(list(enumerate(targets[k : k + batch])))
-        sample.video = index[sample.video]
-        yield sample
-
-
-def validation_samples(job: StageJob) -> Iterator[Sample]:
-    """Batches that thresholds are found on: held out ones where there are any."""
-    source = (job.held_out or job.source).plain()
-    count = min(len(source), VALIDATION_BATCHES * BATCH)
-    targets = [k * len(source) // count for k in range(count)]
-    return walk(source, targets, job.source.names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dyndepth_core.methods.depth_pose import StartConfig
 from dyndepth_core.networks.depth_net import NetworkConfig
@@ -36,6 +36,15 @@ class ResidualNetworkConfig(NetworkConfig):
         description="pose: it also sees, by optical flow, what ego-motion leaves unexplained, and "
         "learns from it what moves at all",
     )
+
+    @model_validator(mode="after")
+    def _weights_are_used(self) -> ResidualNetworkConfig:
+        if self.weights and self.depth_head == "softplus" and self.motion_net == "published":
+            raise ValueError(
+                f"weights {self.weights}: both networks of the paper start from nothing; leave it "
+                "out, or take depth_head=disp or motion_net=pose, whose encoders have such weights"
+            )
+        return self
 
 
 class ResidualMotionConfig(StartConfig):
