@@ -27,7 +27,7 @@ from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.inference.model_file import load_model
 from dyndepth_core.inference.predictor import Predictor
 from dyndepth_core.methods.mined_supervision import alignment
-from dyndepth_core.methods.mined_supervision.cache import Block
+from dyndepth_core.methods.mined_supervision.cache import Block, read_column
 from dyndepth_core.methods.mined_supervision.mining import mine_block
 from dyndepth_core.reproduce.curve import draw_curves, points, stage_curve
 from dyndepth_core.training import fit
@@ -117,8 +117,7 @@ def test_every_stage_leaves_its_figures_and_the_model_is_one_of_residual_motion(
 
 def test_what_moves_is_mined(whole, perfect):
     (path,) = (whole[0] / "stages" / "mining").glob("training_*.npz")
-    with np.load(path) as data:
-        ids = data["ids"]
+    ids = read_column(path, "ids")
     for row, (_, _, truth) in enumerate(perfect.views[1 : 1 + len(ids)]):
         moves = np.isin(truth, MOVING)
         assert (ids[row] > 0)[moves].mean() > 0.75
@@ -139,9 +138,8 @@ def test_what_is_mined_of_an_image_does_not_follow_from_its_block(root, perfect)
 def test_labels_of_what_moves_are_right_and_the_rest_is_the_scene(from_files, perfect):
     """Where several images are sure of the rest it is theirs."""
     paths = [from_files[0] / "stages" / n / "training_0000_000.npz" for n in ("labels", "mining")]
-    with np.load(paths[0]) as data, np.load(paths[1]) as mined:
-        label, weight = data["label"].astype(np.float32), data["weight"]
-        still = mined["still"].astype(np.float32)
+    label, weight = (read_column(paths[0], key).astype(np.float32) for key in ("label", "weight"))
+    still = read_column(paths[1], "still").astype(np.float32)
     off, still_off = [], []
     for row, (_, depth, truth) in enumerate(perfect.views[1 : 1 + len(label)]):
         depth, moves = depth[0, 0].numpy(), np.isin(truth, MOVING)

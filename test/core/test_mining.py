@@ -8,7 +8,7 @@ import torch
 
 from dyndepth_core.data.recording import DamagedImage
 from dyndepth_core.evaluation.mined import errors
-from dyndepth_core.methods.mined_supervision import cues, mining, segment
+from dyndepth_core.methods.mined_supervision import cache, cues, mining, segment
 
 
 def test_regions_are_closed_and_those_beyond_a_byte_share_the_last_id():
@@ -123,3 +123,35 @@ def test_errors_have_the_ratio_of_what_stands():
     assert found["scene_static"] == found["label_static"] == found["final_static"] == 0
     assert found["scene_dynamic"] == pytest.approx(0.5) and found["label_dynamic"] == 0
     assert found["final_dynamic"] == pytest.approx(1.0)
+
+
+def test_a_target_is_read_alone_and_memory_has_an_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "BLOCK", 4)
+    monkeypatch.setattr(cache, "KEPT_MB", 1e-6 * 3 * 64)
+    source = SimpleNamespace(targets=[(0, k, (k - 1, k + 1)) for k in range(6)])
+    source.plain = lambda: source
+    figures = {}
+    job = SimpleNamespace(
+        source=source, held_out=None, folder=tmp_path, track=lambda todo, what: todo,
+        report=figures.update,
+    )  # fmt: skip
+
+    def work(_, block):
+        ids = np.stack([np.full((4, 4), t, np.float32) for t in block.targets])
+        return {"ids": ids, "K": -ids, "o_row": np.arange(len(ids)), "o_x": 2.0 * ids[:, 0, 0]}
+
+    paths = cache.make_blocks(job, "testing", work)
+    assert [p.name for p in paths] == ["training_0000_000.npz", "training_0000_001.npz"]
+    assert cache.read_column(paths[1], "ids")[:, 0, 0].tolist() == [4, 5]
+    assert cache.read_column(paths[0], "o_x").tolist() == [0, 2, 4, 6]
+    made = cache.Cache(paths, source, "training")
+    assert made.table()["target"].tolist() == list(range(6))
+    assert made.table()["x"].tolist() == [0, 2, 4, 6, 8, 10]
+    for target in (5, 0, 5, 3):
+        ids, K = made.of(target, "ids", "K")
+        assert (ids == target).all() and (K == -target).all() and ids.shape == (4, 4)
+    assert list(made._kept) == [("training_0000_001", "K.1"), *(
+        ("training_0000_000", f"{key}.3") for key in ("ids", "K")
+    )]  # fmt: skip
+    with pytest.raises(ValueError, match="another version"):
+        made.of(0, "label")

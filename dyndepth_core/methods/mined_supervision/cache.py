@@ -1,10 +1,12 @@
-"""What stages hand on: arrays per target, in compressed files of a few targets each."""
+"""What stages hand on: arrays per target, compressed one by one in files of a few targets each, and
+columns `o_...` with a row per object.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +15,9 @@ import numpy as np
 from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.methods.stage import StageJob
 
-BLOCK = 32  # targets per file: what is read to get at one of them
-KEPT_MB = 512  # of blocks that stay in memory, those used last
+BLOCK = 32  # targets per file
+KEPT_MB = 512  # of arrays that stay in memory, those used last
+COLUMN = "o_"  # begins the name of what has a row per object
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def make_blocks(
         path = job.folder / f"{block.name}.npz"
         if not path.exists():
             partial = job.folder / f".{block.name}.partial.npz"
-            np.savez_compressed(partial, **work(source, block))
+            np.savez_compressed(partial, **_members(work(source, block)))
             os.replace(partial, path)
         paths.append(path)
     count = sum(len(b.targets) for _, b in todo)
@@ -78,42 +81,69 @@ def caches(job: StageJob, stage: str) -> dict[str, Cache]:
     }
 
 
+def _members(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a file of these arrays holds: what is asked for at a time is one target."""
+    found = {}
+    for key, values in arrays.items():
+        if key.startswith(COLUMN):
+            found[key] = values
+        else:
+            found |= {f"{key}.{row}": value for row, value in enumerate(values)}
+    return found
+
+
+def read_column(path: Path, key: str) -> np.ndarray:
+    """A column `o_...` of a file, or an array with all its targets as rows."""
+    with np.load(path, allow_pickle=False) as data:
+        if key in data.files:
+            return data[key]
+        rows = sum(name.rpartition(".")[0] == key for name in data.files)
+        return np.stack([data[f"{key}.{row}"] for row in range(rows)])
+
+
 class Cache:
-    """Reads what `make_blocks` made: arrays of a block, or rows of a target."""
+    """Reads what `make_blocks` made."""
 
     def __init__(self, paths: Sequence[Path], source: SampleSource, part: str) -> None:
         of_name = {p.stem: p for p in paths}
         self.blocks = blocks(source, part)
         self._paths = {b.name: of_name[b.name] for b in self.blocks}
         self._place = {t: (b, row) for b in self.blocks for row, t in enumerate(b.targets)}
-        self._kept: OrderedDict[str, dict[str, np.ndarray]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
+        self._bytes = 0
 
-    def block(self, name: str) -> dict[str, np.ndarray]:
-        """All arrays of a block."""
-        if name not in self._kept:
-            with np.load(self._paths[name], allow_pickle=False) as data:
-                self._kept[name] = {key: data[key] for key in data.files}
-            while len(self._kept) > 1 and self._bytes() > KEPT_MB * 1e6:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(name)
-        return self._kept[name]
-
-    def _bytes(self) -> int:
-        return sum(a.nbytes for arrays in self._kept.values() for a in arrays.values())
+    def columns(self, name: str) -> dict[str, np.ndarray]:
+        """The columns `o_...` of a block."""
+        with np.load(self._paths[name], allow_pickle=False) as data:
+            return {key: data[key] for key in data.files if key.startswith(COLUMN)}
 
     def table(self) -> dict[str, np.ndarray]:
         """The columns `o_...` of all blocks, without that prefix, a row per object; and target."""
         columns: dict[str, list[np.ndarray]] = {"target": []}
         for block in self.blocks:
-            with np.load(self._paths[block.name], allow_pickle=False) as data:
-                for key in (k for k in data.files if k.startswith("o_")):
-                    columns.setdefault(key[2:], []).append(data[key])
+            for key, values in self.columns(block.name).items():
+                columns.setdefault(key.removeprefix(COLUMN), []).append(values)
             targets = np.array(block.targets, np.int64)
             columns["target"].append(targets[columns["row"][-1]])
         return {key: np.concatenate(parts) for key, parts in columns.items()}
 
     def of(self, target: int, *keys: str) -> list[np.ndarray]:
-        """Rows of a target in arrays that have one row per target."""
+        """Arrays of a target."""
         block, row = self._place[target]
-        arrays = self.block(block.name)
-        return [arrays[key][row] for key in keys]
+        members = [f"{key}.{row}" for key in keys]
+        if absent := [m for m in members if (block.name, m) not in self._kept]:
+            path = self._paths[block.name]
+            with np.load(path, allow_pickle=False) as data:
+                if not set(absent) <= set(data.files):
+                    raise ValueError(
+                        f"{path}: made by another version of dyndepth; train into a new folder"
+                    )
+                for member in absent:
+                    self._kept[block.name, member] = found = data[member]
+                    self._bytes += found.nbytes
+        arrays = [self._kept[block.name, m] for m in members]
+        for member in members:
+            self._kept.move_to_end((block.name, member))
+        while len(self._kept) > len(members) and self._bytes > KEPT_MB * 1e6:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return arrays

@@ -116,7 +116,7 @@ def crop_block(
     mined: Cache, names: list[str],
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """The arrays of `make_crops` of one block."""
-    table, crops = masks.block(block.name), []
+    table, crops = masks.columns(block.name), []
     busy = [t for row, t in enumerate(block.targets) if (table["o_row"] == row).any()]
     for sample in walk(source, busy, names):
         depth, K = scene_depth(scene, sample)

@@ -20,7 +20,7 @@ from dyndepth_core.methods.mined_supervision.alignment import (
     scales,
     table_of,
 )
-from dyndepth_core.methods.mined_supervision.cache import Block, Cache, make_blocks
+from dyndepth_core.methods.mined_supervision.cache import Block, Cache, make_blocks, read_column
 from dyndepth_core.methods.mined_supervision.crops import object_shapes
 from dyndepth_core.methods.mined_supervision.objects import ObjectObjective
 from dyndepth_core.methods.mined_supervision.scene import (
@@ -74,7 +74,7 @@ def make_labels(job: StageJob, scene_path: Path, objects_path: Path, alignment: 
 
     def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
         masks, mined, table = caches[block.part]
-        of_block = choose_scales(table.block(block.name), network, trust)
+        of_block = choose_scales(table.columns(block.name), network, trust)
         return label_block(scene, objects, source, block, masks, mined, of_block, job.source.names)
 
     paths = make_blocks(job, "labelling", work)
@@ -181,7 +181,7 @@ def label_block(
     """The arrays of `make_labels` of one block."""
     shape = (len(block.targets), *source.config.size)
     labels, drift = np.zeros(shape, np.float16), np.zeros(shape, np.float16)
-    weights, inverse = np.zeros(shape, np.uint8), masks.block(block.name)["o_inverse"]
+    weights, inverse = np.zeros(shape, np.uint8), masks.columns(block.name)["o_inverse"]
     moves = np.zeros(shape, bool)
     for row, target in enumerate(block.targets):
         own = table["id"][table["dynamic"] & (table["row"] == row)]
@@ -214,12 +214,10 @@ def label_block(
 
 def _summary(paths: list[Path]) -> dict[str, float | int | None]:
     """Objects with a label, their mean confidence, and how learned scales and contact differ."""
-    columns: dict[str, list[np.ndarray]] = {}
-    for path in paths:
-        with np.load(path) as data:
-            for key in ("o_dynamic", "o_weight", "o_learned", "o_contact"):
-                columns.setdefault(key, []).append(data[key])
-    dynamic, weight, learned, contact = (np.concatenate(c) for c in columns.values())
+    keys = ("o_dynamic", "o_weight", "o_learned", "o_contact")
+    dynamic, weight, learned, contact = (
+        np.concatenate([read_column(path, key) for path in paths]) for key in keys
+    )
     used = dynamic & (weight >= LEAST_SURE)
     off = np.abs(np.log(learned / contact))[dynamic]
     off = off[np.isfinite(off)]

@@ -18,7 +18,13 @@ from dyndepth_core.geometry.road import road_inverse
 from dyndepth_core.geometry.warp import correspond, forward_splat
 from dyndepth_core.instances.sources import RecordedInstances
 from dyndepth_core.methods.base import Objective
-from dyndepth_core.methods.mined_supervision.cache import Block, Cache, caches, make_blocks
+from dyndepth_core.methods.mined_supervision.cache import (
+    Block,
+    Cache,
+    caches,
+    make_blocks,
+    read_column,
+)
 from dyndepth_core.methods.mined_supervision.clusters import keep_parts
 from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig
 from dyndepth_core.methods.mined_supervision.contact import box_of, standing_columns
@@ -261,6 +267,5 @@ def recorded_ids(source: SampleSource, target: int) -> np.ndarray | None:
 
 
 def _summary(paths: list[Path]) -> dict[str, int]:
-    tables = [np.load(path)["o_dynamic"] for path in paths]
-    dynamic = np.concatenate(tables) if tables else np.zeros(0, bool)
+    dynamic = np.concatenate([read_column(path, "o_dynamic") for path in paths])
     return {"objects": len(dynamic), "dynamic": int(dynamic.sum()), "static": int((~dynamic).sum())}

@@ -17,7 +17,7 @@ from dyndepth_core.data.recording import DamagedImage
 from dyndepth_core.data.sample import Sample, SampleSource
 from dyndepth_core.geometry.flow import residual_velocity
 from dyndepth_core.methods.base import SPEED_THRESHOLD, Objective
-from dyndepth_core.methods.mined_supervision.cache import Block, make_blocks
+from dyndepth_core.methods.mined_supervision.cache import Block, make_blocks, read_column
 from dyndepth_core.methods.mined_supervision.cues import Cues, find_cues, no_cues
 from dyndepth_core.methods.mined_supervision.scene import scene_of
 from dyndepth_core.methods.residual_motion.tracked_motion import track_motions
@@ -159,6 +159,5 @@ def full_size(residual: np.ndarray, size: tuple[int, int]) -> Tensor:
 
 
 def _count(path: Path) -> tuple[int, int]:
-    with np.load(path) as data:
-        ids = data["ids"]
+    ids = read_column(path, "ids")
     return int(ids.reshape(len(ids), -1).max(1).sum()), len(ids)
