@@ -29,9 +29,14 @@ class StopSignals:
         self.install()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        """Lightning's own answer to a SIGTERM while it started, a SystemExit after the step that
+        `requested` ended with a checkpoint, goes no further: a process that has other work would
+        take it for the end of one job and begin the next.
+        """
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        return self.requested and kind is not None and issubclass(kind, SystemExit)
 
     def install(self) -> None:
         """Take the signals (again: Lightning puts its own handler of SIGTERM in when it starts)."""

@@ -11,6 +11,7 @@ from training_helpers import ToyObjective, make_recording, settings, source
 
 from dyndepth_core.training import checkpoint
 from dyndepth_core.training.fit import fit
+from dyndepth_core.training.source import step_loader
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +111,18 @@ def test_of_weights_that_score_alike_the_last_are_kept_across_a_resumption(tmp_p
         kept.append(checkpoints.best["step"])
     assert kept == [None, 1, 2, 2, 2, 5, 6, 6] and checkpoints.best["score"] == 0.4905
     assert checkpoints.best_weights() == {"weight": torch.tensor(6.0)}
+
+
+def test_sigterm_while_lightning_starts_ends_the_training_after_a_step(tmp_path, root, monkeypatch):
+    """Its own handler has the signal then, too, and would end with it what comes after."""
+
+    def loader(*args, **options):
+        signal.raise_signal(signal.SIGTERM)
+        return step_loader(*args, **options)
+
+    monkeypatch.setattr("dyndepth_core.training.fit.step_loader", loader)
+    result = fit(ToyObjective(), settings(), source(root), None, tmp_path)
+    assert result.state == "interrupted" and result.step == 1
+    assert checkpoint.load(tmp_path / "last.ckpt")["step"] == 1
+    monkeypatch.undo()
+    assert fit(ToyObjective(), settings(), source(root), None, tmp_path).state == "done"
