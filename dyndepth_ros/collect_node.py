@@ -257,7 +257,8 @@ class CollectNode(Node):
             "total_gb": f"{collector.total() / 1e9:.4f}",
             **dict(self._values),
         }
-        status = conversions.status_message(f"{self.get_name()}: clips", level, message, values)
+        name = self.get_fully_qualified_name().lstrip("/")  # as depth_node
+        status = conversions.status_message(f"{name}: clips", level, message, values)
         out = DiagnosticArray(status=[status])
         out.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(out)
