@@ -33,6 +33,7 @@ from dyndepth_ros.worker import Worker
 
 QUEUE = 10  # images that wait for the spin thread
 SILENCE_S = 5.0
+WRITE_S = 20.0  # for what waits for the disk when the node closes; collect.launch.py waits so long
 MASK = "depth_node/motion/mask"
 
 
@@ -268,7 +269,7 @@ class CollectNode(Node):
         if self._collector is not None:
             self._worker.call(lambda: self._guarded(self._collector.close))
             finished = self._worker.call(lambda: None)
-            end = time.monotonic() + 20.0
+            end = time.monotonic() + WRITE_S
             while not finished.done() and time.monotonic() < end:
                 time.sleep(0.01)
         self._core_log.detach()

@@ -98,6 +98,8 @@ class Node:
     arguments: list = field(default_factory=list)
     output: str = "log"
     on_exit: Shutdown | None = None
+    sigterm_timeout: str = "5"  # as launch: s after SIGINT, and until SIGKILL after that
+    sigkill_timeout: str = "5"
     env: dict = field(default_factory=dict)
 
     def parameter(self, name: str) -> object:
