@@ -157,6 +157,7 @@ class Launched:
         elif isinstance(entity, IncludeLaunchDescription):
             inner = launch(Path(entity.source.path), **dict(entity.launch_arguments))
             self.env |= inner.env
+            self.notes += inner.notes
             self.nodes += inner.nodes
         elif isinstance(entity, Node):
             entity.env = dict(self.env)

@@ -3,6 +3,7 @@
 import importlib
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ def test_depth_launch_declares_what_is_promised():
     for argument in [argument for arguments in declared for argument in arguments]:
         assert argument.description.endswith(".") and len(argument.description) > 10
     assert launched.arguments["rviz"].choices == ["true", "false"]
+    assert "motion networks" in launched.arguments["rviz"].description
 
 
 def test_no_argument_starts_the_depth_node_alone():
@@ -165,7 +167,7 @@ def test_large_images_get_their_dds_profile_unless_the_user_has_one(distro, monk
     names = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
     for name in names:
         monkeypatch.delenv(name, raising=False)
-    room = SimpleNamespace(f_bavail=1 << 18, f_frsize=1 << 12)  # 1 GiB
+    room = SimpleNamespace(f_bavail=1 << 18, f_frsize=1 << 12, f_blocks=0, f_bfree=0)  # 1 GiB
     monkeypatch.setattr(os, "statvfs", lambda path: room)
     monkeypatch.setenv("ROS_DISTRO", distro)
     launched = doubles.launch(DEMO, rviz="false")
@@ -176,13 +178,18 @@ def test_large_images_get_their_dds_profile_unless_the_user_has_one(distro, monk
             wanted, str(ROOT / "config/fastdds.xml")
         )
     room.f_bavail = 1 << 14  # the 64 MiB of a container
-    assert not doubles.launch(DEPTH).env
+    small = doubles.launch(DEMO, rviz="false")
+    assert not small.env
+    assert ["64 MB free and 512 are needed" in note for note in small.notes] == [True]
     room.f_bavail = 1 << 18
     monkeypatch.setenv(names[0], "/mine.xml")
-    assert not doubles.launch(DEPTH).env
+    mine = doubles.launch(DEPTH)
+    assert not mine.env and not mine.notes
 
 
 def test_the_dds_profile_holds_ten_full_hd_images():
+    advice = re.search(r"shm-size option, (\d+)g ", (ROOT / "config/fastdds.xml").read_text())
+    assert int(advice[1]) << 10 > 512  # or what is advised would not be enough for the launch files
     root = ElementTree.parse(ROOT / "config/fastdds.xml").getroot()
     sizes = [int(e.text) for e in root.iter() if e.tag.endswith("segment_size")]
     assert sizes and min(sizes) >= 10 * 1920 * 1080 * 3
