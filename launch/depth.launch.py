@@ -192,12 +192,14 @@ def depth_node(args: dict[str, str], sim_time: bool) -> Node:
 
 def bag_replay(args: dict[str, str], **options) -> Node:
     """Return the action that replays the bag with its own topic names and /clock."""
+    # RViz subscribes to images, too, long before our node has loaded its model
+    given = {"bag": args["bag"], "wait_topics": args["camera_info"]}
     return Node(
         package="dyndepth",
         executable="bag_replay_node",
         name="bag_replay_node",
         namespace=args["namespace"],
-        parameters=[args["params_file"], {"bag": args["bag"]}],
+        parameters=[args["params_file"], given],
         output="screen",
         **options,
     )

@@ -75,7 +75,10 @@ def test_arguments_reach_the_node(tmp_path):
 
 def test_a_bag_brings_the_replay_node_and_sim_time(tmp_path):
     launched = doubles.launch(DEPTH, bag=str(tmp_path))
-    assert launched.node("bag_replay_node").parameter("bag") == str(tmp_path)
+    replay = launched.node("bag_replay_node")
+    assert replay.parameter("bag") == str(tmp_path)
+    # what RViz does not subscribe to and depth_node does, once it has loaded its model
+    assert replay.parameter("wait_topics") == "camera_info"
     assert launched.node("depth_node").parameter("use_sim_time") is True
 
 
