@@ -78,7 +78,7 @@ def test_wheel_slip_and_jumps_are_refused_and_named():
 
     state, states = run(cruise(18), 3.0, message=message, network_noise=0.1)
     assert values(states, 3.0)[30:] == pytest.approx(1, abs=0.06)
-    assert state.counts["odometry_innovation"] > 30 and state.counts["gap"]
+    assert state.counts["odometry_innovation"] > 30 and state.counts["jump"]
     assert "jump 4" in state.report()["odometry_refused"]
 
 
