@@ -27,13 +27,15 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install -q
 # An editable install leaves out what ros2 run and ros2 launch look for.
 # Files are linked, not their folders, into which ros2 launch does not look.
 SHARE := $(VENV)/share/dyndepth
-LINKS := rm -rf $(SHARE); \
-	mkdir -p $(VENV)/share/ament_index/resource_index/packages $(SHARE)/launch $(SHARE)/config $(VENV)/lib; \
+# The executables look for the Python beside the folder they lie in, so theirs is a folder, too.
+LIB := $(VENV)/lib/dyndepth
+LINKS := rm -rf $(SHARE) $(LIB); \
+	mkdir -p $(VENV)/share/ament_index/resource_index/packages $(SHARE)/launch $(SHARE)/config $(LIB); \
 	ln -sfn "$(CURDIR)/resource/dyndepth" $(VENV)/share/ament_index/resource_index/packages/dyndepth; \
 	ln -sfn "$(CURDIR)"/launch/*.launch.py $(SHARE)/launch/; \
 	ln -sfn "$(CURDIR)"/config/* $(SHARE)/config/; \
 	ln -sfn "$(CURDIR)/package.xml" $(SHARE)/; \
-	ln -sfn "$(CURDIR)/dyndepth_ros/executables" $(VENV)/lib/dyndepth
+	ln -sfn "$(CURDIR)"/dyndepth_ros/executables/* $(LIB)/
 # ament_index finds the package by this; CMake-style lists of a sourced ROS stay in front.
 ENVIRONMENT := source $(VENV)/bin/activate; \
 	export AMENT_PREFIX_PATH="$${AMENT_PREFIX_PATH:+$$AMENT_PREFIX_PATH:}$$VIRTUAL_ENV"

@@ -22,8 +22,6 @@ BAD_INPUT, INTERNAL, INTERRUPTED = 2, 70, 130  # 70: EX_SOFTWARE of sysexits.h; 
 EXTRAS = {
     "train": {"typer", "rich", "lightning", "rosbags", "tensorboard", "matplotlib"},
     "ros": {"rclpy", "sensor_msgs", "nav_msgs", "geometry_msgs", "std_msgs", "diagnostic_msgs"},
-    "export": {"onnx", "onnxruntime", "openvino"},
-    "viewer": {"rerun"},
 }
 ABOUT = (
     "Depth images and point clouds from one camera, learned from plain video.\n\n"

@@ -5,17 +5,19 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
+from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy
 from rosgraph_msgs.msg import Clock
 
 from dyndepth_ros.notices import CoreLog, Notices
+from dyndepth_ros.pace import Pace
 from dyndepth_ros.parameters import ParameterModel, Parameters, option
 from dyndepth_ros.process import run, way_out
 from dyndepth_ros.qos import result_output
@@ -23,6 +25,7 @@ from dyndepth_ros.raw import message_class
 
 BROKEN_BAG = 1  # exit code: nothing could be replayed
 QUEUE = 10  # messages kept for a slow reliable subscriber
+LATCHED_QUEUE = 100  # and for late ones: each node of a robot has its own message on /tf_static
 LATE_S = 0.5
 LOOP_LINE_S = 10.0  # between two lines of the log that say that the bag begins anew
 SETTLED_S = 1.0  # without a new subscriber
@@ -53,31 +56,10 @@ class ReplayConfig(ParameterModel):
         10.0, "Play once someone subscribes, at the latest after this long; 0: at once.",
         unit="s", ge=0.0, le=3600.0,
     )  # fmt: skip
-
-
-class Pace:
-    """Which bag time it is now: runs at `rate` from the moment of `restart`."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate, self._wall, self._bag = rate, 0.0, 0
-
-    def restart(self, bag_ns: int, wall: float) -> None:
-        """From wall time `wall` (s) on, the bag time is `bag_ns` and rises."""
-        self._wall, self._bag = wall, bag_ns
-
-    def set_rate(self, rate: float, wall: float) -> None:
-        """Change the rate without a jump in bag time."""
-        if rate != self._rate:
-            self.restart(self.bag_ns(wall), wall)
-            self._rate = rate
-
-    def bag_ns(self, wall: float) -> int:
-        """Bag time at a wall time."""
-        return self._bag + int((wall - self._wall) * self._rate * 1e9)
-
-    def until(self, bag_ns: int, wall: float) -> float:
-        """Seconds of real time until a bag time."""
-        return (bag_ns - self._bag) / 1e9 / self._rate - (wall - self._wall)
+    wait_topics: str = option(
+        "", "Topics, separated by spaces or commas, whether of the bag or not, that must have a "
+        "subscriber, too, before it plays; empty: any subscriber will do.",
+    )  # fmt: skip
 
 
 class BagReplayNode(Node):
@@ -95,6 +77,8 @@ class BagReplayNode(Node):
         self._clock_publisher = self.create_publisher(Clock, "/clock", result_output())
         self._outputs: dict[str, Publisher] = {}
         self._kinds: dict[str, str] = {}
+        self._latched: list[str] = []
+        self._awaited: list[str] = []
         self._refused: set[tuple[str, str]] = set()  # (topic, type)
         self._stop, self._leave = threading.Event(), way_out(self)
         self._thread: threading.Thread | None = None
@@ -127,8 +111,12 @@ class BagReplayNode(Node):
             self._bag = Bag(self.config.bag)
         except ModuleNotFoundError as error:
             raise ImportError(f"{error.name} is missing: pip install rosbags") from error
+        try:
+            self._awaited = [self.resolve_topic_name(n) for n in _words(self.config.wait_topics)]
+        except NameValidationException as error:
+            raise ValueError(f"parameter wait_topics: {error}") from error
         topics = self._bag.topics()
-        wanted = self.config.topics.replace(",", " ").split()
+        wanted = _words(self.config.topics)
         unknown = [name for name in wanted if name not in topics]
         if unknown:
             raise ValueError(
@@ -156,14 +144,20 @@ class BagReplayNode(Node):
             return
         qos = result_output(QUEUE)
         if latched or name == "/tf_static":
+            qos = result_output(LATCHED_QUEUE)
             qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+            self._latched.append(name)
         self._outputs[name] = self.create_publisher(message, name, qos)
         self._kinds[name] = kind
 
     def _messages(self) -> Iterator[Any]:
         seconds = self.config.duration
         stop = self._origin_ns + round(seconds * 1e9) if seconds else None
-        for message in self._bag.messages(self._outputs, self._origin_ns, stop):
+        return self._known(self._bag.messages(self._outputs, self._origin_ns, stop))
+
+    def _known(self, messages: Iterable[Any]) -> Iterator[Any]:
+        """Those of the type that their topic is advertised with."""
+        for message in messages:
             if message.type == self._kinds[message.topic]:
                 yield message
             elif (message.topic, message.type) not in self._refused:
@@ -197,23 +191,29 @@ class BagReplayNode(Node):
     def _wait_for_subscribers(self) -> None:
         """Discovery takes a moment, and the first message may be the only one of its kind."""
         begin = since = time.monotonic()
-        seen = 0
+        seen = 0  # subscribers; others are there at once, while the one that counts still loads
         while not self._stop.is_set() and self.config.wait:
             now, before = time.monotonic(), seen
             seen = sum(p.get_subscription_count() for p in self._outputs.values())
-            since = now if seen != before else since
+            missing = [name for name in self._awaited if not self.count_subscribers(name)]
+            since = now if seen != before or missing else since
             if seen and now - since > SETTLED_S:
                 return
             if now - begin > self.config.wait:
-                self.get_logger().warning("nobody subscribed yet: playing anyway")
+                where = f" to {', '.join(missing)}" if missing else ""
+                self.get_logger().warning(f"nobody subscribed{where} yet: playing anyway")
                 return
             self._publish_clock(self._origin_ns)
             self._stop.wait(0.05)
 
     def _play_once(self) -> None:
-        pace, now = Pace(self.config.rate), self._origin_ns
-        pace.restart(now, time.monotonic())
+        now = self._origin_ns
         self._publish_clock(now)
+        if self.config.start and self._latched:  # what a subscriber would have had by then
+            for message in self._known(self._bag.messages(self._latched, None, now)):
+                self._publish(message)
+        pace = Pace(self.config.rate)
+        pace.restart(now, time.monotonic())
         for message in self._messages():
             if abs(message.bag_ns - now) > MAX_GAP_NS:
                 self._skip_gap(now, message, pace)
@@ -223,10 +223,13 @@ class BagReplayNode(Node):
                 return
             now = max(now, message.bag_ns)
             self._publish_clock(now)
-            try:
-                self._outputs[message.topic].publish(self._bag.cdr(message))
-            except ValueError as error:
-                self._notices.warn(message.topic, f"left out: {error}")
+            self._publish(message)
+
+    def _publish(self, message: Any) -> None:
+        try:
+            self._outputs[message.topic].publish(self._bag.cdr(message))
+        except ValueError as error:
+            self._notices.warn(message.topic, f"left out: {error}")
 
     def _skip_gap(self, now_ns: int, message: Any, pace: Pace) -> None:
         """Go on at once at a message far away in time: one flipped bit may be years."""
@@ -274,6 +277,10 @@ class BagReplayNode(Node):
         if self._bag is not None:
             self._bag.close()
         self._core_log.detach()
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
 
 
 def main(args: list[str] | None = None) -> int:

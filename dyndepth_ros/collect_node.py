@@ -33,6 +33,7 @@ from dyndepth_ros.worker import Worker
 
 QUEUE = 10  # images that wait for the spin thread
 SILENCE_S = 5.0
+WRITE_S = 20.0  # for what waits for the disk when the node closes; collect.launch.py waits so long
 MASK = "depth_node/motion/mask"
 
 
@@ -257,7 +258,8 @@ class CollectNode(Node):
             "total_gb": f"{collector.total() / 1e9:.4f}",
             **dict(self._values),
         }
-        status = conversions.status_message(f"{self.get_name()}: clips", level, message, values)
+        name = self.get_fully_qualified_name().lstrip("/")  # as depth_node
+        status = conversions.status_message(f"{name}: clips", level, message, values)
         out = DiagnosticArray(status=[status])
         out.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(out)
@@ -267,7 +269,7 @@ class CollectNode(Node):
         if self._collector is not None:
             self._worker.call(lambda: self._guarded(self._collector.close))
             finished = self._worker.call(lambda: None)
-            end = time.monotonic() + 20.0
+            end = time.monotonic() + WRITE_S
             while not finished.done() and time.monotonic() < end:
                 time.sleep(0.01)
         self._core_log.detach()

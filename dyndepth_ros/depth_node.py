@@ -216,7 +216,8 @@ class DepthNode(LifecycleNode):
         scale = pipeline.predictor.scale if pipeline else None
         learned = pipeline.predictor.scale_filter if pipeline else None
         situation = diagnostics.Situation(
-            node=self.get_name(),
+            # with its namespace, or several cameras are one to an aggregator
+            node=self.get_fully_qualified_name().lstrip("/"),
             state=self._state_machine.current_state[1],
             image_topic=self._images.topic if self._images else "",
             publishers=self._images.publishers if self._images else 0,

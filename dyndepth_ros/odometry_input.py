@@ -11,6 +11,7 @@ from rclpy.node import Node
 
 from dyndepth_core.data.odometry import odometry_values
 from dyndepth_core.inference.mount import down_in_camera, parse_mount
+from dyndepth_core.inference.odometry_ratio import SILENT_S
 from dyndepth_core.inference.scale_filter import ScaleFilter
 from dyndepth_core.inference.vehicle_odometry import VehicleOdometry
 from dyndepth_ros.conversions import stamp_ns
@@ -42,9 +43,11 @@ def attach_scale(predictor: Any, odometry: VehicleOdometry | None, config: NodeC
 
 
 class OdometryInput:
-    """Feeds a VehicleOdometry; of two sources only one, an Odometry before a TwistStamped.
+    """Feeds a VehicleOdometry; of two sources only one, an Odometry before a TwistStamped, which
+    stands in while no Odometry has been received for SILENT_S.
 
-    kind: auto, odometry or twist.
+    kind: auto, odometry or twist. The silence is told by the node's clock when messages come, as
+    stamps of two drivers may be of two clocks, and a bag that plays slowly is not silent.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class OdometryInput:
         on_mismatch: Callable[[str], None],
     ) -> None:
         self._node, self._odometry, self._chosen = node, odometry, None
+        self._heard_ns = 0  # when the latest message of the chosen kind came
         topics = {"odometry": ("odom", Odometry), "twist": ("twist", TwistStamped)}
         wanted = topics.values() if kind == "auto" else [topics[kind]]
         self._subscriptions = [
@@ -69,10 +73,17 @@ class OdometryInput:
         self._subscriptions = []
 
     def _take(self, message: Odometry | TwistStamped) -> None:
+        now = self._node.get_clock().now().nanoseconds
         if type(message) is not self._chosen:
-            if self._chosen is Odometry:
+            # a clock that was set back, as by a bag that begins anew, tells nothing of a silence
+            if self._chosen is Odometry and 0 <= now - self._heard_ns <= SILENT_S * 1e9:
                 return
+            text = f"odometry from {type(message).__name__} messages"
+            if self._chosen is Odometry:
+                self._node.get_logger().warning(f"no Odometry comes any more: {text}")
+            else:
+                self._node.get_logger().info(text)
             self._chosen = type(message)
             self._odometry.clear()
-            self._node.get_logger().info(f"odometry from {self._chosen.__name__} messages")
+        self._heard_ns = now
         self._odometry.observe(stamp_ns(message.header.stamp), odometry_values(message))

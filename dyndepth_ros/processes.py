@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import socket
@@ -13,10 +14,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+log = logging.getLogger(__name__)
 # Domains that tests (1 to 100) and robots rarely use, clear of Linux's ephemeral ports.
 DOMAINS = range(215, 232)
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 SHARED_MEMORY = 512 << 20  # bytes free in /dev/shm that the large segments need
+NO_ROOM = (
+    "%s is not used: /dev/shm has %d MB free and %d are needed, so large images may get lost. In "
+    "docker: --shm-size=1g"
+)
 OLD_DISTROS = ("humble", "iron", "jazzy")
 _PR_SET_PDEATHSIG = 1
 
@@ -38,7 +44,8 @@ def own_domain() -> Iterator[int]:
 def isolated_environment(domain: int) -> dict[str, str]:
     """Environment of processes that see each other and no robot: domain, this machine only.
 
-    With a Fast DDS profile that holds large images, unless one is set or memory is short.
+    With a Fast DDS profile that holds large images, unless one is set or memory is short, which is
+    said.
     """
     outside = ("ROS_DISCOVERY_SERVER", "ROS_NAMESPACE", "ROS_STATIC_PEERS")
     env = {k: v for k, v in os.environ.items() if k not in outside}
@@ -51,19 +58,24 @@ def isolated_environment(domain: int) -> dict[str, str]:
     if env.get("ROS_DISTRO") == "humble":  # newer ones warn about it
         env["ROS_LOCALHOST_ONLY"] = "1"
     profile = find_share("config/fastdds.xml")
-    if profile and not any(env.get(v) for v in PROFILE_VARIABLES) and _free_shared_memory():
+    if profile is None or any(env.get(v) for v in PROFILE_VARIABLES):
+        return env
+    if (free := _free_shared_memory()) <= SHARED_MEMORY:
+        log.warning(NO_ROOM, profile, free >> 20, SHARED_MEMORY >> 20)
+    else:
         # a sourced ROS names itself; without one this is the Python registry's Kilted
         old = env.get("ROS_DISTRO", "kilted") in OLD_DISTROS
         env.update({v: str(profile) for v in PROFILE_VARIABLES[: 1 + old]})
     return env
 
 
-def _free_shared_memory() -> bool:
+def _free_shared_memory() -> int:
+    """Bytes free in /dev/shm, 0 where there is none."""
     try:
         stat = os.statvfs("/dev/shm")
     except OSError:
-        return False
-    return stat.f_bavail * stat.f_frsize > SHARED_MEMORY
+        return 0
+    return stat.f_bavail * stat.f_frsize
 
 
 def find_share(name: str) -> Path | None:

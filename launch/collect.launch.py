@@ -133,6 +133,9 @@ def start(context) -> list:
             ("depth_node/motion/mask", args["mask"]),
         ],
         output="screen",
+        # what waits for the disk is written first: close() may take 25 s, leaving ROS 15 more
+        sigterm_timeout="30",
+        sigkill_timeout="15",
     )
     return [*depth.large_images(), collect, *replay]
 

@@ -6,16 +6,21 @@ ros2 launch dyndepth depth.launch.py --show-args
 import math
 import os
 import re
+import shutil
 from pathlib import Path
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 CONFIG = Path(__file__).absolute().parent.parent / "config"
 SWITCH = ["true", "false"]
 BUNDLED = ("motion", "depth")  # models that come with the package, by name
+NO_ROOM = (
+    "config/fastdds.xml is not used: /dev/shm has {} MB free and 512 are needed, so large images "
+    "may get lost. In docker: --shm-size=1g"
+)
 
 ARGUMENTS = [
     DeclareLaunchArgument(
@@ -67,7 +72,8 @@ ARGUMENTS = [
         "rviz",
         default_value="false",
         choices=SWITCH,
-        description="Start RViz with images, colours and cloud.",
+        description="Start RViz with images, colours, cloud and what moves; while the displays of "
+        "what moves are ticked, the node runs its motion networks, too, at fewer frames a second.",
     ),
     DeclareLaunchArgument(
         "namespace",
@@ -147,22 +153,21 @@ def check_topics(args: dict[str, str], names: tuple[str, ...]) -> None:
 
 
 def large_images() -> list:
-    """Give Fast DDS a shared-memory segment that holds camera images, unless the user chose one."""
+    """Give Fast DDS a shared-memory segment that holds camera images, unless the user chose one or
+    there is no room for those of several nodes, as in most containers; then say so.
+    """
     # Jazzy and older read only the second name; later distributions warn about it in every process.
     names = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-    if any(os.environ.get(name) for name in names) or not has_shared_memory():
+    if any(os.environ.get(name) for name in names):
         return []
+    try:
+        free = shutil.disk_usage("/dev/shm").free
+    except OSError:
+        free = 0
+    if free <= 512 << 20:
+        return [LogInfo(msg=NO_ROOM.format(free >> 20))]
     old = os.environ.get("ROS_DISTRO", "jazzy") in ("humble", "iron", "jazzy")
     return [SetEnvironmentVariable(name, str(CONFIG / "fastdds.xml")) for name in names[: 1 + old]]
-
-
-def has_shared_memory() -> bool:
-    """Tell whether /dev/shm has room for the segments of several nodes; in containers often not."""
-    try:
-        stat = os.statvfs("/dev/shm")
-    except OSError:
-        return False
-    return stat.f_bavail * stat.f_frsize > 512 << 20
 
 
 def depth_node(args: dict[str, str], sim_time: bool) -> Node:
@@ -187,12 +192,14 @@ def depth_node(args: dict[str, str], sim_time: bool) -> Node:
 
 def bag_replay(args: dict[str, str], **options) -> Node:
     """Return the action that replays the bag with its own topic names and /clock."""
+    # RViz subscribes to images, too, long before our node has loaded its model
+    given = {"bag": args["bag"], "wait_topics": args["camera_info"]}
     return Node(
         package="dyndepth",
         executable="bag_replay_node",
         name="bag_replay_node",
         namespace=args["namespace"],
-        parameters=[args["params_file"], {"bag": args["bag"]}],
+        parameters=[args["params_file"], given],
         output="screen",
         **options,
     )
@@ -201,8 +208,7 @@ def bag_replay(args: dict[str, str], **options) -> Node:
 def rviz(args: dict[str, str], sim_time: bool) -> Node:
     """Return the action that starts RViz on our topics, which its file names at the root."""
     namespace = "/" + args["namespace"].strip("/") if args["namespace"].strip("/") else ""
-    motion = ("motion/mask", "motion/markers", "motion/points")
-    topics = ("depth/color", "depth/image", "points", *motion)
+    topics = "depth/color depth/image points motion/mask motion/markers motion/points".split()
     return Node(
         package="rviz2",
         executable="rviz2",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +13,7 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 MAX_GAP_S = 2.0  # older images tell nothing about the present one, unless a model says less
+AGAIN = 100  # frames without a reason of a kind, after which one is said again
 
 
 class Camera(NamedTuple):
@@ -32,7 +35,7 @@ class History:
 
     def __init__(self, max_gap_s: float = MAX_GAP_S) -> None:
         self.max_gap_s = max_gap_s
-        self._last_reason = ""
+        self._frames, self._last_of_kind = 0, {}  # kind of reason -> number of its last frame
         self.clear()
 
     def clear(self) -> None:
@@ -49,12 +52,17 @@ class History:
         ahead by more than max_gap_s.
         """
         reason = self._break(camera, stamp_ns)
+        self._frames += 1
         if reason:
-            # A camera that never sets its stamps would otherwise fill the log at its frame rate.
-            level = logging.DEBUG if reason == self._last_reason else logging.WARNING
-            logger.log(level, "%s: history reset", reason)
+            # A camera that never sets its stamps, or whose stamps jitter, would otherwise fill the
+            # log at its frame rate. Reasons that differ in numbers only are of one kind.
+            kind = re.sub(r"[\d.]+", "#", reason)
+            since = self._frames - self._last_of_kind.get(kind, -math.inf)
+            self._last_of_kind[kind] = self._frames
+            logger.log(
+                logging.DEBUG if since <= AGAIN else logging.WARNING, "%s: history reset", reason
+            )
             self.clear()
-        self._last_reason = reason
         return reason
 
     def advance(self, image: Tensor, state: Any, camera: Camera, stamp_ns: int | None) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from .ground_plane import fit_ground
 from .log_scale import BY_GROUND, BY_MODEL, LogScale, Measurement, Ratios
 from .mount import down_in_camera
-from .odometry_ratio import OdometryRatio
+from .odometry_ratio import SILENT_S, OdometryRatio, listed
 from .scale import ScaleSource, ScaleState
 from .vehicle_odometry import KMH, VehicleOdometry
 
@@ -86,19 +86,21 @@ class ScaleFilter:
 
     @property
     def needs_motion(self) -> bool:
-        """Whether the ego-motion of the next frame is of use: odometry comes, or the camera's
-        height is about to be measured and only ego-motion can say that the vehicle stands. That
-        costs the pose network in those frames, whatever is subscribed to.
+        """Whether the ego-motion of the next frame is of use: odometry has come in the last
+        seconds, or the camera's height is about to be measured and only ego-motion can say that the
+        vehicle stands. That costs the pose network in those frames, whatever is subscribed to.
         """
         next_s = self._clock_s + 1.5 * self._frame_s  # frames do not come quite regularly
         if self._camera_height is not None and next_s - self._ground_s >= GROUND_PERIOD_S:
             return True
-        return self._odometry is not None and self._odometry.odometry.latest_ns is not None
+        return self._odometry is not None and self._odometry.silence(self._clock_s) <= SILENT_S
 
     @property
     def fault(self) -> str:
         """What is wrong with the odometry, in words; empty when nothing is."""
-        return self._wrong_unit or (self._odometry.odometry.fault if self._odometry else "")
+        if self._odometry is None:
+            return ""
+        return self._odometry.absent(self._clock_s) or self._wrong_unit or self._odometry.fault
 
     def update(
         self, stamp_ns: int | None, previous_ns: int | None, T_src_tgt: Tensor | None, seen: Seen
@@ -169,31 +171,39 @@ class ScaleFilter:
         self._take("ground_plane", Measurement(now, z, BY_GROUND, GROUND_NOISE**2))
 
     def _take(self, kind: Kind, new: Measurement) -> None:
-        """Feed one measurement to the filter, if it can be believed."""
+        """Feed one measurement to the filter, if it can be believed; else count why not."""
+        reason = self._refusal(kind, new)
+        if kind == "odometry":
+            self._odometry.judged(reason)
+        elif reason:
+            self.counts[reason] += 1
+
+    def _refusal(self, kind: Kind, new: Measurement) -> str:
+        """Feed one measurement to the filter; in one word why it was not used, empty if it was."""
         ratios, state = self._ratios[kind], self._filter
         ratios.add(new)
         if kind == "odometry" and self._is_wrong_unit():
-            self.counts["km_per_hour"] += 1
-            return
+            return "km_per_hour"
         variance = new.variance + ratios.noise**2
         if self._source == "relative":
             if len(ratios) >= ACQUIRE and ratios.span >= ACQUIRE_S and not self._waits(kind):
-                self._acquire(kind, ratios)
+                return self._acquire(kind, ratios)
         elif len(ratios) < ACQUIRE:
-            return  # their noise is not known yet, and anything would pass
+            pass  # their noise is not known yet, and anything would pass
         elif state.surprise(new.z, variance, new.h) <= GATE:
             state.correct(new.z, variance, new.h)
             self.used[kind] += 1
             self._refused[kind].clear()  # only so many in a row speak against the state
             self._name_source(kind)
         else:
-            self.counts[f"{kind}_innovation"] += 1
             if kind == "odometry" or self._source != "odometry":
                 refused = self._refused[kind]
                 refused.add(new)
                 wrong = len(refused) >= REACQUIRE and refused.span >= REACQUIRE_S
                 if wrong and not self._ground_agrees(kind):
-                    self._acquire(kind, refused)
+                    return self._acquire(kind, refused)
+            return f"{kind}_innovation"
+        return ""
 
     def _waits(self, kind: Kind) -> bool:
         """Whether odometry lets the ground plane speak first, which alone can tell km/h."""
@@ -201,11 +211,10 @@ class ScaleFilter:
             return False
         return len(self._ratios["ground_plane"]) < ACQUIRE and self._ratios[kind].span < 3.0
 
-    def _acquire(self, kind: Kind, ratios: Ratios) -> None:
-        """Begin (again) with the median of several measurements that agree."""
+    def _acquire(self, kind: Kind, ratios: Ratios) -> str:
+        """Begin (again) with the median of several measurements that agree; in one word why not."""
         if ratios.spread > AGREE:
-            self.counts[f"{kind}_inconsistent"] += 1
-            return
+            return f"{kind}_inconsistent"
         middle = ratios.middle()
         self._filter.begin(middle.z, middle.variance, middle.h)
         if self._source != "relative":
@@ -213,11 +222,14 @@ class ScaleFilter:
             logger.warning("scale changed from %.3g to %.3g by %s", self.state.value, value, kind)
         self._source = kind
         self._forget_refused()
+        return ""
 
     def _forget_refused(self) -> None:
         """Forget what was refused."""
         for refused in self._refused.values():
             refused.clear()
+        if self._odometry is not None:
+            self._odometry.lately.clear()
 
     def _ground_agrees(self, kind: Kind) -> bool:
         """Whether the ground plane stands by the state against odometry: then the wheels slip."""
@@ -278,17 +290,7 @@ class ScaleFilter:
 
     def report(self) -> dict[str, str]:
         """For /diagnostics: what was used, what was not and why."""
-        out = {"scale_used": _listed(self.used), "scale_not_used": _listed(self.counts)}
-        if self._odometry is None:
-            return out
-        odometry = self._odometry.odometry
-        out["odometry_refused"] = _listed(odometry.counts)
-        latest = odometry.latest_ns
-        if latest is not None and math.isfinite(self._clock_s):
-            out["odometry_behind_image_s"] = f"{self._clock_s - latest * 1e-9:.3f}"
-            out["odometry_delay_s"] = f"{odometry.delay_s + self._filter.mean[1]:.3f}"
+        out = {"scale_used": listed(self.used), "scale_not_used": listed(self.counts)}
+        if self._odometry is not None:
+            out |= self._odometry.report(self._clock_s, self._filter.mean[1])
         return out
-
-
-def _listed(counts: Counter[str]) -> str:
-    return ", ".join(f"{name} {number}" for name, number in sorted(dict(counts).items()))

@@ -14,6 +14,8 @@ import numpy as np
 
 from dyndepth_core.data.odometry import BACK_S, MAX_GAP_S, slerp
 
+from .odometry_faults import LEFT_OUT, MESSAGES, Lately
+
 logger = logging.getLogger(__name__)
 
 BUFFER_S = 10.0  # of messages are kept
@@ -42,7 +44,7 @@ class VehicleOdometry:
 
     T_base_camera: (4, 4) of `parse_mount`, its translation is the lever arm; None = the camera sits
     at the origin of base_link. delay_s: how much later the stamp of odometry is than that of an
-    image of the same moment. counts: why messages were refused.
+    image of the same moment. counts: why messages were refused; lately: the same of the latest.
     """
 
     def __init__(self, T_base_camera: np.ndarray | None = None, delay_s: float = 0.0) -> None:
@@ -50,11 +52,13 @@ class VehicleOdometry:
         self.delay_s, self._delay_ns = delay_s, round(1e9 * delay_s)
         self._lock = threading.Lock()
         self.counts: Counter[str] = Counter()
+        self.lately = Lately({*LEFT_OUT, *MESSAGES})
         self.fault = ""
         self._ratios: deque[float] = deque(maxlen=COMPARED)
         self._clear()
 
     def _clear(self) -> None:
+        self._jump_ns = -math.inf  # where this track begins, if a jump ended the one before
         self._stamps: list[int] = []
         self._path: list[float] = []  # metres along the way, by the speed
         self._heading: list[float] = []  # radians, by the yaw rate
@@ -71,6 +75,7 @@ class VehicleOdometry:
         with self._lock:
             self._clear()
             self._ratios.clear()
+            self.lately.clear()
 
     def observe(self, stamp_ns: int, values: Sequence[float]) -> None:
         """Take a message: values in the order of ODOMETRY_KEYS, NaN = unknown.
@@ -79,26 +84,29 @@ class VehicleOdometry:
         begins a new track, so that nothing is measured across it.
         """
         new = np.array(values, np.float64)
-        speed = new[7]
-        has_pose = bool(np.isfinite(new[:7]).all())
         with self._lock:
-            if not (np.isfinite(speed) or has_pose):
-                self.counts["not_finite"] += 1
-                return
-            if abs(speed) > MAX_SPEED:
-                self.counts["absurd_speed"] += 1
-                return
-            dt = (stamp_ns - self._stamps[-1]) * 1e-9 if self._stamps else math.inf
-            if -BACK_S < dt <= 0:
-                self.counts["stamp_not_newer"] += 1
-                return
-            if dt <= 0:
-                self.counts["stamp_jumped_back"] += 1
+            reason = self._refusal(stamp_ns, new)
+            self.lately.add(reason)
+            if reason:
+                self.counts[reason] += 1
+                if reason not in ("stamp_jumped_back", "jump"):
+                    return
                 self._clear()
-            elif self._stamps and self._jumped(new, dt, has_pose):
-                self.counts["jump"] += 1
-                self._clear()
+                if reason == "jump":
+                    self._jump_ns = stamp_ns
             self._append(stamp_ns, new)
+
+    def _refusal(self, stamp_ns: int, new: np.ndarray) -> str:
+        """In one word what is wrong with a message; empty where nothing is."""
+        has_pose = bool(np.isfinite(new[:7]).all())
+        if not (np.isfinite(new[7]) or has_pose):
+            return "not_finite"
+        if abs(new[7]) > MAX_SPEED:
+            return "absurd_speed"
+        dt = (stamp_ns - self._stamps[-1]) * 1e-9 if self._stamps else math.inf
+        if dt <= 0:
+            return "stamp_not_newer" if dt > -BACK_S else "stamp_jumped_back"
+        return "jump" if self._stamps and self._jumped(new, dt, has_pose) else ""
 
     def _jumped(self, new: np.ndarray, dt: float, has_pose: bool) -> bool:
         old = self._values[-1]
@@ -140,7 +148,7 @@ class VehicleOdometry:
             start_ns, end_ns = start_ns + self._delay_ns, end_ns + self._delay_ns
             speed, pose = self._by_speed(start_ns, end_ns), self._by_pose(start_ns, end_ns)
             if speed is None and pose is None:
-                return "gap"
+                return "jump" if start_ns < self._jump_ns else "gap"
             if speed is None or pose is None:
                 return speed or pose
             return self._choose(speed, pose, (end_ns - start_ns) * 1e-9)

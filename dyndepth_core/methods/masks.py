@@ -43,8 +43,8 @@ class MaskConfig(BaseModel):
     )
     model: str | None = Field(
         None,
-        description="mined: model file that knows residual motion; null = one is trained first, on "
-        "the same recordings",
+        description="mined: what knows residual motion: model file, folder of a run, or a bundled "
+        "model by name (motion); null = one is trained first, on the same recordings",
     )
     motion_share: float = Field(
         0.4, gt=0, lt=1, description="mined without a model: share of the budget that trains one"
@@ -64,7 +64,7 @@ def masked_stages(config: Any) -> tuple[StageInfo, ...]:
     if masks.source != "mined":
         return (_given_masks(masks),)
     if masks.model is not None:
-        reads = functools.partial(_model_read, Path(masks.model))
+        reads = functools.partial(_model_read, masks.model)
         return (StageInfo(MINE, 0.0, _mine, reads), StageInfo("train", 1.0, train_masked))
     return (
         StageInfo(MOTION, masks.motion_share, _train_motion),
@@ -125,14 +125,21 @@ def _files_read(
 
 
 def _model_read(
-    path: Path, source: SampleSource, held_out: SampleSource | None
+    model: str, source: SampleSource, held_out: SampleSource | None
 ) -> Mapping[str, Any]:
+    return {"masks": hashlib.sha256(_given_file(model).read_bytes()).hexdigest()}
+
+
+def _given_file(model: str) -> Path:
+    from dyndepth_core.inference.model_file import find_model  # it imports the methods
+
+    path = find_model(model)
     if not path.is_file():
         raise ValueError(
-            f"objective.masks.model={path}: no such file; give a model file of residual_motion, or "
-            "null to have one trained"
+            f"objective.masks.model={model}: no such file; give a model file of residual_motion, "
+            "or null to have one trained"
         )
-    return {"masks": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return path
 
 
 def _train_motion(job: StageJob) -> list[Path]:
@@ -165,7 +172,7 @@ def _mine(job: StageJob) -> list[Path]:
     config, source = job.config, job.source
     cameras = [source.K(v) for v in range(len(source.names))]
     if (model := config.objective.masks.model) is not None:
-        graph, threshold = _given_model(Path(model))
+        graph, threshold = _given_model(model)
     else:
         objective = _motion_objective(job)
         objective.load_state_dict(job.weights(job.earlier[MOTION][0]))
@@ -197,8 +204,8 @@ def _mine(job: StageJob) -> list[Path]:
     return paths
 
 
-def _given_model(path: Path) -> tuple[InferenceGraph, float]:
+def _given_model(model: str) -> tuple[InferenceGraph, float]:
     from dyndepth_core.inference.model_file import load_model  # it imports the methods
 
-    graph, meta = load_model(path)
+    graph, meta = load_model(_given_file(model))
     return graph, meta.thresholds.get(SPEED_THRESHOLD, USUAL_SPEED)

@@ -83,6 +83,7 @@ class StageInfo:
 
     share: of train.steps and train.minutes that `job.fit` may use; stages without training have 0.
     minutes: share of the minutes where it is another than that of the steps.
+    off: the setting that leaves this stage out, where there is one.
     reads(source, held_out): what the stage follows from beside images, calibration and settings
     (JSON-able), for example hashes of files; when that changes, a resumed run refuses to go on.
     """
@@ -92,6 +93,7 @@ class StageInfo:
     run: Callable[[StageJob], Sequence[Path]] | None = None
     reads: Callable[[SampleSource, SampleSource | None], Mapping[str, Any]] = _nothing
     minutes: float | None = None
+    off: str = ""
 
 
 def walk(

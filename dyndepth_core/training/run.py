@@ -89,9 +89,15 @@ def _stages(config: Config, data: Sequence[str | Path], start: str | Path | None
     settings = config.train
     given = _given(config, data, start)
     if len(given.stages) > 1 and settings.devices * settings.nodes > 1:
+        extra = [stage for stage in given.stages if stage.off]
+        remedy = "set both to 1"
+        if len(given.stages) - len(extra) == 1:  # as --from switches one on that nobody asked for
+            remedy = (
+                "; ".join(f"set {s.off} to do without {s.name}" for s in extra) + ", or both to 1"
+            )
         raise ValueError(
             f"train.devices, train.nodes: {config.method} trains in {len(given.stages)} stages, "
-            "which share one device; set both to 1"
+            f"which share one device; {remedy}"
         )
     # before anything is written: this refuses what cannot be trained on
     resolve_device(settings.device)

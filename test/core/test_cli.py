@@ -1,9 +1,12 @@
 """The command line: what it finds, what it says when things go wrong, and with which exit code."""
 
+import configparser
 import json
+import re
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -123,6 +126,16 @@ def test_without_the_extra_it_says_how_to_install_it(missing):
     assert done.stderr == (
         f"error: the Python package {missing} is not installed: pip install 'dyndepth[train]'\n"
     )
+
+
+def test_every_extra_is_one_that_something_here_imports():
+    root, config = Path(__file__).parents[2], configparser.ConfigParser()
+    config.read(root / "setup.cfg")
+    assert set(config["options.extras_require"]) == {*cli.EXTRAS, "pretrained", "dev"}
+    parts = (root / "dyndepth_core", root / "dyndepth_ros")
+    source = "\n".join(p.read_text() for part in parts for p in part.rglob("*.py"))
+    for package in set().union(*cli.EXTRAS.values()):
+        assert re.search(rf"^\s*(from|import) (\w+\.)*{package}\b", source, re.M), package
 
 
 def test_help_and_version_are_quick_because_they_import_nothing_heavy():

@@ -1,9 +1,13 @@
 """Masks reach the samples with their images, and what moves is mined without labels."""
 
+import hashlib
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from moving_scene import SIZE, Box, K, view
+from small_model import save_small_model
 from tiny import blank
 from torch import nn
 
@@ -13,6 +17,7 @@ from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.data.settings import DataConfig
 from dyndepth_core.data.transforms import largest
 from dyndepth_core.data.writer import RecordingWriter
+from dyndepth_core.inference.model_file import BUNDLED
 from dyndepth_core.instances.mining import mine
 from dyndepth_core.instances.sources import (
     AtNetworkSize,
@@ -21,6 +26,7 @@ from dyndepth_core.instances.sources import (
     StoredInstances,
     store,
 )
+from dyndepth_core.methods import masks
 from dyndepth_core.methods.base import InferenceGraph
 
 CALIB = Calibration(320, 96, K[0, 0], K[1, 1], K[0, 2], K[1, 2])
@@ -159,6 +165,21 @@ def test_a_model_without_residual_motion_cannot_mine(tmp_path):
     graph.forward = lambda *a: (lambda d, r, T, s: (d, None, T, s))(*whole(*a))
     with pytest.raises(ValueError, match="trained by residual_motion"):
         mine(graph, 1.0, driven(tmp_path / "drive", 3), 0)
+
+
+def test_the_model_that_mines_is_named_as_models_are_everywhere(tmp_path):
+    path = save_small_model(tmp_path / "model.safetensors")
+    files = {"motion": BUNDLED["motion"], str(tmp_path): path, str(path): path}
+    for name, file in files.items():
+        objective = SimpleNamespace(masks=masks.MaskConfig(model=name))
+        stage = masks.masked_stages(SimpleNamespace(objective=objective))[0]
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        assert stage.reads(None, None) == {"masks": digest}
+    assert isinstance(masks._given_model(str(tmp_path))[0], InferenceGraph)
+    (tmp_path / "config.yaml").touch()
+    path.unlink()
+    with pytest.raises(ValueError, match="this training is not finished"):
+        masks._given_file(str(tmp_path))
 
 
 def test_stored_masks_are_read_back_whole_or_refused(tmp_path):

@@ -100,5 +100,13 @@ def test_what_a_stage_reads_beside_the_images_must_stay_as_it_was(tmp_path, root
 
 def test_several_stages_refuse_several_devices(tmp_path, root, method):
     settings = load(overrides=[*SETTINGS, "train.devices=2"])
-    with pytest.raises(ValueError, match="trains in 3 stages, which share one device"):
+    with pytest.raises(ValueError, match="in 3 stages, which share one device; set both to 1$"):
+        train_run(settings, [root], tmp_path / "run")
+
+
+def test_several_devices_and_hints_that_from_switches_on_name_the_switch(tmp_path, root):
+    settings = load(
+        overrides=[*TINY, "train.devices=2", "objective.hints=1"], method="residual_motion"
+    )
+    with pytest.raises(ValueError, match="set objective.hints=0 to do without hints, or both to 1"):
         train_run(settings, [root], tmp_path / "run")

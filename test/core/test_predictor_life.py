@@ -11,6 +11,7 @@ import pytest
 import torch
 from small_model import SIZE, camera, picture, probe, save_small_model, small_graph, small_meta
 
+from dyndepth_core.inference.history import AGAIN, Camera, History
 from dyndepth_core.inference.loading import between_steps
 from dyndepth_core.inference.predictor import Predictor
 
@@ -77,6 +78,24 @@ def test_a_camera_without_stamps_does_not_flood_the_log(predictor, caplog):
         predictor(picture(SIZE), stamp_ns=0)
     assert len(caplog.records) == 1
     assert "did not advance" in caplog.text
+
+
+def test_stamps_that_jitter_do_not_flood_the_log(caplog):
+    history, eye = History(), Camera.of(picture(SIZE), None)
+
+    def follow(milliseconds):
+        reason = history.follow(eye, round(milliseconds) * 1_000_000)
+        history.advance(None, None, eye, round(milliseconds) * 1_000_000)
+        return reason
+
+    # every second frame is stamped before the one before it, each time by another time
+    found = [follow(100 * k - (200 + k) * (k % 2)) for k in range(40)]
+    assert len(set(found)) > 15 and found[2] == found[4] == ""
+    assert len(caplog.records) == 1 and "jumped back" in caplog.text
+    for k in range(AGAIN):
+        assert not follow(4000 + 100 * k)
+    assert follow(0)  # a bag that is looped, much later
+    assert len(caplog.records) == 2
 
 
 def test_bad_input_says_what_and_leaves_the_history(predictor):

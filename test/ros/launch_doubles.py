@@ -98,6 +98,8 @@ class Node:
     arguments: list = field(default_factory=list)
     output: str = "log"
     on_exit: Shutdown | None = None
+    sigterm_timeout: str = "5"  # as launch: s after SIGINT, and until SIGKILL after that
+    sigkill_timeout: str = "5"
     env: dict = field(default_factory=dict)
 
     def parameter(self, name: str) -> object:
@@ -155,6 +157,7 @@ class Launched:
         elif isinstance(entity, IncludeLaunchDescription):
             inner = launch(Path(entity.source.path), **dict(entity.launch_arguments))
             self.env |= inner.env
+            self.notes += inner.notes
             self.nodes += inner.nodes
         elif isinstance(entity, Node):
             entity.env = dict(self.env)

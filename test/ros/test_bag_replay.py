@@ -18,8 +18,8 @@ from dyndepth_core.data.bag_writer import bag_from_recording  # noqa: E402
 from dyndepth_core.data.calibration import Calibration  # noqa: E402
 from dyndepth_core.data.recording import Recording  # noqa: E402
 from dyndepth_core.data.writer import RecordingWriter  # noqa: E402
-from dyndepth_ros.bag_replay_node import Pace  # noqa: E402
 from dyndepth_ros.conversions import image_to_rgb, stamp_ns  # noqa: E402
+from dyndepth_ros.pace import Pace  # noqa: E402
 from dyndepth_ros.raw import cdr_stamp_ns, message_class  # noqa: E402
 
 FRAMES, START, STEP = 20, 10**18, 10**8

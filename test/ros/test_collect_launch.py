@@ -19,6 +19,17 @@ def test_collect_without_arguments_starts_its_node_alone():
     assert dict(node.remappings)["depth_node/motion/mask"] == "depth_node/motion/mask"
 
 
+def test_what_waits_for_the_disk_may_be_written_before_launch_kills():
+    pytest.importorskip("rclpy")
+    from dyndepth_ros.collect_node import WRITE_S
+    from dyndepth_ros.process import LEAVE_S
+
+    [node] = doubles.launch(COLLECT).nodes
+    gentle, killed = float(node.sigterm_timeout), float(node.sigkill_timeout)
+    stop = WRITE_S + 5  # and then for the worker's thread
+    assert gentle > stop and gentle + killed > stop + LEAVE_S
+
+
 def test_collect_passes_its_arguments_on_and_ends_with_the_bag(tmp_path):
     words = {"image": "cam/image_raw", "out": "/data/clips", "before": "3", "after": "0.5"}
     launched = doubles.launch(COLLECT, bag=str(tmp_path), namespace="front", **words)

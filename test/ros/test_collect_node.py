@@ -234,6 +234,22 @@ def test_a_bag_is_collected_whole_by_its_stamps(tmp_path, domain_id):
     assert recording.odometry(1)["speed"] == 10 and recording.calib.K[1, 1] == 81
 
 
+def test_nodes_in_namespaces_have_names_of_their_own_in_diagnostics(tmp_path, domain_id):
+    node = NodeProcess(tmp_path, f"out:={tmp_path}/o", module="collect_node", names=("__ns:=/car",))
+    depth = NodeProcess(tmp_path, "autostart:=false", names=("__ns:=/car/front",))
+    plain = NodeProcess(tmp_path, "autostart:=false")
+    camera = Camera(domain_id, ())
+    try:
+        names = {"car/collect_node: clips", "car/front/depth_node: depth", "depth_node: depth"}
+        heard = lambda: {m.status[0].name for m in camera.got["diagnostics"]}  # noqa: E731
+        assert camera.spin_until(lambda: heard() == names), (heard(), node.log, depth.log)
+        assert [one.interrupt() for one in (node, depth, plain)] == [0, 0, 0]
+    finally:
+        for one in (node, depth, plain):
+            one.kill()
+        camera.close()
+
+
 @pytest.mark.parametrize(
     ("parameter", "reason"),
     [

@@ -164,6 +164,21 @@ def test_demos_at_the_same_time_use_different_domains(monkeypatch):
     assert os.environ["ROS_DOMAIN_ID"] == "7"
 
 
+def test_without_room_for_large_images_processes_go_without_their_profile_and_say_so(
+    monkeypatch, caplog
+):
+    for name in processes.PROFILE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(processes, "SHARED_MEMORY", 1 << 60)
+    env = processes.isolated_environment(7)
+    assert not set(processes.PROFILE_VARIABLES) & env.keys()
+    assert "fastdds.xml is not used: /dev/shm has" in caplog.text and "shm-size" in caplog.text
+    monkeypatch.setenv(processes.PROFILE_VARIABLES[0], "/mine.xml")
+    caplog.clear()
+    assert processes.isolated_environment(7)[processes.PROFILE_VARIABLES[0]] == "/mine.xml"
+    assert not caplog.text
+
+
 def test_a_cloud_is_read_as_it_was_written():
     cloud = CloudMessage()
     points = cloud.points(Header(), 2, 3)

@@ -3,6 +3,7 @@
 import importlib
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ def test_depth_launch_declares_what_is_promised():
     for argument in [argument for arguments in declared for argument in arguments]:
         assert argument.description.endswith(".") and len(argument.description) > 10
     assert launched.arguments["rviz"].choices == ["true", "false"]
+    assert "motion networks" in launched.arguments["rviz"].description
 
 
 def test_no_argument_starts_the_depth_node_alone():
@@ -73,7 +75,10 @@ def test_arguments_reach_the_node(tmp_path):
 
 def test_a_bag_brings_the_replay_node_and_sim_time(tmp_path):
     launched = doubles.launch(DEPTH, bag=str(tmp_path))
-    assert launched.node("bag_replay_node").parameter("bag") == str(tmp_path)
+    replay = launched.node("bag_replay_node")
+    assert replay.parameter("bag") == str(tmp_path)
+    # what RViz does not subscribe to and depth_node does, once it has loaded its model
+    assert replay.parameter("wait_topics") == "camera_info"
     assert launched.node("depth_node").parameter("use_sim_time") is True
 
 
@@ -165,7 +170,7 @@ def test_large_images_get_their_dds_profile_unless_the_user_has_one(distro, monk
     names = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
     for name in names:
         monkeypatch.delenv(name, raising=False)
-    room = SimpleNamespace(f_bavail=1 << 18, f_frsize=1 << 12)  # 1 GiB
+    room = SimpleNamespace(f_bavail=1 << 18, f_frsize=1 << 12, f_blocks=0, f_bfree=0)  # 1 GiB
     monkeypatch.setattr(os, "statvfs", lambda path: room)
     monkeypatch.setenv("ROS_DISTRO", distro)
     launched = doubles.launch(DEMO, rviz="false")
@@ -176,13 +181,18 @@ def test_large_images_get_their_dds_profile_unless_the_user_has_one(distro, monk
             wanted, str(ROOT / "config/fastdds.xml")
         )
     room.f_bavail = 1 << 14  # the 64 MiB of a container
-    assert not doubles.launch(DEPTH).env
+    small = doubles.launch(DEMO, rviz="false")
+    assert not small.env
+    assert ["64 MB free and 512 are needed" in note for note in small.notes] == [True]
     room.f_bavail = 1 << 18
     monkeypatch.setenv(names[0], "/mine.xml")
-    assert not doubles.launch(DEPTH).env
+    mine = doubles.launch(DEPTH)
+    assert not mine.env and not mine.notes
 
 
 def test_the_dds_profile_holds_ten_full_hd_images():
+    advice = re.search(r"shm-size option, (\d+)g ", (ROOT / "config/fastdds.xml").read_text())
+    assert int(advice[1]) << 10 > 512  # or what is advised would not be enough for the launch files
     root = ElementTree.parse(ROOT / "config/fastdds.xml").getroot()
     sizes = [int(e.text) for e in root.iter() if e.tag.endswith("segment_size")]
     assert sizes and min(sizes) >= 10 * 1920 * 1080 * 3

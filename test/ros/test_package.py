@@ -89,6 +89,26 @@ def test_package_xml_is_an_ament_python_package():
     assert package.licenses[0] == "Apache-2.0"
 
 
+def test_the_environment_of_make_has_executables_that_run_its_own_python(tmp_path):
+    """Also where an earlier make left a link to their folder, and when it is made again."""
+    makefile = tmp_path / "Makefile"
+    makefile.write_text(f"include {ROOT}/Makefile\nlinks:\n\t$(LINKS)\n")
+    venv = tmp_path / "venv"
+    (venv / "lib").mkdir(parents=True)
+    (venv / "lib/dyndepth").symlink_to(ROOT / "dyndepth_ros/executables")
+    (venv / "bin").mkdir()
+    python = venv / "bin/python3"
+    python.write_text('#!/bin/sh\necho "mine $*"\n')
+    python.chmod(0o755)
+    for _ in range(2):
+        run("make", "-f", makefile, "links", f"VENV={venv}", cwd=ROOT)
+        check_layout(venv)
+        for name in NODES:
+            found = run(venv / "lib/dyndepth" / name, "-x")
+            assert found.stdout == f"mine -m dyndepth_ros.{name} -x\n"
+    assert {p.name for p in (ROOT / "dyndepth_ros/executables").iterdir()} == {*NODES, "dyndepth"}
+
+
 def test_one_version(pip_prefix):
     declared = re.search(r"<version>(.*)</version>", (ROOT / "package.xml").read_text())[1]
     [info] = pip_prefix.rglob("dyndepth-*.dist-info")

@@ -205,6 +205,6 @@ def stages(config: Any) -> tuple[StageInfo, ...]:
         return foreground_stages(config)
     train = functools.partial(train_hinted, minutes=config.train.minutes)
     return (
-        StageInfo("hints", 1.0, make_hints, minutes=SHARE),
+        StageInfo("hints", 1.0, make_hints, minutes=SHARE, off="objective.hints=0"),
         StageInfo("train", 1.0, train, minutes=1 - SHARE),
     )
