@@ -225,7 +225,7 @@ def squares(seed, batch=4):
 def test_what_looks_like_what_moves_is_found_although_it_stands():
     torch.manual_seed(0)
     objective = SegmentObjective(NETWORK)
-    learn(objective, lambda step: squares(step)[0], 80, lr=5e-3)
+    learn(objective, lambda step: squares(step)[0], 160, lr=5e-3)
     sure = objective.calibrate([squares(1000 + k)[0] for k in range(4)])
     assert 0.3 < sure < 0.8  # half of the squares are mined
     assert objective.threshold == pytest.approx(LIKELY * sure)
