@@ -126,6 +126,7 @@ class SlotNet(nn.Module):
         self.others = nn.Linear(width, width)
         self.use = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
         self.size, self.width = size, width
+        self.apply(_begin)
 
     def forward(self, image: Tensor, noise: Tensor) -> SlotPredictions:
         """See the class."""
@@ -137,6 +138,19 @@ class SlotNet(nn.Module):
         flow, depth, logits = found.split((COLOURS, 1, 1), 2)
         usage = self.use(slots + self.others(slots.mean(1, keepdim=True)))[..., 0]
         return SlotPredictions(logits, stretched(flow), F.relu(depth), usage.float().sigmoid())
+
+
+def _begin(layer: nn.Module) -> None:
+    """Weights that keep the size of what passes: under smaller ones pixels would be little more
+    than their place, and all slots alike.
+    """
+    if isinstance(layer, nn.ConvTranspose2d):  # a pixel comes from every fourth of the weights
+        nn.init.kaiming_normal_(layer.weight)
+        layer.weight.data *= 2
+    elif isinstance(layer, nn.Conv2d):
+        nn.init.kaiming_normal_(layer.weight)
+    elif isinstance(layer, nn.Linear):
+        nn.init.xavier_uniform_(layer.weight)
 
 
 def stretched(flow: Tensor) -> Tensor:
