@@ -44,10 +44,12 @@ def test_objects_come_from_slots_and_a_run_that_was_stopped_there_goes_on(tmp_pa
         raise KeyboardInterrupt
 
     def halves(objective, source, block, mined):
-        """As a trained network would part what moves: in two by the middle column."""
+        """As a trained network would part what moves: in two by the middle column; by names that
+        mining never gives.
+        """
         for target, _ in zip(block.targets, regroup(objective, source, block, mined), strict=True):
             ids = mined.of(target, "ids")[0]
-            yield np.where(ids > 0, 1 + (np.arange(ids.shape[1]) >= 48), 0).astype(np.uint8)
+            yield np.where(ids > 0, 7 + (np.arange(ids.shape[1]) >= 48), 0).astype(np.uint8)
 
     def maps(mined, parted, size, target):
         learned_from.append(parted.of(target, "ids")[0])
@@ -70,6 +72,5 @@ def test_objects_come_from_slots_and_a_run_that_was_stopped_there_goes_on(tmp_pa
     (path,) = (out / "stages" / "slots").glob("training_*.npz")
     (mined,) = (out / "stages" / "mining").glob("training_*.npz")
     parted, mined = (read_column(p, "ids") for p in (path, mined))
-    assert ((parted > 0) == (mined > 0)).all() and (parted != mined).any()
-    assert learned_from and all(ids.max() <= 2 for ids in learned_from)
-    assert any((ids == own).all() for ids in learned_from for own in parted)
+    assert ((parted > 0) == (mined > 0)).all() and mined.max() < 7
+    assert set(np.unique(np.stack(learned_from))) == {0, 7, 8}
