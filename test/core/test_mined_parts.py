@@ -243,13 +243,14 @@ def test_an_epoch_sees_everything_once():
 def test_shares_are_proportions_and_rounds_divide_them():
     shares = Shares(scene=2, segment=1, objects=2, alignment=1, final=4)
     names = ("scene", "segment", "objects", "alignment", "final")
-    assert sum(shares.of(n, 1) for n in names) == pytest.approx(1)
-    assert shares.of("scene", 1) == pytest.approx(0.2)
-    assert shares.of("scene", 1, ("segment",)) == pytest.approx(2 / 9)
-    assert shares.of("final", 2) == pytest.approx(0.2)
+    components = ("slots",)
+    assert sum(shares.of(n, 1, components) for n in names) == pytest.approx(1)
+    assert shares.of("scene", 1, components) == pytest.approx(0.2)
+    assert shares.of("scene", 1, ("segment", *components)) == pytest.approx(2 / 9)
+    assert shares.of("final", 2, components) == pytest.approx(0.2)
     assert shares.of("alignment", 1, ("alignment",)) == 0
     files = MinedSupervisionConfig(masks="files", alignment="contact")
-    assert files.unused == ("segment", "alignment") and CONFIG.unused == ()
+    assert files.unused == ("slots", "segment", "alignment") and CONFIG.unused == components
 
 
 def test_hints_end_where_an_object_moves_with_a_label_or_without():

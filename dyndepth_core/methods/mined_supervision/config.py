@@ -20,6 +20,7 @@ class Shares(BaseModel):
     scene: float = Field(
         0.4, ge=0, description="depth and motion of the scene; 0 = as the model of --from is"
     )
+    slots: float = Field(0.05, gt=0, description="what moves as one, where grouping is slots")
     segment: float = Field(0.1, gt=0, description="what looks like something that moves")
     objects: float = Field(0.07, gt=0, description="shape and motion of objects (all rounds)")
     alignment: float = Field(0.02, gt=0, description="scale of objects (all rounds)")
@@ -29,7 +30,7 @@ class Shares(BaseModel):
         """Share of a stage in one of its rounds; unused: stages that do not take place."""
         whole = sum(value for name, value in self if name not in unused)
         each = 0.0 if stage in unused else getattr(self, stage) / whole
-        return each if stage in ("scene", "segment") else each / rounds
+        return each if stage in ("scene", "slots", "segment") else each / rounds
 
 
 class MinedSupervisionConfig(ResidualMotionConfig):
@@ -40,6 +41,15 @@ class MinedSupervisionConfig(ResidualMotionConfig):
         description="objects: mined from motion; instances/ of the recordings (any program's "
         "masks); oracle: also what moves from dynamic/, for comparison only",
     )
+    grouping: Literal["components", "slots"] = Field(
+        "components",
+        description="objects among what is mined: connected parts; or slots of a network that is "
+        "taught to draw flow and depth of what moves, as published",
+    )
+    slot_size: Literal[32, 64, 128] = Field(
+        128, description="side of the images that slots see, pixels; 32 where there is no GPU"
+    )
+    slot_width: int = Field(64, ge=4, le=512, description="channels of slots and their network")
     rounds: int = Field(1, ge=1, le=10, description="times that labels are made and learned from")
     shares: Shares = Field(default_factory=Shares)
     min_area: float = Field(
@@ -82,7 +92,11 @@ class MinedSupervisionConfig(ResidualMotionConfig):
     @property
     def unused(self) -> tuple[str, ...]:
         """Stages that would train something which these settings do not ask for."""
-        known = (self.masks == "mined", "segment"), (self.alignment == "learned", "alignment")
+        known = (
+            (self.grouping == "slots", "slots"),
+            (self.masks == "mined", "segment"),
+            (self.alignment == "learned", "alignment"),
+        )
         return tuple(stage for wanted, stage in known if not wanted)
 
     @model_validator(mode="after")
@@ -91,4 +105,6 @@ class MinedSupervisionConfig(ResidualMotionConfig):
             raise ValueError("both_ways: labels need the other losses, set it to false")
         if self.foreground != "none":
             raise ValueError("foreground: the masks of this method are `masks`, set it to none")
+        if self.grouping == "slots" and self.masks != "mined":
+            raise ValueError("grouping: slots part what is mined, set masks to mined")
         return self

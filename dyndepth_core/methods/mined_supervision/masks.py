@@ -59,10 +59,11 @@ def find_masks(job: StageJob) -> list[Path]:
     if config.masks == "mined":
         network = segment_of(job)
     mined_of = caches(job, "mining")
+    parted_of = caches(job, "slots") if "slots" in job.earlier else mined_of
 
     def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
-        mined = mined_of[block.part]
-        return mask_block(scene, network, source, block, mined, config, job.source.names)
+        mined = mined_of[block.part], parted_of[block.part]
+        return mask_block(scene, network, source, block, *mined, config, job.source.names)
 
     paths = make_blocks(job, "masking objects", work)
     job.report(_summary(paths))
@@ -86,9 +87,9 @@ def reads_masks(config: Any) -> Callable[..., Mapping[str, Any]]:
 @torch.no_grad()
 def mask_block(
     scene: Objective, network: SegmentObjective | None, source: SampleSource, block: Block,
-    mined: Cache, config: MinedSupervisionConfig, names: list[str],
+    mined: Cache, parted: Cache, config: MinedSupervisionConfig, names: list[str],
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """The arrays of `find_masks` of one block."""
+    """The arrays of `find_masks` of one block; parted: where the ids of what was mined are."""
     rows, tables = [], []
     for sample in walk(source, block.targets, names):
         depth, K = scene_depth(scene, sample)
@@ -103,7 +104,7 @@ def mask_block(
             if network is None:
                 ids, moving = _recorded(source, target, moves > 0, config)
             else:
-                ids, moving = moves, moves > 0
+                ids, moving = parted.of(target, "ids")[0], moves > 0
                 if network.recognises:  # or else only what was mined is an object
                     level = on_road(apparent, far)
                     ids = looks(network, sample.tgt_net[i : i + 1], level, far, config.min_area)

@@ -31,13 +31,15 @@ def mine(job: StageJob) -> list[Path]:
     """Per target: ids (h, w) of regions that move, T (S, 4, 4) to each source, residual
     (S, 3, h / 4, w / 4), apparent (h, w) fp16, road (4,), still (h, w) fp16 and about (h, w), see
     cues.py, motion (S, 4, 4) to each source in the unit of `still`, 0 where it is unknown, and K
-    (3, 3).
+    (3, 3); for slots also depth (h, w) fp16 of the scene.
     """
     scene = scene_of(job, job.earlier["scene"][0])
     threshold = scene.thresholds(validation_samples(job)).get(SPEED_THRESHOLD)
 
+    with_depth = job.config.objective.grouping == "slots"
+
     def work(source: SampleSource, block: Block) -> dict[str, np.ndarray]:
-        return mine_block(scene, source, block, job.source.names, threshold)
+        return mine_block(scene, source, block, job.source.names, threshold, with_depth)
 
     paths = make_blocks(job, "looking for what moves", work)
     counts = [_count(path) for path in paths]
@@ -52,8 +54,9 @@ def mine(job: StageJob) -> list[Path]:
 
 
 def mine_block(
-    scene: Objective, source: SampleSource, block: Block, names: list[str], threshold: float | None
-) -> dict[str, np.ndarray]:
+    scene: Objective, source: SampleSource, block: Block, names: list[str],
+    threshold: float | None, with_depth: bool = False,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """The arrays of `mine`, one row per target. threshold: speed from which something moves, as the
     scene's networks see it, None: they see nothing that does.
     """
@@ -103,7 +106,8 @@ def mine_block(
         found, ways = zip(*pool.map(cues, frames, said), strict=True)
     unknown = np.zeros((4, 4))
     sources = [source.targets[t][2] for t in block.targets]
-    return {
+    depths = [depth.astype(np.float16) for _, depth, *_ in said] if with_depth else []
+    return ({"depth": np.stack(depths)} if with_depth else {}) | {
         "ids": np.stack([c.ids for c in found]),
         "T": np.stack([T for *_, T, _ in said]),
         "residual": np.stack([residual for *_, residual in said]),

@@ -157,7 +157,9 @@ def centre_ways(ids: Tensor) -> Tensor:
 
 
 def train_segment(job: StageJob) -> list[Path]:
-    """Train on the regions of `mining`; the checkpoint also holds the threshold."""
+    """Train on the regions of `mining`, or on what slots made of them; the checkpoint also holds
+    the threshold.
+    """
     objective = SegmentObjective(job.config.network)
     sources = [mined_source(job, part) for part in ("training", "held_out")]
     job.fit(objective, *sources)
@@ -219,10 +221,15 @@ def mined_source(job: StageJob, part: str) -> MapSource | None:
     if source is None:
         return None
     mined = Cache(job.earlier["mining"], source, part)
-    return MapSource(source, SegmentSample, functools.partial(_maps, mined, source.config.size))
+    parted = Cache(job.earlier["slots"], source, part) if "slots" in job.earlier else mined
+    maps = functools.partial(_maps, mined, parted, source.config.size)
+    return MapSource(source, SegmentSample, maps)
 
 
-def _maps(mined: Cache, size: tuple[int, int], target: int) -> dict[str, np.ndarray]:
-    ids, apparent, road, K = mined.of(target, "ids", "apparent", "road", "K")
+def _maps(mined: Cache, parted: Cache, size: tuple[int, int], target: int) -> dict[str, np.ndarray]:
+    (ids,), (apparent, road, K) = (
+        parted.of(target, "ids"),
+        mined.of(target, "apparent", "road", "K"),
+    )
     maps = {"ids": ids, "low": low(apparent.astype(np.float32), road_inverse(road, K, size))}
     return {name: x.astype(np.float32) for name, x in maps.items()}

@@ -14,12 +14,14 @@ from dyndepth_core.methods.mined_supervision.objective import labelled
 from dyndepth_core.methods.mined_supervision.objects import train_objects
 from dyndepth_core.methods.mined_supervision.scene import train_scene
 from dyndepth_core.methods.mined_supervision.segment import train_segment
+from dyndepth_core.methods.mined_supervision.slots import train_slots
 from dyndepth_core.methods.stage import StageInfo, StageJob
 
 
 def stages(config: Any) -> Sequence[StageInfo]:
-    """scene, mining, of masks that are mined segment, masks, and per round objects, alignment,
-    labels and final; from the second round on with its number behind the name.
+    """scene, mining, slots where they part what is mined, of masks that are mined segment, masks,
+    and per round objects, alignment, labels and final; from the second round on with its number
+    behind the name.
     """
     own = config.objective
 
@@ -27,6 +29,8 @@ def stages(config: Any) -> Sequence[StageInfo]:
         return own.shares.of(stage, own.rounds, own.unused)
 
     found = [StageInfo("scene", share("scene"), train_scene), StageInfo("mining", 0.0, mine)]
+    if own.grouping == "slots":
+        found.append(StageInfo("slots", share("slots"), train_slots))
     if own.masks == "mined":
         found.append(StageInfo("segment", share("segment"), train_segment))
     found.append(StageInfo("masks", 0.0, find_masks, reads_masks(config)))
