@@ -196,7 +196,7 @@ def sample_of(
     none = image.new_zeros(count, 0, 3, size, size)
     nothing = torch.zeros(count, dtype=torch.long)
     return SlotSample(
-        image, none, image, none, torch.eye(3).expand(count, 3, 3), nothing.bool(),
+        image, none, image, none, torch.eye(3).repeat(count, 1, 1), nothing.bool(),
         image.new_zeros(count, 0), nothing, nothing.bool(), torch.tensor(numbers), parts=parts,
         rest=rest,
     )  # fmt: skip
