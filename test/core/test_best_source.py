@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 from scenes import camera, drive, write_recording
+from test_residual_motion import descend
 from tiny import FOCAL, tiny_config
 
 from dyndepth_core.data.recording import Recording
-from dyndepth_core.data.sample import SampleSource
+from dyndepth_core.data.sample import Sample, SampleSource
+from dyndepth_core.losses.motion import group_smoothness, half_norm_sparsity, normalise_residual
 from dyndepth_core.methods.residual_motion.best_source import best_source_losses
 from dyndepth_core.methods.residual_motion.config import ResidualMotionConfig
 
@@ -95,3 +97,25 @@ def test_what_something_else_teaches_is_not_learned_from_images(sample):
     assert plain["automask"].sum() > 0
     torch.testing.assert_close(late["automask"], (1 - sure) * plain["automask"])
     torch.testing.assert_close(early["automask"], losses(0.25, depth, depth, none).maps["automask"])
+
+
+def test_the_best_source_drives_the_residual_to_the_true_translation_of_a_box():
+    """With the regularisers of the method; depth then learns nothing where the box is."""
+    config, maps = ResidualMotionConfig(), {}
+    known, which = torch.ones(2, dtype=torch.bool), torch.arange(2)
+
+    def loss(ways):
+        a, src, T = ways.image_a, ways.image_b[:, None], ways.T_b_a[:, None]
+        dt = torch.tensor([[0.1], [-0.1]])
+        pairs = Sample(a, src, a, src, ways.K, known, dt, which, ~known, which)
+        found = best_source_losses(
+            config, pairs, ways.depth_a, ways.back(ways.depth_a), T, T, ways.residual, None,
+            ways.K, 1.0, False,
+        )  # fmt: skip
+        maps.update(found.maps)
+        Q = normalise_residual(ways.residual, ways.translation())
+        regular = config.motion_smoothness * group_smoothness(Q)
+        return found.total + regular + config.motion_sparsity * half_norm_sparsity(Q)
+
+    inner = descend(loss)
+    assert (maps["silent"] == 1)[inner].float().mean() > 0.9

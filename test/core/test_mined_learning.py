@@ -43,9 +43,9 @@ SMALL = (
 NETWORK = SimpleNamespace(encoder="resnet18", width=0.125, pretrained=False, weights=None)
 
 
-def scene():
+def scene(*overrides):
     """Networks that have learned nothing, frozen."""
-    config = load(overrides=SMALL, method="mined_supervision")
+    config = load(overrides=[*SMALL, *overrides], method="mined_supervision")
     torch.manual_seed(0)
     info = get_method("mined_supervision")
     return frozen(info.objective_class(config, ["street"], float(camera()[0, 0, 0])))
