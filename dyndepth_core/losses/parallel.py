@@ -55,3 +55,9 @@ def mean_count(mask: Tensor) -> Tensor:
     if processes > 1 and torch.is_grad_enabled():
         return step_sum(count).clamp(min=1) / processes
     return count.clamp(min=1)
+
+
+def step_mean(value: Tensor) -> Tensor:
+    """Mean of a tensor's entries over the processes, whose shares are equal; see step_sum."""
+    count = value.numel() * (process_count() if torch.is_grad_enabled() else 1)
+    return step_sum(value.sum()) / count

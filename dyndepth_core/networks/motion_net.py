@@ -4,7 +4,7 @@ translation field (Li et al., CoRL 2020).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -221,12 +221,14 @@ def smaller(images: Sequence[Tensor], depths: Sequence[Tensor], by: int, depth: 
     return F.avg_pool2d(given, by) if by > 1 else given
 
 
-def automask_residual(residual: Tensor, over_batch: bool = False) -> Tensor:
+def automask_residual(
+    residual: Tensor, of_batch: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """The residual where |residual| is above its mean, 0 elsewhere; no gradient through the choice.
 
-    The mean is that of each image; `over_batch`: of the whole batch, as in the reference code,
-    where what one image shows then depends on its neighbours.
+    The mean is that of each image; of_batch(|residual|) -> the one to use instead: of the whole
+    batch, as in the reference code, where what one image shows then depends on its neighbours.
     """
     size = residual.detach().norm(dim=1, keepdim=True)
-    mean = size.mean() if over_batch else size.mean((2, 3), keepdim=True)
+    mean = size.mean((2, 3), keepdim=True) if of_batch is None else of_batch(size)
     return residual * (size > mean)

@@ -20,7 +20,8 @@ class RandomizedLayerNorm(nn.Module):
     the mean and variance of each channel of each image, n normal noise of `sigma` cut at 2 sigma.
 
     No running statistics: what it says of an image in evaluation, without noise, depends on that
-    image alone.
+    image alone. Processes that share a batch draw the same noise, each for its own images: their
+    training is as good as that of one process, but not the same.
     """
 
     def __init__(self, channels: int) -> None:

@@ -12,7 +12,9 @@ from torch import nn
 from training_helpers import TINY, make_recording, source
 
 from dyndepth_core.losses.distillation import silent_pixels
+from dyndepth_core.losses.parallel import step_mean
 from dyndepth_core.losses.photometric import masked_mean
+from dyndepth_core.networks.motion_net import automask_residual
 from dyndepth_core.training import parallel
 from dyndepth_core.training.parallel import share_batch_norms
 
@@ -55,10 +57,22 @@ PLAIN = ("objective.automask=false", "data.source_offsets=[1]")
 # step these two layers have no gradient.
 MANY = ("data.source_offsets=[-1]", "objective.student_from=0", "network.planes=8")
 
+# Every source lends its depth, and losses are means over what is seen, which spans the processes.
+SHARED = (
+    "objective.consistent_from=0", "objective.lending=1", "objective.lenders=all",
+    "objective.mean_over=valid", "objective.self_discovered=true",
+)  # fmt: skip
+MOVING = ("objective.burn_in=[0,0]",)
+
 
 @pytest.mark.parametrize(
     ("method", "own", "silent"),
-    [("monodepth", (), 0), ("sc_depth", (), 0), ("many_depth", MANY, 2)],
+    [
+        ("monodepth", (), 0),
+        ("sc_depth", SHARED, 0),
+        ("many_depth", MANY, 2),
+        ("residual_motion", MOVING, 0),
+    ],
 )
 def test_two_processes_have_the_gradients_of_one(tmp_path, method, own, silent):
     """Batch norms and the means over visible pixels span both."""
@@ -103,11 +117,13 @@ def test_shared_norms_of_half_precision_keep_their_sums_in_float32(monkeypatch):
     torch.testing.assert_close(norm.running_var, own.running_var, atol=1e-3, rtol=0)
 
 
-def silent_half(rank, folder):
-    """One of two processes: what is silent in half of a batch."""
+def decide_half(rank, folder):
+    """One of two processes: what is silent and what moves in half of a batch."""
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
     mine = slice(rank, None, 2)
-    torch.save(silent_pixels(*(x[mine] for x in errors_of_four())), folder / f"{rank}.pt")
+    silent = silent_pixels(*(x[mine] for x in errors_of_four()))
+    moving = automask_residual(batch_of_four()[0][mine], step_mean)
+    torch.save([silent, moving], folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -119,12 +135,15 @@ def errors_of_four():
     return error, error.flip(3), mask
 
 
-def test_what_is_silent_is_decided_over_the_processes(tmp_path):
-    torch.multiprocessing.spawn(silent_half, (tmp_path,), nprocs=2)
-    whole = silent_pixels(*errors_of_four())
-    assert 0.1 < whole.mean() < 0.9
+def test_what_is_silent_and_what_moves_is_decided_over_the_processes(tmp_path):
+    torch.multiprocessing.spawn(decide_half, (tmp_path,), nprocs=2)
+    silent, field = silent_pixels(*errors_of_four()), batch_of_four()[0]
+    moving = automask_residual(field, torch.mean)
+    assert 0.1 < silent.mean() < 0.9
     for rank in (0, 1):
-        assert torch.equal(torch.load(tmp_path / f"{rank}.pt"), whole[rank::2])
+        found, mine = torch.load(tmp_path / f"{rank}.pt"), slice(rank, None, 2)
+        assert torch.equal(found[0], silent[mine]) and torch.equal(found[1], moving[mine])
+        assert not torch.equal(automask_residual(field[mine], torch.mean), moving[mine])
 
 
 def batch_of_four():

@@ -134,7 +134,7 @@ class CropSource:
             x = torch.cat(((x[:, :3] * light).clamp(0, 1), x[:, 3:]), 1)
         image, none = x[:, :3], x.new_zeros(len(chosen), 0, 3, SIZE, SIZE)
         return CropSample(
-            image, none, image, none, torch.eye(3).expand(len(chosen), 3, 3),
+            image, none, image, none, torch.eye(3).repeat(len(chosen), 1, 1),
             torch.zeros(len(chosen), dtype=torch.bool), x.new_zeros(len(chosen), 0),
             torch.zeros(len(chosen), dtype=torch.long), flipped, torch.tensor(chosen),
             x=x, reference=reference, scale=scale,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dyndepth_core.data.sample import Sample
 from dyndepth_core.losses.motion import group_smoothness, half_norm_sparsity, normalise_residual
+from dyndepth_core.losses.parallel import step_mean
 from dyndepth_core.losses.photometric import SSIM_WEIGHT, masked_mean
 from dyndepth_core.methods.base import SPEED_THRESHOLD, LossTerms, Predictions
 from dyndepth_core.methods.depth_pose import DepthPoseObjective, copy_weights
@@ -135,7 +136,8 @@ class ResidualMotionObjective(DepthPoseObjective):
             K_pair = found.K.unflatten(0, (-1, *shape)).mean((0, 2))
             K, _ = self.cameras_and_scales(sample, K_pair)
         if config.both_ways and config.motion_automask:
-            residual = automask_residual(residual, config.automask_over_batch)
+            of_batch = step_mean if config.automask_over_batch else None
+            residual = automask_residual(residual, of_batch)
         residual, unmasked = residual * share, None
         if config.foreground != "none" and sample.instances is not None:
             residual, unmasked = residual * self._foreground(sample.instances), residual
@@ -209,9 +211,8 @@ class ResidualMotionObjective(DepthPoseObjective):
             if p.moving is not None:
                 errors = F.binary_cross_entropy_with_logits(p.moving, p.likely, reduction="none")
                 terms["dynamic"] = config.dynamic * masked_mean(errors, p.seen)
-            ways_T = T.unflatten(0, (-1, batch, sources))
             terms |= self.kept_terms(sample, depth[last], found.maps["silent"])
-            terms |= self.metric_terms(sample, p, ways_T, depth[last])
+            terms |= self.metric_terms(sample, p, T.view(-1, batch, sources, 4, 4), depth[last])
         maps = {**found.maps, "residual": residual[last].norm(dim=1, keepdim=True)}
         return LossTerms(sum(terms.values()), terms, {k: m.detach() for k, m in maps.items()})
 
@@ -277,8 +278,7 @@ class ResidualMotionObjective(DepthPoseObjective):
 
         def parts() -> Iterator[tuple[Tensor, Tensor]]:
             for sample in batches:
-                p = self.predict(sample)
-                batch, sources = sample.dt.shape
+                p, (batch, sources) = self.predict(sample), sample.dt.shape
                 if p.likely is None:
                     moving = helped(*self._errors(sample, p)[1])
                 else:
