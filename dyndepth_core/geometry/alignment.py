@@ -4,12 +4,14 @@ moving camera after Longuet-Higgins and Prazdny 1980, the weights are ours.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from dyndepth_core.geometry.camera import backproject, project
 from dyndepth_core.geometry.optical_flow import Flow, at_stride, large_flow, small_flow
-from dyndepth_core.geometry.se3 import exp_so3, make_T, transform
+from dyndepth_core.geometry.se3 import exp_so3, make_T
 from dyndepth_core.geometry.warp import MIN_Z
 
 # Found on tuning seeds, with the flow of optical_flow.py:
@@ -70,60 +72,63 @@ def align(
         points = at_stride(backproject(depth, K)).flatten(2)
         ends, seen, covariance = (x.flatten(2) for x in flow)
         usable = seen & ends.isfinite().all(1, keepdim=True)
-        usable = usable & points.isfinite().all(1, keepdim=True)
+        usable = (usable & points.isfinite().all(1, keepdim=True))[:, 0]
         points, ends = points.nan_to_num(0.0, 0.0, 0.0), ends.nan_to_num(0.0, 0.0, 0.0)
-        given = points[..., None], ends, covariance[:, :, None], usable, K
+        given = points, ends, covariance.unbind(1), usable, K
         begin, scale, first_cost = T, start, None
+        least = 1e-6 * torch.eye(6, dtype=torch.float64, device=T.device)
         for _ in range(steps):
-            J, z, cost = _errors(T, *given)
-            first_cost = cost if first_cost is None else first_cost
-            square = z[:, 0].square() + z[:, 1].square()
-            weight = (1 + square / scale**2).square().reciprocal() * usable[:, 0]
+            J, z, square, inside = _errors(T, *given)
+            first_cost = _cost(square, inside) if first_cost is None else first_cost
+            weight = (1 + square / scale**2).square().reciprocal() * inside
             weighted = (J * weight[:, None, None]).flatten(2).double()
-            matrix = weighted @ J.flatten(2).double().mT + 1e-6 * torch.eye(6).to(weighted)
-            slope = (weighted * z.flatten(1)[:, None].double()).sum(2)
-            step = torch.linalg.solve_ex(matrix, slope)[0].float()
+            matrix = weighted @ J.flatten(2).double().mT + least
+            slope = weighted @ z.flatten(1)[..., None].double()
+            step = torch.linalg.solve_ex(matrix, slope)[0][..., 0].float()
             T = make_T(exp_so3(step[:, :3]), step[:, 3:]) @ T
             scale = max(ROBUST, DECAY * scale)
-        enough = usable.float().mean((1, 2)) >= LEAST_SEEN
-        better = (_errors(T, *given)[2] < first_cost) & enough & T.isfinite().all(2).all(1)
+        enough = usable.float().mean(1) >= LEAST_SEEN
+        better = (_cost(*_errors(T, *given)[2:]) < first_cost) & enough
+        better = better & T.isfinite().all(2).all(1)
         return torch.where(better.view(-1, 1, 1), T, begin)
 
 
 def _errors(
-    T: Tensor, points: Tensor, ends: Tensor, covariance: Tensor, usable: Tensor, K: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+    T: Tensor, points: Tensor, ends: Tensor, covariance: Sequence[Tensor], usable: Tensor, K: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Derivatives J (B, 6, 2, N) of the predicted pixels by a small motion after T and errors z
-    (B, 2, N), both times W^T; mean rho (B,).
+    (B, 2, N), both times W^T; |z|^2 (B, N); which points count (B, N), bool.
 
-    points (B, 3, N, 1), ends (B, 2, N), covariance (B, 3, 1, N), usable (B, 1, N).
+    points (B, 3, N), ends (B, 2, N), covariance xx, xy, yy (B, N) each, usable (B, N). Coordinate
+    by coordinate: reductions over two or three numbers take longer than all of it.
     """
-    moved = transform(T, points)
-    found, depth = (x[..., 0] for x in project(moved, K, MIN_Z))
-    turned = make_T(T[:, :3, :3], torch.zeros_like(T[:, :3, 3]))
-    parallax = found - project(transform(turned, points), K, MIN_Z)[0][..., 0]
-    # element by element: reductions over two or three numbers take longer than all of it
-    x, y = (DEPTH_ERROR * parallax)[:, :, None].split(1, 1)  # (B, 1, 1, N)
-    xx, xy, yy = covariance.split(1, 1)
+    turned = T[:, :3, :3] @ points
+    moved = turned + T[:, :3, 3:]
+    found = project(moved, K, MIN_Z)[0]
+    x, y = (DEPTH_ERROR * (found - project(turned, K, MIN_Z)[0])).unbind(1)
+    xx, xy, yy = covariance
     # Cholesky: covariance = C C^T, C = [[1 / a, 0], [b, 1 / c]], W^T = C^-1
     a = (xx + x * x + FLOW_ERROR**2).rsqrt()
     b = (xy + x * y) * a
     c = (yy + y * y + FLOW_ERROR**2 - b * b).clamp(min=1e-9).rsqrt()
+    u, v = (ends - found).unbind(1)
+    u = a * u
+    v = c * (v - b * u)
+    X, Y, Z = moved.unbind(1)
+    inverse = Z.clamp(min=MIN_Z).reciprocal()
+    # by a translation along x, along y (which along u is nothing), along z
+    xu = K[:, 0, :1] * a * inverse
+    xv = -(b * c) * xu
+    yv = K[:, 1, 1:2] * c * inverse
+    X_Z, Y_Z = X * inverse, Y * inverse
+    zu, zv = -xu * X_Z, -(xv * X_Z + yv * Y_Z)
+    J = torch.stack((
+        Y * zu, Y * zv - Z * yv, Z * xu - X * zu, Z * xv - X * zv, -Y * xu, X * yv - Y * xv,
+        xu, xv, torch.zeros_like(xu), yv, zu, zv,
+    ), 1).unflatten(1, (6, 2))  # fmt: skip
+    return J, torch.stack((u, v), 1), u * u + v * v, usable & (Z > MIN_Z)
 
-    def white(u: Tensor, v: Tensor) -> Tensor:  # (B, k, 1, N) each -> (B, k, 2, N)
-        first = a * u
-        return torch.cat((first, c * (v - b * first)), 2)
 
-    z = white(*(ends - found)[:, :, None].split(1, 1))[:, 0]
-    X, Y, Z = moved[..., 0][:, :, None].split(1, 1)
-    inverse = 1 / Z.clamp(min=MIN_Z)
-    nothing = torch.zeros_like(Z)
-    gx = white(K[:, 0, 0].view(-1, 1, 1, 1) * inverse, nothing)  # by a translation along x
-    gy = white(nothing, K[:, 1, 1].view(-1, 1, 1, 1) * inverse)
-    gz = -(gx * X + gy * Y) * inverse
-    by_rotation = Y * gz - Z * gy, Z * gx - X * gz, X * gy - Y * gx
-    inside = usable & (depth > MIN_Z)
-    J = torch.cat((*by_rotation, gx, gy, gz), 1) * inside[:, :, None]
-    square = z[:, :1].square() + z[:, 1:].square()
-    cost = torch.where(inside, square / (ROBUST**2 + square), 1.0).mean((1, 2))
-    return J, z, cost
+def _cost(square: Tensor, inside: Tensor) -> Tensor:
+    """Mean rho (B,) of |z|^2 (B, N); that of points that do not count is 1."""
+    return torch.where(inside, square / (ROBUST**2 + square), 1.0).mean(1)
