@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 
+import numpy as np
 import pytest
 import torch
 from training_helpers import (
@@ -30,7 +31,8 @@ OPTIONS = ("train.steps=30", "train.validate_every=10", "train.checkpoint_every=
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    return make_recording(tmp_path_factory.mktemp("recordings"))
+    ids = np.eye(64, 96, dtype=np.uint16)
+    return make_recording(tmp_path_factory.mktemp("recordings"), instances=ids, dynamic=ids > 0)
 
 
 @pytest.fixture(scope="module")
@@ -101,18 +103,20 @@ def only_plain(value):
 # -- what the weights depend on -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["monodepth", "sc_depth"])
-def test_deleting_every_ground_truth_file_changes_no_weight(tmp_path, root, run, method):
+@pytest.mark.parametrize(
+    ("method", "steps"), [("monodepth", 30), ("sc_depth", 30), ("residual_motion", 8)]
+)
+def test_deleting_every_ground_truth_file_changes_no_weight(tmp_path, root, run, method, steps):
+    settings = load(overrides=[*TINY, *OPTIONS, f"train.steps={steps}"], method=method)
     if method != "monodepth":
         run = tmp_path / "seeing"
-        train_run(load(overrides=[*TINY, *OPTIONS], method=method), [root], run)
+        train_run(settings, [root], run)
     blind = tmp_path / "blind" / "drive"
     shutil.copytree(root / "drive", blind)
     removed = [p for p in blind.iterdir() if p.name not in ("images", "calib.json", "frames.csv")]
-    assert {"depth", "poses.csv"} <= {p.name for p in removed}
+    assert {"depth", "poses.csv", "instances", "dynamic"} <= {p.name for p in removed}
     for path in removed:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    settings = load(overrides=[*TINY, *OPTIONS], method=method)
     train_run(settings, [blind.parent], tmp_path / "run")
     assert same_weights(last_weights(run), last_weights(tmp_path / "run"))
     (graph, meta), (other, other_meta) = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from scenes import camera, drive, write_recording
@@ -30,9 +31,13 @@ TINY = (
 )
 
 
-def make_recording(folder: Path, name: str = "drive", count: int = 24, seed: int = 0) -> Path:
-    """A root with one recording of a driving camera; returns the root."""
-    write_recording(folder / name, drive(count, seed), camera())
+def make_recording(
+    folder: Path, name: str = "drive", count: int = 24, seed: int = 0, **options: Any
+) -> Path:
+    """A root with one recording of a driving camera; returns the root. options: see
+    write_recording.
+    """
+    write_recording(folder / name, drive(count, seed), camera(), **options)
     return folder
 
 
