@@ -87,11 +87,11 @@ def whole(tmp_path_factory, root, perfect):
         return out, train_run(settings(*TINY), [root], out)
 
 
-@pytest.fixture(scope="module")
-def from_files(tmp_path_factory, root, perfect):
+@pytest.fixture(scope="module", params=["files", "oracle"])
+def from_files(tmp_path_factory, root, perfect, request):
     """Two rounds with masks from files and scales by contact, and its metrics."""
     out = tmp_path_factory.mktemp("files") / "run"
-    return out, train_run(settings(*FILES), [root], out)
+    return out, train_run(settings(*FILES, f"objective.masks={request.param}"), [root], out)
 
 
 def test_every_stage_leaves_its_figures_and_the_model_is_one_of_residual_motion(whole):
