@@ -71,7 +71,8 @@ def command(
 
     mined_supervision trains three times as long as the others, and residual_motion_long, its
     control, stands beside it; with _contact, _rounds, _files or _oracle behind its name: scales
-    by where objects stand, two rounds, masks from files, from ground truth.
+    by where objects stand, two rounds, masks from files, from ground truth, with the scene (and
+    whatever else is the same) of the row without, which stands beside them.
 
     many_depth_fast has the networks for a vehicle, and many_depth beside it.
 

@@ -51,6 +51,13 @@ def command(
             "method, networks, size, losses and learning rate are the defaults then",
         ),
     ] = None,
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="another run, whose finished stages are taken over where they would be the same "
+            "(data, --from, and all settings that they read); may be repeated",
+        ),
+    ] = None,
     devices: Annotated[
         int | None, typer.Option(help="devices on each machine [default: 1]")
     ] = None,
@@ -103,7 +110,10 @@ def command(
             "--data: name at least one recording, root of recordings, image folder or video"
         )
     settings = load(config, overrides, method, base)
-    metrics = train_run(settings, data, out, resume=resume, start=from_)
+    for other in reuse or ():
+        if not (other / "stages").is_dir():
+            raise ValueError(f"--reuse {other}: no run there; name the --out of another training")
+    metrics = train_run(settings, data, out, resume=resume, start=from_, reuse=reuse or ())
     if not metrics:  # a process that Lightning started beside the first one, which reports
         return
     write_json(json_, metrics)

@@ -84,6 +84,9 @@ class StageInfo:
     share: of train.steps and train.minutes that `job.fit` may use; stages without training have 0.
     minutes: share of the minutes where it is another than that of the steps.
     off: the setting that leaves this stage out, where there is one.
+    unread: settings (dotted) that change nothing of what it makes, so that it is not made anew for
+    them, and another run that differs in nothing else may take it over; where there are any, what
+    it may use of the budget counts by itself.
     reads(source, held_out): what the stage follows from beside images, calibration and settings
     (JSON-able), for example hashes of files; when that changes, a resumed run refuses to go on.
     """
@@ -94,6 +97,7 @@ class StageInfo:
     reads: Callable[[SampleSource, SampleSource | None], Mapping[str, Any]] = _nothing
     minutes: float | None = None
     off: str = ""
+    unread: frozenset[str] = frozenset()
 
 
 def walk(

@@ -29,7 +29,8 @@ FINETUNE = (
 class Recipe:
     """How a row is trained: method, METHOD[+PLUGIN]; settings beyond the budget's; start: row whose
     model it begins with (then it takes the budget's finetune_steps); miner: row whose model finds
-    what moves; control: row it is to be compared with; times: the budget of the others.
+    what moves; control: row it is to be compared with; takes: row whose stages are taken over where
+    they are the same; times: the budget of the others.
     """
 
     method: str
@@ -37,12 +38,14 @@ class Recipe:
     start: str | None = None
     miner: str | None = None
     control: str | None = None
+    takes: str | None = None
     times: float = 1.0
 
     @property
     def needs(self) -> list[str]:
         """Rows that must be there, those to be trained before this one first."""
-        return [name for name in (self.start, self.miner, self.control) if name is not None]
+        needed = (self.start, self.miner, self.takes, self.control)
+        return [*dict.fromkeys(name for name in needed if name is not None)]
 
 
 # mined_supervision trains several networks one after the other; its control is the scene's network
@@ -51,12 +54,14 @@ class Recipe:
 LONG = 3.0
 TRAINED = 0.75
 SCENE = "residual_motion_long"
+# Variants have the scene and what was mined of the row without one; the last network also has the
+# time of the stages that they do without.
+PLAIN = "mined_supervision"
 MINED = {
-    "": (),
-    "_contact": ("objective.alignment=contact",),
+    "_contact": ("objective.alignment=contact", "objective.shares.final=0.43"),
     "_rounds": ("objective.rounds=2",),
-    "_files": ("objective.masks=files",),
-    "_oracle": ("objective.masks=oracle",),
+    "_files": ("objective.masks=files", "objective.shares.final=0.51"),
+    "_oracle": ("objective.masks=oracle", "objective.shares.final=0.51"),
 }
 # the published losses, and what the paper takes away from them or adds; by optical flow the motion
 # network would see depth, and what moves would be learned from a loss that is not the paper's
@@ -85,10 +90,9 @@ WHOLE = {
         for end, own in ABLATIONS.items()
     },
     SCENE: Recipe("residual_motion", times=LONG),
+    PLAIN: Recipe(PLAIN, control=SCENE, times=LONG * TRAINED),
     **{
-        f"mined_supervision{end}": Recipe(
-            "mined_supervision", own, control=SCENE, times=LONG * TRAINED
-        )
+        PLAIN + end: Recipe(PLAIN, own, control=PLAIN, takes=PLAIN, times=LONG * TRAINED)
         for end, own in MINED.items()
     },
 }
@@ -162,7 +166,8 @@ def trained_once(methods: Iterable[str]) -> set[str]:
 
 def depth_of(name: str) -> int:
     """How many rows must be trained one after the other before this one, which is made from their
-    models.
+    models or stages.
     """
     how = recipe(name)
-    return max((1 + depth_of(needed) for needed in (how.start, how.miner) if needed), default=0)
+    needed = (how.start, how.miner, how.takes)
+    return max((1 + depth_of(other) for other in needed if other), default=0)

@@ -118,7 +118,8 @@ def settings_of(config: Config) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Row:
     """A row to be trained on the root `data` into `folder`; models: of other rows it is made from;
-    `start`: the one its training begins with; repeat: which of the trainings on this world.
+    `start`: the one its training begins with; repeat: which of the trainings on this world; reuse:
+    runs whose stages are taken over where they are the same.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Row:
     folder: Path
     models: Mapping[str, Path] = field(default_factory=dict)
     repeat: int = 0
+    reuse: Sequence[Path] = ()
 
     def __str__(self) -> str:
         return f"{self.name}, seed {self.seed}" + (f", repeat {self.repeat}" if self.repeat else "")
@@ -157,7 +159,9 @@ def run_row(
     result = RowResult.read(row.folder / RESULT, key)
     if result is None:
         start, resume = row.models.get("start"), (run / "config.yaml").is_file()
-        metrics = train_run(row.config, [row.data], run, resume=resume, start=start)
+        metrics = train_run(
+            row.config, [row.data], run, resume=resume, start=start, reuse=row.reuse
+        )
         arm = ModelArm(Predictor(run / MODEL, device=device))
         result = score(row.name, row.seed, arm, test, advance)
         result.repeat = row.repeat

@@ -122,7 +122,8 @@ def reproduce(
             config = row_config(name, budget, seed, minutes, steps, miner, repeat, device)
             masks = masks_hash(data) if name.endswith(MASKS) else ""
             folder = row_folder(out, config, name, seed, models, masks)
-            rows[name, seed, repeat] = Row(name, seed, config, data, folder, models, repeat)
+            reuse = [rows[how.takes, seed, repeat].run] if how.takes else []
+            rows[name, seed, repeat] = Row(name, seed, config, data, folder, models, repeat, reuse)
     failed: dict[str, str] = {}
     if at_once > 1:
         failed = run_together(list(rows.values()), at_once, device, say, advance)

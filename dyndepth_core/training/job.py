@@ -214,6 +214,15 @@ def shared_out(config: Config, share: float, of_minutes: float | None = None) ->
     return config.model_copy(update={"train": train.model_copy(update=update)})
 
 
+def budget(info: StageInfo, config: Config) -> dict[str, Any]:
+    """What a stage trains for, where it does not follow from all the settings of the run."""
+    if not info.unread:
+        return {}
+    train = shared_out(config, info.share, info.minutes).train
+    minutes = None if train.minutes is None else round(train.minutes, 6)  # shares may be thirds
+    return {"budget": [train.steps, minutes] if info.share else None}
+
+
 def _budget(settings: TrainConfig) -> str:
     parts = [f"{settings.steps} steps"] if settings.steps else []
     parts += [f"{settings.minutes:g} minutes"] if settings.minutes else []

@@ -25,7 +25,7 @@ from .folder import (
     check_folder,
     resumed_request,
 )
-from .job import Given, Job, runner, stages_of
+from .job import Given, Job, budget, runner, stages_of
 from .model import git_revision
 from .parallel import is_first_process
 from .settings import RUNTIME_FIELDS
@@ -42,13 +42,16 @@ def train_run(
     *,
     resume: bool = False,
     start: str | Path | None = None,
+    reuse: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Train the method of `config` on the recordings `data`; leaves model.safetensors and more in
     `out`.
 
-    start: a model file whose weights the training begins with. Returns the content of metrics.json.
-    Raises ValueError or OSError with a remedy, KeyboardInterrupt when it was interrupted (then
-    `resume` goes on where it stopped).
+    start: a model file whose weights the training begins with; reuse: other runs, whose finished
+    stages are taken over where nothing they follow from differs.
+
+    Returns the content of metrics.json. Raises ValueError or OSError with a remedy,
+    KeyboardInterrupt when it was interrupted (then `resume` goes on where it stopped).
     """
     cv2.setNumThreads(1)  # images are spread over threads: its own would only wait for each other
     out = Path(out)
@@ -65,7 +68,7 @@ def train_run(
         _begin(config, data, out, start)
     try:
         if first:
-            run_stages(stages, out)
+            run_stages(stages, out, [Path(other) for other in reuse])
         else:  # a helper of the first process: the same work, nothing on the disk
             for stage in stages:
                 stage.run(StageContext(out, out / "stages" / stage.name, resumed=resume))
@@ -119,7 +122,12 @@ def _stages(config: Config, data: Sequence[str | Path], start: str | Path | None
         "from": hash_file(Path(start)) if start else None,
     }
     return [
-        Stage(info.name, inputs | info.reads(source, held_out), runner(info, given))
+        Stage(
+            info.name,
+            {**inputs, **info.reads(source, held_out), **budget(info, config)},
+            runner(info, given),
+            info.unread,
+        )
         for info in given.stages
     ]
 

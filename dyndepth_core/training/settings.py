@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Collection
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -22,6 +23,15 @@ RUNTIME_FIELDS = frozenset(
         "license",
     }
 )
+
+
+def without(settings: dict[str, Any], names: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """A tree of settings without those named, dotted, e.g. train.steps."""
+    return {
+        key: without(value, names, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if prefix + key not in names
+    }
 
 
 class TrainConfig(BaseModel):

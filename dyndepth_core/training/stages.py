@@ -8,6 +8,7 @@ import datetime
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 
 from ..data.chain import hash_file
 from .checkpoint import write_json
+from .settings import without
 
 log = logging.getLogger(__name__)
 RECORD = "stage.json"
@@ -37,13 +39,21 @@ class StageContext:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a method. `run(context)` returns the files it made; `inputs` (JSON-able)
-    decide whether it must run.
+    """One step of a method. `run(context)` returns the files it made; `inputs` (JSON-able), but for
+    the settings `unread` (dotted) in their "config", decide whether it must run.
     """
 
     name: str
     inputs: Mapping[str, Any]
     run: Callable[[StageContext], Sequence[Path]]
+    unread: frozenset[str] = frozenset()
+
+    def follows_from(self) -> dict[str, Any]:
+        """Of the inputs what decides."""
+        return {
+            name: without(value, self.unread) if name == "config" else value
+            for name, value in self.inputs.items()
+        }
 
 
 def hash_inputs(inputs: Any) -> str:
@@ -72,23 +82,29 @@ def read_record(run: Path, name: str) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def run_stages(stages: Sequence[Stage], run: Path) -> dict[str, list[Path]]:
+def run_stages(
+    stages: Sequence[Stage], run: Path, reuse: Sequence[Path] = ()
+) -> dict[str, list[Path]]:
     """Run the stages in order and return their outputs by name.
 
     A stage is skipped when its inputs (and the outputs of the stages before it) are those of its
     record and its outputs are still on the disk, unchanged; it is resumed when it was begun with
-    the same inputs; else its folder is emptied and it runs anew. The record is written atomically,
-    before and after.
+    the same inputs; else it is taken over from a run in `reuse` that finished it with the same
+    inputs, or its folder is emptied and it runs anew. The record is written atomically, before and
+    after.
     """
     done: dict[str, list[Path]] = {}
     chain: list[
         str
     ] = []  # hashes of earlier outputs: a changed teacher makes its students run again
     for stage in stages:
-        inputs = hash_inputs({"stage": stage.name, "inputs": dict(stage.inputs), "before": chain})
+        inputs = hash_inputs({"stage": stage.name, "inputs": stage.follows_from(), "before": chain})
         folder = run / "stages" / stage.name
         record = read_record(run, stage.name) or {}
         same = record.get("inputs") == inputs
+        if not same and (other := _finished(reuse, stage.name, inputs)):
+            log.info("stage %s: taken over from %s", stage.name, other)
+            record, same = _take_over(other, run, stage), True
         if same and record.get("state") == "done" and _intact(run, record["outputs"]):
             log.info("stage %s: already done, skipped", stage.name)
             outputs = record["outputs"]
@@ -115,6 +131,41 @@ def run_stages(stages: Sequence[Stage], run: Path) -> dict[str, list[Path]]:
         done[stage.name] = [run / name for name in outputs]
         chain.append(hash_inputs(outputs))
     return done
+
+
+def _finished(runs: Sequence[Path], name: str, inputs: str) -> Path | None:
+    """The first of the runs that finished the stage with these inputs and has all it made."""
+    for run in runs:
+        record = read_record(run, name) or {}
+        if record.get("inputs") != inputs or record.get("state") != "done":
+            continue
+        own = f"stages/{name}/"
+        if _intact(run, record["outputs"]) and all(p.startswith(own) for p in record["outputs"]):
+            return run
+    return None
+
+
+def _take_over(other: Path, run: Path, stage: Stage) -> dict[str, Any]:
+    """Copy the folder of a stage, by links where the disk has them: what is done is never written
+    to, only replaced. Returns its record, which says where it is from and has the inputs of here.
+    """
+    folder = run / "stages" / stage.name
+    copy = folder.with_name(f".{stage.name}")  # a copy that was interrupted is not begun
+    for old in (folder, copy):
+        shutil.rmtree(old, ignore_errors=True)
+    shutil.copytree(other / "stages" / stage.name, copy, copy_function=_link)
+    record = read_record(other, stage.name) or {}
+    record |= {"values": dict(stage.inputs), "taken_over_from": str(other.resolve())}
+    write_json(copy / RECORD, record)
+    copy.rename(folder)
+    return record
+
+
+def _link(source: str, copy: str) -> None:
+    try:
+        os.link(source, copy)
+    except OSError:  # another disk, or one without links
+        shutil.copy2(source, copy)
 
 
 def _intact(run: Path, outputs: Mapping[str, str]) -> bool:

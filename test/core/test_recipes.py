@@ -10,9 +10,14 @@ from test_reproduce import TINY
 from dyndepth_core.config import load
 from dyndepth_core.inference.model_file import read_meta
 from dyndepth_core.methods import get_method
-from dyndepth_core.reproduce.recipes import FINETUNE, in_order, recipe, trained_once
+from dyndepth_core.reproduce.budgets import BUDGETS
+from dyndepth_core.reproduce.recipes import FINETUNE, depth_of, in_order, recipe, trained_once
 from dyndepth_core.reproduce.rows import masks_hash
-from dyndepth_core.reproduce.run import reproduce
+from dyndepth_core.reproduce.run import reproduce, row_config
+from dyndepth_core.training.job import budget, stages_of
+from dyndepth_core.training.settings import without
+
+SHARED = ("scene", "mining", "segment", "masks")  # where the same masks are mined
 
 
 def test_a_plain_method_begins_with_nothing():
@@ -139,3 +144,22 @@ def test_repeated_fine_tunings_begin_with_one_model():
     assert trained_once([plugged]) == {"many_depth", "residual_motion"}
     assert trained_once([plugged, "many_depth"]) == {"residual_motion"}
     assert trained_once(["monodepth", "sc_depth"]) == set()
+
+
+@pytest.mark.parametrize("end", ["contact", "rounds", "files", "oracle"])
+def test_variants_of_mined_supervision_share_what_is_the_same_and_take_as_long(end):
+    name = f"mined_supervision_{end}"
+    assert recipe(name).takes == recipe(name).control == "mined_supervision"
+    assert in_order([name])[-2:] == ["mined_supervision", name]
+    assert depth_of(name) > depth_of("mined_supervision")  # its stages are finished by then
+    plain, variant = (row_config(n, BUDGETS["quick"], 3, None) for n in ("mined_supervision", name))
+    made = [{s.name: (budget(s, c), s) for s in stages_of(c)} for c in (plain, variant)]
+    for stages in made:  # none has less time than another
+        spent = sum(found["budget"][1] for found, _ in stages.values() if found["budget"])
+        assert spent == pytest.approx(plain.train.minutes)
+    same = SHARED if end in ("contact", "rounds") else SHARED[:2]
+    for stage in same:
+        (one, info), (other, _) = made[0][stage], made[1][stage]
+        assert one == other
+        read = [without(c.model_dump(mode="json"), info.unread) for c in (plain, variant)]
+        assert read[0] == read[1]

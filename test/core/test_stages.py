@@ -1,6 +1,7 @@
 """Stages: done ones are skipped, changed ones run anew, killed ones go on."""
 
 import json
+import shutil
 
 import pytest
 
@@ -131,3 +132,58 @@ def test_a_damaged_output_is_made_anew_by_a_stage_that_keeps_what_it_has(tmp_pat
     assert run_stages(stages, tmp_path)["mine"] == [masks, weights]
     assert masks.read_text() == "good" and weights.read_text() == "other"
     assert f"{masks} is damaged" in caplog.text
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A run with one stage that left its file in its own folder, with settings a and b."""
+    ran = []
+
+    def stage(a=1, b=2, place=lambda c: c.folder):
+        def run(context):
+            ran.append(context.run.name)
+            made = place(context) / "made.txt"
+            made.write_text(f"{a}")
+            (context.folder / "metrics.json").write_text("{}")
+            return [made]
+
+        return Stage("only", {"config": {"x": {"a": a, "b": b}}}, run, frozenset({"x.b"}))
+
+    run_stages([stage()], tmp_path / "old")
+    return tmp_path, stage, ran
+
+
+def test_a_stage_is_taken_over_from_a_run_that_differs_in_what_it_does_not_read(finished):
+    root, stage, ran = finished
+    made = run_stages([stage(b=3)], root / "new", [root / "none", root / "old"])
+    assert ran == ["old"]
+    assert made["only"] == [root / "new" / "stages" / "only" / "made.txt"]
+    assert made["only"][0].read_text() == "1"
+    record = read_record(root / "new", "only")
+    assert record["values"]["config"]["x"] == {"a": 1, "b": 3}
+    assert record["taken_over_from"] == str(root / "old")
+    shutil.rmtree(root / "old")
+    run_stages([stage(b=3)], root / "new")  # it is its own by now
+    assert ran == ["old"] and made["only"][0].read_text() == "1"
+
+
+def test_what_differs_or_is_damaged_or_lies_elsewhere_is_made_anew(finished):
+    root, stage, ran = finished
+    run_stages([stage(a=4)], root / "other", [root / "old"])
+    (root / "old" / "stages" / "only" / "made.txt").write_text("damaged")
+    run_stages([stage()], root / "intact", [root / "old"])
+    run_stages([stage(place=lambda c: c.run)], root / "outside")  # a model of the run, say
+    run_stages([stage()], root / "inside", [root / "outside"])
+    assert ran == ["old", "other", "intact", "outside", "inside"]
+
+
+def test_without_links_a_stage_is_copied(finished, monkeypatch):
+    root, stage, ran = finished
+
+    def refuse(*args):
+        raise OSError
+
+    monkeypatch.setattr("os.link", refuse)
+    made = run_stages([stage()], root / "new", [root / "old"])["only"][0]
+    assert ran == ["old"] and made.read_text() == "1"
+    assert made.stat().st_ino != (root / "old" / "stages" / "only" / "made.txt").stat().st_ino

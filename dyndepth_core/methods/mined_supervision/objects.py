@@ -71,7 +71,6 @@ class ObjectObjective(Objective):
         self.lr_factors = {"pose": POSE_LR_FACTOR}
         nn.init.normal_(self.pose.head.weight, std=SMALL_MOTION)
         nn.init.zeros_(self.pose.head.bias)
-        self.smoothness: float = scene.config.object_smoothness
 
     def depth(self, image: Tensor, mask: Tensor, scale: Tensor) -> Tensor:
         """Depth (B, 1, H, W) of image (B, 3, H, W) where mask (B, 1, H, W) is 1; scale (B,)."""
@@ -101,7 +100,9 @@ class ObjectObjective(Objective):
             better = (error.detach() < identity).float() * mask
             terms = {
                 "photometric": masked_mean(error, better),
-                "smoothness": self.smoothness * inner_smoothness(1 / depth, mask),
+                "smoothness": (
+                    self.net.config.object_smoothness * inner_smoothness(1 / depth, mask)
+                ),
             }
         maps = {"depth": depth.detach(), "error": error.detach(), "mask": mask}
         return LossTerms(sum(terms.values()), terms, maps)

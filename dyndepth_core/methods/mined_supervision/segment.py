@@ -23,6 +23,7 @@ from dyndepth_core.methods.follow import MapSource, SegmentSample
 from dyndepth_core.methods.mined_supervision.cache import Cache
 from dyndepth_core.methods.mined_supervision.clusters import keep_parts, vote
 from dyndepth_core.methods.mined_supervision.cues import LEAST_ROAD, low
+from dyndepth_core.methods.mined_supervision.mining import check_mined
 from dyndepth_core.methods.mined_supervision.outlines import cut_out
 from dyndepth_core.methods.mined_supervision.scene import frozen
 from dyndepth_core.methods.stage import StageJob
@@ -160,6 +161,7 @@ def train_segment(job: StageJob) -> list[Path]:
     """Train on the regions of `mining`, or on what slots made of them; the checkpoint also holds
     the threshold.
     """
+    check_mined(job.earlier["mining"])
     objective = SegmentObjective(job.config.network)
     sources = [mined_source(job, part) for part in ("training", "held_out")]
     job.fit(objective, *sources)
