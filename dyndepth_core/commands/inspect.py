@@ -33,6 +33,13 @@ def command(
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Show images that were not trained on.")
     ] = False,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="The recordings it was trained on, where they lie elsewhere now or with their "
+            "ground truth; may be repeated [default: those of the training]."
+        ),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write all figures there.")
     ] = None,
@@ -40,7 +47,8 @@ def command(
     """Show static depth, motion, masks with ids, moving or standing, depth of objects before and
     after its alignment, label and final depth of a run beside each other, with tables.
 
-    Errors stand beside where the recordings have ground truth, which no training reads.
+    Errors stand beside where the recordings have ground truth, which no training reads: rows of
+    reproduce have none, so give --data OUT/data/seed_N.
     """
     check_json(json_file)
     from rich.console import Console
@@ -48,7 +56,7 @@ def command(
     from dyndepth_core.evaluation.mined import Mined, busiest, errors, save_sheet
     from dyndepth_core.training.run import finished_job
 
-    job = finished_job(run)
+    job = finished_job(run, data or ())
     if job.config.method != "mined_supervision":
         raise ValueError(
             f"{run}: a run of {job.config.method}, which leaves no intermediates; see it with "

@@ -12,10 +12,10 @@ from ..files import write_atomically
 CURVE = "curve.json"
 
 
-def stage_curve(run: Path, folder: Path) -> dict[str, Any]:
+def stage_curve(run: Path, folder: Path, data: Path) -> dict[str, Any]:
     """abs_rel of scene, and label and final of every round, over what moves and over the rest, and
-    errors of the scales, see evaluation/mined.py; on the held-out clips, which have truth. Kept in
-    folder/curve.json with the model it was measured on.
+    errors of the scales, see evaluation/mined.py; on the held-out clips, whose truth is in `data`.
+    Kept in folder/curve.json with the model it was measured on.
     """
     from ..evaluation.mined import Mined, errors
     from ..training.folder import METRICS
@@ -29,7 +29,7 @@ def stage_curve(run: Path, folder: Path) -> dict[str, Any]:
             return stored
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    job = finished_job(run)
+    job = finished_job(run, [data])
     rounds = []
     for number in range(1, job.config.objective.rounds + 1):
         mined = Mined(job, "held_out", "" if number == 1 else f"_{number}")

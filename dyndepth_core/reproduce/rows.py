@@ -117,15 +117,16 @@ def settings_of(config: Config) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Row:
-    """A row to be trained on the root `data` into `folder`; models: of other rows it is made from;
-    `start`: the one its training begins with; repeat: which of the trainings on this world; reuse:
-    runs whose stages are taken over where they are the same.
+    """A row to be trained into `folder` on `seen`, the root `data` as far as the row may see it;
+    models: of other rows it is made from; `start`: the one its training begins with; repeat: which
+    of the trainings on this world; reuse: runs whose stages are taken over where they are the same.
     """
 
     name: str
     seed: int
     config: Config
     data: Path
+    seen: Path
     folder: Path
     models: Mapping[str, Path] = field(default_factory=dict)
     repeat: int = 0
@@ -160,7 +161,7 @@ def run_row(
     if result is None:
         start, resume = row.models.get("start"), (run / "config.yaml").is_file()
         metrics = train_run(
-            row.config, [row.data], run, resume=resume, start=start, reuse=row.reuse
+            row.config, [row.seen], run, resume=resume, start=start, reuse=row.reuse
         )
         arm = ModelArm(Predictor(run / MODEL, device=device))
         result = score(row.name, row.seed, arm, test, advance)

@@ -23,6 +23,7 @@ from ..files import write_atomically
 from ..inference.predictor import Predictor
 from ..methods import get_method
 from ..training.run import MODEL
+from .blind import without_truth
 from .budgets import Budget
 from .curve import draw_curves, stage_curve
 from .recipes import MASKS, in_order, recipe, trained_once
@@ -108,7 +109,7 @@ def reproduce(
             advance(f"rendering world {seed}", done, total)
 
         render_dataset(data, seed, budget.clips, budget.frames, budget.size, workers, rendered)
-        tests[seed] = open_recordings(data, "test")
+        blind, tests[seed] = without_truth(data), open_recordings(data, "test")
         for repeat, name in itertools.product(range(repeats), names):
             if repeat and name in once:
                 continue
@@ -123,7 +124,10 @@ def reproduce(
             masks = masks_hash(data) if name.endswith(MASKS) else ""
             folder = row_folder(out, config, name, seed, models, masks)
             reuse = [rows[how.takes, seed, repeat].run] if how.takes else []
-            rows[name, seed, repeat] = Row(name, seed, config, data, folder, models, repeat, reuse)
+            seen = data if name.endswith(MASKS) else blind
+            rows[name, seed, repeat] = Row(
+                name, seed, config, data, seen, folder, models, repeat, reuse
+            )
     failed: dict[str, str] = {}
     if at_once > 1:
         failed = run_together(list(rows.values()), at_once, device, say, advance)
@@ -243,7 +247,7 @@ def _draw(
     if tracks:
         draw_trajectories(tracks, truth, out / "plots" / "trajectories.png")
     mined = {
-        str(row): stage_curve(row.run, row.folder)
+        str(row): stage_curve(row.run, row.folder, row.data)
         for (name, *_), row in trained.items()
         if recipe(name).method == "mined_supervision" and (row.run / MODEL).is_file()
     }

@@ -144,12 +144,14 @@ def _given(config: Config, data: Sequence[str | Path], start: str | Path | None)
     return Given(config, source, held_out, data, start, stages_of(config))
 
 
-def finished_job(out: str | Path) -> Job:
-    """The last stage of a finished run, to look at what the stages made; ValueError when it is not
-    finished or its files are lost.
+def finished_job(out: str | Path, data: Sequence[str | Path] = ()) -> Job:
+    """The last stage of a finished run, to look at what the stages made; data: where the recordings
+    it was trained on are now, or lie with their ground truth. ValueError when it is not finished,
+    its files are lost or these are other recordings.
     """
     out = Path(out)
-    data, start = resumed_request(out)
+    before, start = resumed_request(out)
+    data = data or before
     config = load(out / CONFIG)
     given = _given(config, data, start)
     earlier = {}
@@ -162,6 +164,12 @@ def finished_job(out: str | Path) -> Job:
                 f"dyndepth train --out {out} --resume goes on with it"
             )
         earlier[info.name] = files
+        trained_on = record.get("values", {}).get("train")
+        if trained_on != fingerprint(given.source.recordings, metric_source(config) == "odometry"):
+            raise ValueError(
+                f"{', '.join(map(str, data))}: not the recordings that {out} was trained on "
+                f"({', '.join(map(str, before))})"
+            )
     info = given.stages[-1]
     context = StageContext(out, out / "stages" / info.name, resumed=True, earlier=earlier)
     return Job(info, given, context)

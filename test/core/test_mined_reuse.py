@@ -10,11 +10,12 @@ from street import drive, write_street
 from test_mined_supervision import BOARDS, TINY, settings
 from training_helpers import same_weights
 
+from dyndepth_core.commands.inspect import command
 from dyndepth_core.inference.model_file import load_model
 from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig
 from dyndepth_core.methods.mined_supervision.stages import OWN, READS
 from dyndepth_core.training import job
-from dyndepth_core.training.run import train_run
+from dyndepth_core.training.run import finished_job, train_run
 
 # the variants of `reproduce`: each leaves out a stage whose share the last one gets
 CONTACT = (*TINY, "objective.alignment=contact", "objective.shares.final=0.43")
@@ -117,3 +118,19 @@ def test_every_stage_reads_only_the_settings_it_says(tmp_path, root, monkeypatch
         assert seen - {"shares"} <= READS[name.partition("_")[0]], name
     assert "label" in SEEN[-1]  # the watch sees
     assert set().union(*READS.values()) < OWN
+
+
+def test_what_a_run_made_is_measured_where_the_truth_is(tmp_path, root, whole):
+    """On the recordings it was trained on, and no others; they may have had no truth then."""
+    blind, out = tmp_path / "blind", tmp_path / "run"
+    write_street(blind / "street", BOARDS, drive(14), truth=False)
+    train_run(settings(*TINY), [blind], out, reuse=[whole])
+    assert "scene" in taken_over(out)  # the images are the same
+    show = {"out": tmp_path / "page", "images": 1, "round_": None, "held_out": False}
+    for data, found in ((None, False), ([root], True)):
+        command(out, data=data, json_file=tmp_path / "found.json", **show)
+        errors = json.loads((tmp_path / "found.json").read_text())["errors"]
+        assert bool(errors["abs_rel"]) is found
+    write_street(tmp_path / "other" / "street", BOARDS, drive(13))
+    with pytest.raises(ValueError, match="not the recordings that .* was trained on"):
+        finished_job(out, [tmp_path / "other"])

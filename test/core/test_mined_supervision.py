@@ -166,14 +166,8 @@ def test_rounds_have_figures_of_their_own(from_files):
 
 
 def test_inspect_shows_every_intermediate_beside_each_other(from_files, perfect, tmp_path):
-    command(
-        from_files[0],
-        out=tmp_path,
-        images=2,
-        round_=1,
-        held_out=False,
-        json_file=tmp_path / "f.json",
-    )
+    show = {"out": tmp_path, "held_out": False, "data": None, "json_file": tmp_path / "f.json"}
+    command(from_files[0], images=2, round_=1, **show)
     found = json.loads((tmp_path / "f.json").read_text())
     pictures = sorted(tmp_path.glob("target_*.png"))
     assert len(pictures) == 2
@@ -189,12 +183,12 @@ def test_inspect_shows_every_intermediate_beside_each_other(from_files, perfect,
     assert "true objects that were found" in page
     assert {"scene_dynamic", "label_dynamic", "final_dynamic"} <= set(found["errors"]["abs_rel"])
     with pytest.raises(ValueError, match="this run has 2"):
-        command(from_files[0], out=tmp_path, images=1, round_=3, held_out=False, json_file=None)
+        command(from_files[0], images=1, round_=3, **show)
 
 
-def test_the_curve_over_stages_has_every_round(from_files, perfect, tmp_path):
-    found = stage_curve(from_files[0], tmp_path)
-    assert stage_curve(from_files[0], tmp_path) == found
+def test_the_curve_over_stages_has_every_round(from_files, root, perfect, tmp_path):
+    found = stage_curve(from_files[0], tmp_path, root)
+    assert stage_curve(from_files[0], tmp_path, root) == found
     names, values = points(found, "static")
     assert names == ["scene", "label", "final", "label 2", "final 2"]
     assert values == pytest.approx([0] * 5, abs=0.03)  # of a perfect scene

@@ -123,7 +123,7 @@ def test_rows_wait_for_those_they_are_made_from():
 
 def test_rows_whose_start_failed_are_named_and_not_begun(tmp_path):
     models = {"start": tmp_path / "none.safetensors"}
-    row = Row("many_depth_finetuned", 5, None, tmp_path, tmp_path / "row", models)
+    row = Row("many_depth_finetuned", 5, None, tmp_path, tmp_path, tmp_path / "row", models)
     failed = run_together([row], 2, "cpu", lambda text: None, lambda *_: None)
     assert failed == {str(row): "the row whose model it needs (start) failed"}
     assert not row.folder.exists()
