@@ -8,11 +8,15 @@ from street import ROAD, SIZE, Board, view
 
 from dyndepth_core.geometry.camera import backproject
 from dyndepth_core.geometry.se3 import transform
-from dyndepth_core.methods.mined_supervision.contact import contact_scale
+from dyndepth_core.methods.mined_supervision.contact import contact_scales
 from dyndepth_core.methods.mined_supervision.ground import ground_mask
 
 BOARDS = [Board(-1.8, 5.0), Board(1.2, 8.0, width=2.0)]
 NONE = np.zeros(SIZE, bool)
+
+
+def contact_scale(*arrays):
+    return contact_scales(*arrays)[0]
 
 
 def _road(depth, T):
@@ -102,3 +106,23 @@ def test_what_leaks_down_or_ends_with_the_image_tells_no_depth():
     deep = np.roll(mask, SIZE[0] - 1 - rows[-1], 0)  # its last row is the image's
     deep[-1, cols[::2]] = False
     assert np.isnan(contact_scale(depth, deep.astype(float), deep, ground & ~deep, NONE))
+
+
+def test_what_is_cut_off_or_far_from_road_gets_a_guess():
+    depth, mask, ground = car()
+    true = depth[mask].mean()
+    shape = np.where(mask, depth / true, 0)
+    known = contact_scales(depth, shape, mask, ground, NONE)
+    assert known[0] == known[1] == pytest.approx(true, rel=0.03)
+    rows = np.flatnonzero(mask.any(1))
+    low = slice(0, rows[-1])  # a row short of where it stands, with road beside it
+    cut = contact_scales(*(x[low] for x in (depth, shape, mask, ground, NONE)))
+    assert np.isnan(cut[0]) and cut[1] == pytest.approx(true, rel=0.1)
+    hidden = np.roll(mask, 2, 0) & ~mask
+    found = contact_scales(depth, shape, mask, ground, hidden)
+    assert np.isnan(found[0]) and found[1] == pytest.approx(true, rel=0.03)
+    cols = np.flatnonzero(mask.any(0))
+    away = ground.copy()  # road is seen far from it alone
+    away[:, max(0, cols[0] - 2 * len(rows)) : cols[-1] + 2 * len(rows)] = False
+    found = contact_scales(depth, shape, mask, away, NONE)
+    assert np.isnan(found[0]) and found[1] == pytest.approx(true, rel=0.05)

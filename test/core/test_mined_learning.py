@@ -14,11 +14,7 @@ from dyndepth_core.config import load
 from dyndepth_core.evaluation.mined import found_objects
 from dyndepth_core.methods import get_method
 from dyndepth_core.methods.follow import SegmentSample, with_maps
-from dyndepth_core.methods.mined_supervision.alignment import (
-    AlignmentObjective,
-    CropSource,
-    judge,
-)
+from dyndepth_core.methods.mined_supervision.alignment import AlignmentObjective, CropSource, judge
 from dyndepth_core.methods.mined_supervision.crops import crop_object, unit_shape
 from dyndepth_core.methods.mined_supervision.objective import (
     UNIT,
@@ -114,8 +110,8 @@ def test_the_object_stage_finds_the_depth_of_a_moving_object_up_to_one_factor():
     assert objective.validation(sample) < 0.7 * ObjectObjective(scene()).eval().validation(sample)
 
 
-def crops(count, seed):
-    """A table of crops of boards that stand anywhere on the road, with the true scene depth."""
+def crops(count, seed, raised=0.0):
+    """Crops of boards anywhere on the road, true depth, masks without the lowest part `raised`."""
     rng, table = np.random.default_rng(seed), []
     for _ in range(count):
         x, z = rng.uniform(-2.5, 2.5), rng.uniform(3.5, 12)
@@ -124,6 +120,8 @@ def crops(count, seed):
         mask = torch.from_numpy((ids == 1).astype(np.float32))
         if mask.sum() < 30:
             continue
+        rows = mask.any(1).nonzero()
+        mask[rows[-1] + 1 - int(raised * len(rows)) :] = 0
         unit = rng.uniform(0.1, 10)  # of the scene: scales are ratios
         depth = depth[0, 0].float() * unit
         grow = 1 + 0.1 * torch.linspace(-1, 1, SIZE[1])[None]  # of the object stage: not exact
@@ -141,7 +139,8 @@ def crops(count, seed):
 
 
 def test_scales_learned_from_standing_objects_fit_others_within_a_tenth():
-    training, others = crops(160, 0), crops(40, 1)
+    """Of what is raised, as over bumpers, where it ends tells too far a place."""
+    training, others = crops(160, 0, raised=0.2), crops(40, 1, raised=0.2)
     source = SimpleNamespace(config=None, seed=0, train=True, batch_size=2, names=["street"])
     torch.manual_seed(0)
     objective = AlignmentObjective(NETWORK)
@@ -149,9 +148,9 @@ def test_scales_learned_from_standing_objects_fit_others_within_a_tenth():
     before = judge(objective.eval(), others)
     learn(objective, draws.batch, 150, lr=2e-3)
     after = judge(objective, others)
-    assert before["learned_off_static"] > 0.15
+    assert before["learned_off_static"] > 0.15 and before["contact_off_static"] > 0.15
     assert after["learned_off_static"] < 0.1
-    assert after["contact_off_static"] < 0.1
+    assert judge(None, crops(40, 1))["contact_off_static"] < 0.1
 
 
 def test_only_objects_that_surely_stand_beside_road_teach_scales():

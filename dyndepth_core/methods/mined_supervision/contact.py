@@ -30,33 +30,47 @@ def standing_columns(mask: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, 
     return cols[stands], lowest[stands]
 
 
-def contact_scale(
+def contact_scales(
     depth: np.ndarray, shape: np.ndarray, mask: np.ndarray, ground: np.ndarray, others: np.ndarray
-) -> float:
-    """Factor on `shape` with which an object stands on the road: the median, over the columns in
-    which it reaches down, of the road's depth at its lower edge over `shape` there. NaN where too
-    little road is seen.
+) -> tuple[float, float]:
+    """Factors on `shape` with which an object stands on the road: the median, over the columns in
+    which it reaches down, of the road's depth at its lower edge over `shape` there. The first is
+    NaN where that tells no depth: too little road is seen around it, or other objects or the image
+    cut it off, so that it stands lower; the second is the best guess even so, NaN without road.
 
     depth of the scene, shape of the object, its mask, that of the ground and that of the other
-    objects, all (h, w). The
-    inverse depth of a plane is affine in the pixel, 1 / Z = a u + b v + c; a, b, c by least squares
-    over the ground around the object (after Hoiem et al. 2008 for objects on a ground plane).
+    objects, all (h, w). The inverse depth of a plane is affine in the pixel, 1 / Z = a u + b v + c;
+    a, b, c by least squares over the ground around the object (after Hoiem et al. 2008 for objects
+    on a ground plane).
     """
+    _, bottom, _, _ = box_of(mask)
+    near = _road(mask, ground, REACH)
+    road = near if len(near[0]) >= LEAST_ROAD else _road(mask, ground, np.inf)
+    if len(road[0]) < LEAST_ROAD:
+        return float("nan"), float("nan")
+    plane = _plane(road[1], road[0], 1 / depth[road].astype(np.float64))
+
+    def stands(cols: np.ndarray, lowest: np.ndarray) -> float:
+        edge = plane[0] * cols + plane[1] * (lowest + 0.5) + plane[2]
+        seen = edge > 0
+        if not seen.any():
+            return float("nan")
+        return float(np.median(1 / (edge[seen] * shape[lowest[seen], cols[seen]])))
+
+    guess = stands(*standing_columns(mask, np.zeros_like(others)))
+    if road is not near or bottom >= len(mask):
+        return float("nan"), guess
+    return stands(*standing_columns(mask, others)), guess
+
+
+def _road(mask: np.ndarray, ground: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the ground (h, w) no farther from the mask than reach times its size."""
     top, bottom, left, right = box_of(mask)
-    reach = int(np.ceil(REACH * max(bottom - top, right - left)))
+    reach = int(min(np.ceil(reach * max(bottom - top, right - left)), max(mask.shape)))
     rows = slice(max(0, bottom - reach // 2), min(mask.shape[0], bottom + reach))
     cols = slice(max(0, left - reach), min(mask.shape[1], right + reach))
     v, u = np.nonzero(ground[rows, cols] & ~mask[rows, cols])
-    if len(v) < LEAST_ROAD:
-        return float("nan")
-    v, u = v + rows.start, u + cols.start
-    plane = _plane(u, v, 1 / depth[v, u].astype(np.float64))
-    reaches, lowest = standing_columns(mask, others)
-    edge = plane[0] * reaches + plane[1] * (lowest + 0.5) + plane[2]
-    seen = edge > 0
-    if not seen.any() or bottom >= len(mask):  # cut off by the image it stands lower still
-        return float("nan")
-    return float(np.median(1 / (edge[seen] * shape[lowest[seen], reaches[seen]])))
+    return v + rows.start, u + cols.start
 
 
 def _plane(u: np.ndarray, v: np.ndarray, inverse: np.ndarray) -> np.ndarray:

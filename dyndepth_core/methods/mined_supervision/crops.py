@@ -13,7 +13,7 @@ from torch import Tensor
 from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.methods.base import Objective
 from dyndepth_core.methods.mined_supervision.cache import Block, Cache, caches, make_blocks
-from dyndepth_core.methods.mined_supervision.contact import box_of, contact_scale
+from dyndepth_core.methods.mined_supervision.contact import box_of, contact_scales
 from dyndepth_core.methods.mined_supervision.ground import ground_mask
 from dyndepth_core.methods.mined_supervision.objects import ObjectObjective
 from dyndepth_core.methods.mined_supervision.scene import scene_depth, static_depth
@@ -27,9 +27,9 @@ CHANNELS = 5
 
 @dataclass
 class Crop:
-    """x (5, SIZE, SIZE): image, road depth beside the object's shape, shape; reference: depth by
-    which the road's is divided, NaN where no road is seen; scales of the shape: scene (by which it
-    fits the scene's own depth), contact (contact.py).
+    """x (5, SIZE, SIZE): image, road depth beside the object's shape, shape; scales of the shape:
+    reference, the guess from where it ends, by which the road's depth is divided, NaN where no road
+    is seen; scene, by which it fits the scene's own depth; contact (contact.py).
     """
 
     x: Tensor
@@ -50,8 +50,9 @@ def crop_object(
     that of the other objects (h, w).
 
     After section E18: x = [image, (1 - M) D_bg / r + M D~, D~], D_bg the depth of the road outside
-    of the object's box. Ours: a window in place of the whole image, and r, the mean of D_bg in it,
-    so that the answer is a ratio, whatever the size, the distance and the unit.
+    of the object's box. Ours: a window in place of the whole image, and r, the scale with which it
+    would stand where its mask ends: what is to be learned is by how much that is wrong, of bumpers,
+    of what is cut off, whatever the size, the distance and the unit.
     """
     top, bottom, left, right = box_of(mask.numpy())
     road = ground.clone()
@@ -62,15 +63,14 @@ def crop_object(
     maps = torch.cat((image, torch.stack((seen, road.float(), shape, mask.float()))))
     window = _window(maps, middle, side)
     seen, road, shape_, inside = window[3:]
-    share = road.sum()
-    reference = float(seen.sum() / share) if share >= 0.01 * SIZE**2 else float("nan")
+    arrays = depth.numpy(), shape.numpy(), mask.numpy() > 0, ground.numpy(), others.numpy()
+    contact, reference = contact_scales(*arrays)
     # where only part of a cell is road, its depth is that of that part
     background = torch.where(road > 0.5, seen / road.clamp(min=0.5), 0.0) / reference
     x = torch.cat((window[:3], ((1 - inside) * background + inside * shape_)[None], shape_[None]))
-    where = mask.bool()
-    scene = float((depth[where] / shape[where]).median())
-    arrays = depth.numpy(), shape.numpy(), mask.numpy() > 0, ground.numpy(), others.numpy()
-    return Crop(x.nan_to_num(0.0), reference, scene, contact_scale(*arrays))
+    inner = mask.bool()
+    scene = float((depth[inner] / shape[inner]).median())
+    return Crop(x.nan_to_num(0.0), reference, scene, contact)
 
 
 def _window(maps: Tensor, middle: tuple[float, float], side: float) -> Tensor:
