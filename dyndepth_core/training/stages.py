@@ -137,10 +137,10 @@ def _finished(runs: Sequence[Path], name: str, inputs: str) -> Path | None:
     """The first of the runs that finished the stage with these inputs and has all it made."""
     for run in runs:
         record = read_record(run, name) or {}
-        if record.get("inputs") != inputs or record.get("state") != "done":
+        outputs, own = record.get("outputs"), f"stages/{name}/"
+        if record.get("inputs") != inputs or not isinstance(outputs, dict):
             continue
-        own = f"stages/{name}/"
-        if _intact(run, record["outputs"]) and all(p.startswith(own) for p in record["outputs"]):
+        if _intact(run, outputs) and all(path.startswith(own) for path in outputs):
             return run
     return None
 
