@@ -17,7 +17,7 @@ def command(
         typer.Option(
             help="METHOD or METHOD+PLUGIN; METHOD is monodepth, sc_depth, residual_motion, "
             "mined_supervision, many_depth or dynamic_depth, PLUGIN motion_aware [default: that "
-            "of --from or --config, else monodepth]"
+            "of --from (residual_motion after mined_supervision) or --config, else monodepth]"
         ),
     ] = None,
     data: Annotated[

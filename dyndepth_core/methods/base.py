@@ -145,6 +145,8 @@ class MethodInfo:
     network_class: type[NetworkConfig] = NetworkConfig
     # (config) -> the StageInfos of stage.py, the last of which saves the model; None: one training
     stages: Callable[[Any], Sequence[Any]] | None = None
+    # the method of a training from one of its models where none is named; None: the same
+    goes_on_as: str | None = None
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,14 @@ TRAIN = ("batch_size", "optimizer", "lr", "weight_decay")
 
 
 def settings_of(model: str | Path, method: str | None = None) -> dict[str, Any]:
-    """Nested settings for `config.load`: of the model's method (or of `method`, METHOD[+PLUGIN]),
-    its networks, image size, losses, augmentation, batch and learning rate; without the start that
-    a training from nothing needs. Raises FileNotFoundError or ValueError as `read_meta`.
+    """Nested settings for `config.load`: of the method that the model's goes on as (or of `method`,
+    METHOD[+PLUGIN]), its networks, image size, losses, augmentation, batch and learning rate;
+    without the start that a training from nothing needs. Raises FileNotFoundError or ValueError as
+    `read_meta`.
     """
     meta = read_meta(Path(model))
-    name, plugin = parse_method(method or meta.method)
+    same = get_method(meta.method).goes_on_as or meta.method
+    name, plugin = parse_method(method or same)
     info, before = get_method(name, plugin), meta.provenance.config
     tree: dict[str, Any] = {
         "method": name,
@@ -33,7 +35,7 @@ def settings_of(model: str | Path, method: str | None = None) -> dict[str, Any]:
     }
     tree["network"].pop("canonical_focal", None)  # goes with the weights
     tree["data"]["size"] = meta.input_size
-    if name == meta.method:
+    if name in (meta.method, same):
         fields = info.config_class.model_fields
         tree["objective"] = _known(_section(before, "objective"), fields)
     if issubclass(info.config_class, StartConfig) and meta.architecture.get("pose_encoder"):

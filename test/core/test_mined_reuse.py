@@ -11,10 +11,13 @@ from test_mined_supervision import BOARDS, TINY, settings
 from training_helpers import same_weights
 
 from dyndepth_core.commands.inspect import command
+from dyndepth_core.config import load
 from dyndepth_core.inference.model_file import load_model
 from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig
 from dyndepth_core.methods.mined_supervision.stages import OWN, READS
+from dyndepth_core.methods.residual_motion.config import HINTS
 from dyndepth_core.training import job
+from dyndepth_core.training.going_on import settings_of
 from dyndepth_core.training.run import finished_job, train_run
 
 # the variants of `reproduce`: each leaves out a stage whose share the last one gets
@@ -134,3 +137,14 @@ def test_what_a_run_made_is_measured_where_the_truth_is(tmp_path, root, whole):
     write_street(tmp_path / "other" / "street", BOARDS, drive(13))
     with pytest.raises(ValueError, match="not the recordings that .* was trained on"):
         finished_job(out, [tmp_path / "other"])
+
+
+def test_a_training_from_its_model_mines_only_when_asked_to(whole):
+    """On a vehicle there is no time for it."""
+    path = whole / "model.safetensors"
+    quick, anew = (load(base=settings_of(path, m)) for m in (None, "mined_supervision"))
+    assert (quick.method, anew.method) == ("residual_motion", "mined_supervision")
+    assert quick.objective.hints == HINTS and quick.network.encoder == "resnet18"
+    for tree in (quick, anew):  # losses of both are those it was trained with
+        assert tree.objective.pose_first == 0 and tree.data.size == (64, 96)
+        assert tree.train.batch_size == 2

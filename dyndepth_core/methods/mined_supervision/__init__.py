@@ -17,4 +17,6 @@ METHOD = MethodInfo(
     MinedSupervisionGraph,
     network_class=ResidualNetworkConfig,
     stages=stages,
+    # ten minutes on a vehicle are no time to mine in; its networks are the same
+    goes_on_as="residual_motion",
 )
