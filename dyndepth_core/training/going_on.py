@@ -38,8 +38,13 @@ def settings_of(model: str | Path, method: str | None = None) -> dict[str, Any]:
     if name in (meta.method, same):
         fields = info.config_class.model_fields
         tree["objective"] = _known(_section(before, "objective"), fields)
-    if issubclass(info.config_class, StartConfig) and meta.architecture.get("pose_encoder"):
-        tree["objective"].update(info.config_class.going_on())
+    has = meta.architecture.get  # a model of depth alone has no motion_net, or no pose_encoder
+    if issubclass(info.config_class, StartConfig):
+        start = info.config_class.going_on()
+        for name in start:  # of a training that went on itself
+            tree["objective"].pop(name, None)
+        if has("pose_encoder") and has("motion_net", "pose"):
+            tree["objective"].update(start)
     return tree
 
 

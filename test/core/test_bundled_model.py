@@ -29,7 +29,7 @@ def test_the_depth_model_is_small_and_predicts_depth_alone():
     path = BUNDLED["depth"]
     assert path.stat().st_size <= 12_000_000 and "F16" in kinds(path)
     graph, meta = load_model(path)
-    assert graph.pose_net is None and meta.method == "monodepth"
+    assert graph.motion_net is None and meta.method == "mined_supervision"
     assert all(p.dtype == torch.float32 for p in graph.parameters())
 
 
@@ -37,7 +37,7 @@ def test_the_motion_model_is_small_and_knows_what_counts_as_moving():
     path = BUNDLED["motion"]
     assert path.stat().st_size <= 16_000_000 and {"F16", "I8"} <= kinds(path)
     graph, meta = load_model(path)
-    assert graph.motion_net is not None and meta.method == "residual_motion"
+    assert graph.motion_net is not None and meta.method == "mined_supervision"
     assert 0.3 < meta.thresholds[SPEED_THRESHOLD] < 5
     assert all(p.dtype == torch.float32 for p in graph.parameters())
 

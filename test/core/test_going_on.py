@@ -14,6 +14,7 @@ from dyndepth_core.data.recording import open_recordings
 from dyndepth_core.data.sample import SampleSource
 from dyndepth_core.inference.model_file import find_model, read_meta, save_model
 from dyndepth_core.methods.depth_pose import KEEP
+from dyndepth_core.methods.residual_motion.config import HINTS
 from dyndepth_core.training.going_on import settings_of
 from dyndepth_core.training.objective import make_objective
 from dyndepth_core.training.schedule import make_optimizer
@@ -85,10 +86,11 @@ def test_a_model_without_motion_still_needs_the_start(tmp_path):
 
 
 def test_the_bundled_models_say_all_that_goes_on_needs():
-    for name, method in (("motion", "residual_motion"), ("depth", "monodepth")):
+    for name, hints in (("motion", HINTS), ("depth", 0)):  # the latter knows no ego-motion
         path = find_model(name)
         tree, meta = load(base=settings_of(path)), read_meta(path)
-        assert tree.method == method and tree.data.size == meta.input_size
+        assert tree.method == "residual_motion" and tree.data.size == meta.input_size
+        assert tree.objective.hints == hints and (tree.objective.pose_first == 0) is (hints > 0)
         assert tree.train.batch_size == meta.provenance.config["train"]["batch_size"]
         assert tree.network.encoder == meta.architecture["encoder"]
 

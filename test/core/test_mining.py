@@ -98,13 +98,23 @@ def test_a_held_out_part_without_mined_regions_does_not_switch_the_segmenter_off
     monkeypatch.setattr(segment, "SegmentObjective", lambda network: Segments())
     monkeypatch.setattr(segment, "mined_source", lambda job, part: part)
     monkeypatch.setattr(segment, "_batches", lambda part: part)
+    monkeypatch.setattr(segment, "check_mined", lambda paths: None)
     figures = {}
     job = SimpleNamespace(
         config=SimpleNamespace(network=None), fit=lambda *_: None, keep=lambda _: "kept",
-        report=figures.update,
+        report=figures.update, earlier={"mining": []},
     )  # fmt: skip
     assert segment.train_segment(job) == ["kept"]
     assert asked == ["held_out", "training"] and figures == {"recognised": 0.7}
+
+
+def test_nothing_mined_is_an_error_of_those_who_need_it(tmp_path):
+    paths = [tmp_path / f"{k}.npz" for k in range(2)]
+    for k, path in enumerate(paths):
+        np.savez(path, **{f"ids.{t}": np.full((4, 4), k * t, np.uint8) for t in range(2)})
+    segment.check_mined(paths)
+    with pytest.raises(ValueError, match="nothing moves in these recordings"):
+        segment.check_mined(paths[:1])
 
 
 def test_errors_have_the_ratio_of_what_stands():
