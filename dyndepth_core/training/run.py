@@ -154,6 +154,7 @@ def finished_job(out: str | Path, data: Sequence[str | Path] = ()) -> Job:
     data = data or before
     config = load(out / CONFIG)
     given = _given(config, data, start)
+    now = fingerprint(given.source.recordings, metric_source(config) == "odometry")
     earlier = {}
     for info in given.stages:
         record = read_record(out, info.name) or {}
@@ -164,8 +165,7 @@ def finished_job(out: str | Path, data: Sequence[str | Path] = ()) -> Job:
                 f"dyndepth train --out {out} --resume goes on with it"
             )
         earlier[info.name] = files
-        trained_on = record.get("values", {}).get("train")
-        if trained_on != fingerprint(given.source.recordings, metric_source(config) == "odometry"):
+        if record.get("values", {}).get("train") != now:
             raise ValueError(
                 f"{', '.join(map(str, data))}: not the recordings that {out} was trained on "
                 f"({', '.join(map(str, before))})"

@@ -69,6 +69,7 @@ SHARED = (
     ("method", "own", "silent", "close"),
     [
         ("monodepth", (NO_MASK,), 0, 1e-4),
+        ("sc_depth", (NO_MASK, *SHARED), 0, 1e-4),
         ("sc_depth", SHARED, 0, 1e-3),
         ("many_depth", MANY, 2, 1e-4),
         ("residual_motion", MOVING, 0, 1e-3),
