@@ -26,6 +26,7 @@ from .folder import (
     resumed_request,
 )
 from .job import Given, Job, budget, runner, stages_of
+from .memory import PEAKS
 from .model import git_revision
 from .parallel import is_first_process
 from .settings import RUNTIME_FIELDS
@@ -177,7 +178,8 @@ def finished_job(out: str | Path, data: Sequence[str | Path] = ()) -> Job:
 
 def _write_metrics(config: Config, out: Path, stages: Sequence[str]) -> dict[str, Any]:
     """RUN/metrics.json from those of the stages: the last one's figures, everyone's warnings; of
-    several stages the time and the steps of all, and each one's own under `stages`.
+    several stages the time and the steps of all and the highest memory, and each one's own under
+    `stages`.
     """
     metrics: dict[str, Any] = {
         "method": config.method,
@@ -193,12 +195,17 @@ def _write_metrics(config: Config, out: Path, stages: Sequence[str]) -> dict[str
                 found = json.loads(path.read_text())
                 warnings += [{"stage": name, **w} for w in found["warnings"]]
                 metrics.update(found)
+                record = read_record(out, name) or {}
+                found |= {k: record[k] for k in PEAKS if k in record}
                 single[name] = {k: v for k, v in found.items() if k != "warnings"}
             except (ValueError, KeyError, TypeError, AttributeError):
                 log.warning("%s is damaged: its figures are left out", path)
     if len(stages) > 1:
         for name in ("seconds", "step"):
             metrics[name] = sum(found.get(name) or 0 for found in single.values())
+        for name in PEAKS:
+            if each := [found[name] for found in single.values() if name in found]:
+                metrics[name] = max(each)
         metrics["stages"] = single
     metrics["warnings"] = warnings
     metrics["model"] = hash_file(out / MODEL) if (out / MODEL).is_file() else None

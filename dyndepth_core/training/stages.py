@@ -17,6 +17,7 @@ from typing import Any
 
 from ..data.chain import hash_file
 from .checkpoint import write_json
+from .memory import peaks, restart_peaks
 from .settings import without
 
 log = logging.getLogger(__name__)
@@ -123,10 +124,13 @@ def run_stages(
                 "begun": begun or _now(),
             }
             write_json(folder / RECORD, {**entry, "state": "running"})
+            restart_peaks()
             made = stage.run(StageContext(run, folder, resumed=same, earlier=dict(done)))
+            memory = peaks()
             outputs = {path.relative_to(run).as_posix(): hash_file(path) for path in made}
             write_json(
-                folder / RECORD, {**entry, "state": "done", "ended": _now(), "outputs": outputs}
+                folder / RECORD,
+                {**entry, "state": "done", "ended": _now(), **memory, "outputs": outputs},
             )
         done[stage.name] = [run / name for name in outputs]
         chain.append(hash_inputs(outputs))

@@ -1,11 +1,15 @@
 """Stages: done ones are skipped, changed ones run anew, killed ones go on."""
 
 import json
+import os
 import shutil
 
+import numpy as np
 import pytest
 
 from dyndepth_core.training.stages import Stage, hash_inputs, read_record, run_stages
+
+CLEARS = os.access("/proc/self/clear_refs", os.W_OK)
 
 
 class Kitchen:
@@ -187,3 +191,19 @@ def test_without_links_a_stage_is_copied(finished, monkeypatch):
     made = run_stages([stage()], root / "new", [root / "old"])["only"][0]
     assert ran == ["old"] and made.read_text() == "1"
     assert made.stat().st_ino != (root / "old" / "stages" / "only" / "made.txt").stat().st_ino
+
+
+@pytest.mark.skipif(not CLEARS, reason="this system cannot forget the peak of a process")
+def test_the_record_says_how_much_memory_its_stage_took_and_not_the_one_before(tmp_path):
+    """300 MB that the first stage lets go are no part of the second."""
+
+    def cook(context):
+        if context.folder.name == "roast":
+            assert np.ones(300_000_000 // 8).sum() > 0
+        made = context.folder / "dish"
+        made.write_text("")
+        return [made]
+
+    run_stages([Stage(name, {}, cook) for name in ("roast", "salad")], tmp_path)
+    roast, salad = (read_record(tmp_path, name)["peak_mb"] for name in ("roast", "salad"))
+    assert 280 < roast - salad < 320
