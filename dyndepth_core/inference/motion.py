@@ -41,23 +41,26 @@ class MotionReader:
     ) -> Motion:
         """Motion of one image of the network, size and pixels those of `plan`.
 
-        depth (h, w), residual (3, h, w), T_src_tgt (4, 4) as the network gives them, lengths yet to
-        be multiplied by scale; stamps_ns: of this image (tgt), and of the earlier one (src).
+        depth (h, w), residual (3 or 4, h, w), T_src_tgt (4, 4) as the network gives them, see
+        InferenceGraph, lengths yet to be multiplied by scale; stamps_ns: of this image (tgt), and
+        of the earlier one (src).
         """
+        residual, likely = residual[:3], residual[3:]
         seconds = torch.full((1,), (stamps_ns[1] - stamps_ns[0]) / 1e9, device=residual.device)
         field = residual_velocity(residual.float()[None], T_src_tgt.float()[None], seconds)[0]
         field = field * scale
         T = T_src_tgt.to("cpu", torch.float64).numpy()
         T[:3, 3] *= scale
         rows, cols = plan.fit.valid  # objects are found at the size at which the network saw them
-        seen = torch.full((4, *depth.shape), torch.nan, device=depth.device)
-        seen[0, rows, cols] = depth.float()[rows, cols] * scale
-        seen[1:, rows, cols] = field[:, rows, cols]
+        maps = torch.cat((depth.float()[None] * scale, field, likely.float()))
+        seen = torch.full_like(maps, torch.nan)
+        seen[:, rows, cols] = maps[:, rows, cols]
         host = seen.cpu().numpy()
-        velocity = np.ascontiguousarray(host[1:].transpose(1, 2, 0))
+        velocity = np.ascontiguousarray(host[1:4].transpose(1, 2, 0))
         K = plan.K_network[0].to("cpu", torch.float64).numpy()
         motion = self._tracker.step(
-            velocity, host[0], K, T, *stamps_ns, self._threshold * scale
+            velocity, host[0], K, T, *stamps_ns, self._threshold * scale,
+            host[4] if len(likely) else None,
         )  # fmt: skip
         if plan.output_size == "model":
             return motion

@@ -127,7 +127,8 @@ class InferenceGraph(nn.Module):
         the last call.
 
         Returns depth (B, 1, H, W), residual (B, 3, H, W) or None, T_src_tgt (B, 4, 4) (src:
-        previous_image) or None, state.
+        previous_image) or None, state. A fourth map of the residual: how likely something moves,
+        where the network says so.
         """
         raise NotImplementedError
 

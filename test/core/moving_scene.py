@@ -60,8 +60,10 @@ class Drive:
         self.tracker, self.boxes, self.camera, self.threshold = tracker, boxes, camera, threshold
         self.last = 0
 
-    def step(self, frame, change=lambda velocity, depth, whose: None):
-        """Motion of a frame whose predecessor is the one given last, and whose pixel is whose."""
+    def step(self, frame, change=lambda velocity, depth, whose: None, likely=None):
+        """Motion of a frame whose predecessor is the one given last, and whose pixel is whose; with
+        likely what a network finds likely to move.
+        """
         seconds = frame * PERIOD_NS / 1e9
         T_world_tgt = self.camera(seconds)
         T_world_src = self.camera(self.last * PERIOD_NS / 1e9)
@@ -70,7 +72,7 @@ class Drive:
         T = np.linalg.inv(T_world_src) @ T_world_tgt
         stamps = [START_NS + k * PERIOD_NS for k in (frame, self.last)]
         self.last = frame
-        return self.tracker.step(velocity, depth, K, T, *stamps, self.threshold), whose
+        return self.tracker.step(velocity, depth, K, T, *stamps, self.threshold, likely), whose
 
     def run(self, frames, **options):
         return [self.step(frame, **options) for frame in frames]

@@ -96,6 +96,18 @@ def test_a_mask_reaches_into_the_slower_part_of_its_object():
     assert np.array_equal(motion.mask, whose == 1)
 
 
+def test_where_a_network_does_not_find_it_likely_no_speed_is_a_mask():
+    box = Box((0.0, 0.0, 6.0), (3.0, 0.0, 0.0))
+    likely = np.full(SIZE, 0.9, np.float32)
+    likely[:, : SIZE[1] // 2] = 0.4
+    drive = Drive(MotionTracker(), (box,))
+    motion, whose = drive.step(1, likely=likely)
+    assert np.array_equal(motion.mask, (whose == 1) & (likely > 0.5)) and motion.mask.any()
+    assert (motion.probability <= likely).all() and motion.probability[motion.mask].min() > 0.85
+    assert (motion.velocity[whose == 1] != 0).any(1).all()  # the speed is what it is
+    assert not drive.step(2, likely=np.full(SIZE, 0.4, np.float32))[0].mask.any()
+
+
 def test_far_speeds_count_for_less():
     depth = np.array([5.0, 20.0, 40.0, 80.0])
     noise = speed_noise(depth, focal=200.0, ego_translation=0.0, dt=0.1)

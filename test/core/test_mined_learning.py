@@ -275,7 +275,7 @@ def test_two_of_three_steps_with_labels_teach_the_depth_network_alone():
     nothing, all_ = torch.zeros_like(truth), torch.ones_like(truth)
     sample = with_maps(
         LabelledSample, sample, hint=truth, sure=all_, label=truth, weight=nothing, drift=nothing,
-        motion=sample.T_start, sky=nothing,
+        motion=sample.T_start, sky=nothing, beside=nothing,
     )  # fmt: skip
 
     def predict(seed):

@@ -66,7 +66,7 @@ def test_residuals_without_their_part_along_the_axis_do_not_learn_a_drift_along_
     nothing, all_ = torch.zeros_like(depth), torch.ones_like(depth)
     sample = with_maps(
         LabelledSample, sample, hint=depth, sure=all_, label=depth, weight=all_, drift=-all_,
-        motion=sample.T_start, sky=nothing,
+        motion=sample.T_start, sky=nothing, beside=nothing,
     )  # fmt: skip
     free, flat = (
         n.losses(sample, n.predict(sample)).terms["drift"] for n in (networks.free, networks.flat)

@@ -22,6 +22,7 @@ from dyndepth_core.methods.mined_supervision.labels import (
 )
 from dyndepth_core.methods.mined_supervision.objective import (
     BEHIND,
+    BESIDE,
     LEAST_LABELLED,
     LabelledSample,
     _maps,
@@ -146,19 +147,21 @@ def test_a_few_labelled_pixels_do_not_teach_like_many():
 
 
 def test_what_moves_is_what_labels_say_not_what_is_sure_to_stand_and_else_as_the_flow_says():
-    weight, sure = torch.zeros(1, 1, 8, 12), torch.zeros(1, 1, 8, 12)
-    weight[..., :4], sure[..., 4:8] = 0.2, 1.0  # thirds: moves, stands, unknown
-    image, none = torch.zeros(1, 3, 8, 12), torch.zeros(1, 2, 3, 8, 12)
+    maps = {name: torch.zeros(1, 1, 8, 20) for name in ("weight", "sure", "sky", "beside")}
+    for k, (name, value) in enumerate(zip(maps, (0.2, 1.0, 1.0, 1.0), strict=True)):
+        maps[name][..., 4 * k : 4 * k + 4] = value  # and a fifth of which nothing is known
+    image, none = torch.zeros(1, 3, 8, 20), torch.zeros(1, 2, 3, 8, 20)
     sample = LabelledSample(
         image, none, image, none, torch.eye(3)[None], torch.zeros(1, dtype=torch.bool),
-        torch.zeros(1, 2), *[torch.zeros(1)] * 3, weight=weight, sure=sure,
+        torch.zeros(1, 2), *[torch.zeros(1)] * 3, **maps,
     )  # fmt: skip
-    flow = torch.full((2, 1, 2, 3), 0.4)
+    flow = torch.full((2, 1, 2, 5), 0.4)
     nothing = dict.fromkeys(("depth", "src_depth", "T", "residual", "refined"))
     p = ResidualPredictions({}, None, None, None, **nothing, likely=flow, seen=flow / 2)
     found = told(sample, p)
-    assert found.likely.tolist() == torch.tensor([1.0, 0.0, 0.4]).expand(2, 1, 2, 3).tolist()
-    assert found.seen.tolist() == torch.tensor([1.0, 1.0, 0.2]).expand(2, 1, 2, 3).tolist()
+    likely, seen = torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.4], [1.0, 1.0, 1.0, 1.0, 0.2]])
+    assert found.likely.tolist() == likely.expand(2, 1, 2, 5).tolist()
+    assert found.seen.tolist() == seen.expand(2, 1, 2, 5).tolist()
     without = ResidualPredictions({}, None, None, None, **nothing)
     assert told(sample, without) is without
 
@@ -272,6 +275,8 @@ def test_hints_end_where_an_object_moves_with_a_label_or_without():
     found = _maps(label, mined, 0)
     assert (found["sure"] == right).all() and (found["weight"] == left).all()
     assert found["sky"][empty].any() and not found["sky"][~empty].any()
+    beside = (right | empty) & (np.arange(36) <= 8 + BESIDE)  # of the label, where nothing moves
+    assert (found["beside"] == beside).all() and 0 < beside.sum() < right.sum()
 
 
 def test_the_sky_is_behind_most_of_what_is_known():

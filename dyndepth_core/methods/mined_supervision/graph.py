@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from dyndepth_core.methods.residual_motion.graph import (
@@ -28,5 +29,5 @@ class MinedSupervisionGraph(ResidualMotionGraph):
         """See InferenceGraph."""
         depth, residual, T, state = super().forward(image, previous_image, K, state)
         if residual is not None and self.architecture["lateral_only"]:
-            residual = residual * residual.new_tensor((1.0, 1.0, 0.0)).view(1, 3, 1, 1)
+            residual = torch.cat((residual[:, :2], 0 * residual[:, 2:3], residual[:, 3:]), 1)
         return depth, residual, T, state

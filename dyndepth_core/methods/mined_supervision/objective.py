@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,7 @@ UNIT = 0.1  # weight of the unit of the scene
 SKY, BEHIND = 0.1, 0.8  # weight of the sky; quantile of the depths that are known
 DRIFT = 0.1  # weight of the motions of labelled objects
 PLAIN = 2 / 3  # of the steps with labels: the depth network alone, four times as fast
+BESIDE = 12  # pixels around what has a label, where a blurred flow and its shadow seem to move
 LEAST_LABELLED = 0.01  # share of a batch's pixels that labels count as at least
 
 
@@ -46,13 +48,15 @@ class LabelledSample(HintedSample):
     """label (B, 1, H, W): static depth, in units of the scene, with the objects that move at their
     own; weight (B, 1, H, W) in [0, 1]: confidence, above 0 where something moves and has a label;
     drift (B, 1, H, W): its motion over that of the camera, see labels.py, 0 where unknown; sky
-    (B, 1, H, W): 1 where nothing is seen but sky, or what is far.
+    (B, 1, H, W): 1 where nothing is seen but sky, or what is far; beside (B, 1, H, W): 1 around
+    what has a label.
     """
 
     label: Tensor | None = None
     weight: Tensor | None = None
     drift: Tensor | None = None
     sky: Tensor | None = None
+    beside: Tensor | None = None
 
 
 @dataclass
@@ -185,14 +189,17 @@ def _count(mask: Tensor) -> Tensor:
 
 def told(sample: LabelledSample, p: ResidualPredictions) -> ResidualPredictions:
     """What labels say of what moves, and hints of what stands, in place of the optical flow: it
-    shows neither what drives ahead at the own speed nor why something seems to move.
+    shows neither what drives ahead at the own speed nor why something seems to move. The sky stands
+    however wrong its depth is, and so does what is beside a label: of the pixels that were wrongly
+    said to move a third was sky and more than half around what moves (tuning world 14).
     """
     if p.likely is None:
         return p
     sources, size = sample.dt.shape[1], p.likely.shape[-2:]
+    beyond = torch.maximum(sample.sky, sample.beside)
     moves, stands = (
         (F.interpolate(m, size, mode="area") > 0.5).repeat_interleave(sources, 0)
-        for m in ((sample.weight > 0).float(), sample.sure)
+        for m in ((sample.weight > 0).float(), torch.maximum(sample.sure, beyond))
     )
     likely = torch.where(moves, 1.0, torch.where(stands, 0.0, p.likely))
     return replace(p, likely=likely, seen=torch.where(moves | stands, 1.0, p.seen))
@@ -275,6 +282,7 @@ def _maps(labels: Cache, mined: Cache, target: int) -> dict[str, np.ndarray]:
     still, motion, apparent, road, K = mined.of(target, "still", "motion", "apparent", "road", "K")
     above = sky(apparent.astype(np.float32), road_inverse(road, K, still.shape))
     sure = (still > 0) & ~moves
+    around = cv2.dilate(weight, np.ones((2 * BESIDE + 1, 2 * BESIDE + 1))) > 0
     maps = {
         "label": label,
         "weight": weight / 255,
@@ -282,5 +290,6 @@ def _maps(labels: Cache, mined: Cache, target: int) -> dict[str, np.ndarray]:
         "hint": still,
         "sure": sure,
         "sky": above & (still == 0) & ~moves,  # lorries reach above the horizon
+        "beside": around & ~moves,  # others move there, too
     }
     return {name: x.astype(np.float32) for name, x in maps.items()} | {"motion": motion}

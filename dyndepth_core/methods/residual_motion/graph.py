@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -35,7 +36,8 @@ class ResidualMotionArchitecture(DepthPoseArchitecture):
 
 class ResidualMotionGraph(InferenceGraph):
     """depth = u f / f0 DepthNet(image); T_src_tgt and residual (B, 3, H, W) from MotionNet(image,
-    previous, depths), src the previous image, lengths times u (`units`).
+    previous, depths), src the previous image, lengths times u (`units`); with motion_flow its p as
+    the fourth map of the residual.
 
     state: the depth of the previous image in units of the training, so that each image goes through
     the depth network once. Keyword arguments: those of ResidualMotionArchitecture; ValueError when
@@ -81,7 +83,13 @@ class ResidualMotionGraph(InferenceGraph):
         if self.architecture["motion_automask"]:
             residual = automask_residual(residual)
         T = make_T(T[:, :3, :3], units * T[:, :3, 3])
-        return units * depth, units * residual, T, depth
+        residual = units * residual
+        if found.moving is not None:
+            likely = F.interpolate(
+                found.moving.sigmoid(), residual.shape[-2:], mode="bilinear", align_corners=True
+            )
+            residual = torch.cat((residual, likely), 1)
+        return units * depth, residual, T, depth
 
     def _depth(self, image: Tensor, K: Tensor) -> Tensor:
         depth = self.depth_net(image)
