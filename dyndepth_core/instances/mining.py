@@ -45,7 +45,7 @@ def mine(
             velocity = np.ascontiguousarray(said.velocity[0].permute(1, 2, 0).cpu().numpy())
             motion = tracker.step(
                 velocity, said.depth[0, 0].cpu().numpy(), said.K, said.T_src_tgt, said.stamp_ns,
-                said.previous_ns, threshold,
+                said.previous_ns, threshold, said.likely,
             )  # fmt: skip
             found[said.frame] = motion.ids.astype(np.uint16)  # of all frames: half the memory
     return found
@@ -58,7 +58,8 @@ class Said:
     image uint8 (H, W, 3) RGB and K (3, 3) at network size; depth (1, 1, H, W), in the graph's
     units; and of the motion since the frame before, None where there is none to be compared with:
     T_src_tgt (4, 4), float64, src the frame before, and velocity (1, 3, H, W) relative to the
-    ground, units of depth per second. stamp_ns, previous_ns: of the frame and the one before.
+    ground, units of depth per second; likely (H, W), see MotionTracker, None also where the graph
+    does not say it. stamp_ns, previous_ns: of the frame and the one before.
     """
 
     frame: int
@@ -67,6 +68,7 @@ class Said:
     depth: torch.Tensor
     T_src_tgt: np.ndarray | None
     velocity: torch.Tensor | None
+    likely: np.ndarray | None
     stamp_ns: int
     previous_ns: int
 
@@ -100,7 +102,7 @@ def walk(
         if before is not None and not 0.5 < (now - stamp) / 1e9 / (stride * period) < 2:
             before = state = None
         depth, residual, T, state = graph(image, before, K_tensor, state)
-        velocity, T_src_tgt = None, None
+        velocity = likely = T_src_tgt = None
         if before is not None:
             if residual is None:
                 raise ValueError(
@@ -108,7 +110,9 @@ def walk(
                     "trained by residual_motion"
                 )
             seconds = torch.full((1,), (stamp - now) / 1e9, device=device)
-            velocity = residual_velocity(residual.float(), T.float(), seconds)
+            velocity = residual_velocity(residual[:, :3].float(), T.float(), seconds)
+            if residual.shape[1] > 3:
+                likely = residual[0, 3].float().cpu().numpy()
             T_src_tgt = T[0].cpu().double().numpy()
-        yield Said(frame, pixels, K, depth, T_src_tgt, velocity, now, stamp)
+        yield Said(frame, pixels, K, depth, T_src_tgt, velocity, likely, now, stamp)
         before, stamp = image, now

@@ -114,10 +114,11 @@ BOXES = [Box((-3, 0, 12), (4.0, 0, 0)), Box((4, 0, 15), (0.0, 0, 0))]  # one dri
 
 
 class TrueMotion(InferenceGraph):
-    """Knows the frame by its brightness, and what is true in it."""
+    """Knows the frame by its brightness, and what is true in it; likely: what it says of that."""
 
-    def __init__(self) -> None:
+    def __init__(self, likely: float | None = None) -> None:
         super().__init__()
+        self.likely = likely
         self.nothing = nn.Parameter(torch.zeros(()))
 
     def forward(self, image, previous_image, K, state=None):
@@ -128,6 +129,8 @@ class TrueMotion(InferenceGraph):
             return depth, None, None, depth
         seconds = (round(float(previous_image.mean()) * 255) - i) / 10
         residual = torch.from_numpy(velocity).permute(2, 0, 1)[None] * seconds
+        if self.likely is not None:
+            residual = torch.cat((residual, torch.full_like(depth, self.likely)), 1)
         return depth, residual, torch.eye(4)[None], depth
 
 
@@ -147,6 +150,12 @@ def test_what_moves_is_mined_and_what_is_parked_is_not(tmp_path):
         overlap = ((found[i] > 0) & (whose == 1)).sum() / ((found[i] > 0) | (whose == 1)).sum()
         assert overlap > 0.9 and not found[i][whose == 2].any()
     assert len({int(f.max()) for f in found[1:]}) == 1  # one id all the way
+
+
+def test_what_the_model_does_not_find_likely_is_not_mined(tmp_path):
+    source = driven(tmp_path / "drive", 2)
+    plain, likely, unlikely = (mine(TrueMotion(x), 1.0, source, 0)[1] for x in (None, 0.7, 0.4))
+    assert np.array_equal(likely, plain) and plain.any() and not unlikely.any()
 
 
 def test_frames_are_paired_at_the_rate_of_the_samples_and_not_across_a_gap(tmp_path):

@@ -16,11 +16,12 @@ SECOND = 1_000_000_000
 
 class Mover(torch.nn.Module):
     """Depth 5; the right half of the image has moved by `shift` since the previous image, whose
-    camera looked `yaw` to the side.
+    camera looked `yaw` to the side. likely: of the upper half that it moves; 0.9 of the lower.
     """
 
-    def __init__(self, shift=(0.0, 0.0, -0.5), yaw=0.0):
+    def __init__(self, shift=(0.0, 0.0, -0.5), yaw=0.0, likely=None):
         super().__init__()
+        self.likely = likely
         self.shift, self.conv = torch.tensor(shift), torch.nn.Conv2d(3, 1, 1)
         self.T = make_T(exp_so3(torch.tensor([[0.0, yaw, 0.0]])), torch.zeros(1, 3))
 
@@ -31,6 +32,10 @@ class Mover(torch.nn.Module):
             return depth, None, None, state
         residual = torch.zeros(1, 3, h, w)
         residual[..., w // 2 :] = (self.T[0, :3, :3] @ self.shift).view(1, 3, 1, 1)
+        if self.likely is not None:
+            maps = torch.full((1, 1, h, w), 0.9)
+            maps[..., : h // 2, :] = self.likely
+            residual = torch.cat((residual, maps), 1)
         return depth, residual, self.T, state
 
 
@@ -66,6 +71,18 @@ def test_the_scale_of_the_depth_is_that_of_the_velocity():
     one, three = (run(predictor(scale=s), (0, SECOND))[1] for s in (1.0, 3.0))
     np.testing.assert_allclose(three.velocity, 3 * one.velocity)
     np.testing.assert_allclose(three.depth, 3 * one.depth)
+
+
+@pytest.mark.parametrize("likely", [0.3, 0.8])
+def test_what_the_network_does_not_find_likely_has_its_velocity_and_no_mask(likely):
+    plain, second = (
+        run(predictor(likely=x, shift=(0.0, 0.0, -5.0)), (0, SECOND))[1] for x in (None, likely)
+    )
+    np.testing.assert_array_equal(second.velocity, plain.velocity)
+    upper = np.arange(second.depth.shape[0])[:, None] < second.depth.shape[0] // 2
+    expected = plain.motion.mask & (~upper | (likely > 0.5))
+    assert np.array_equal(second.motion.mask, expected) and plain.motion.mask[upper[:, 0]].any()
+    assert np.nanmax(second.motion.probability[:8]) <= likely + 1e-6
 
 
 def test_at_input_size_and_where_the_network_saw_nothing():
