@@ -132,7 +132,7 @@ class Job:
         )  # fmt: skip
         log.info(
             "%s at %dx%d pixels, batches of %d, %s, into %s",
-            self.label, height, width, settings.batch_size, _budget(settings), self.context.run,
+            self.label, height, width, settings.batch_size, _in_words(settings), self.context.run,
         )  # fmt: skip
         result = fit(objective, settings, source, held_out, self.folder, label=self.label)
         if result.state == "interrupted":
@@ -223,7 +223,7 @@ def budget(info: StageInfo, config: Config) -> dict[str, Any]:
     return {"budget": [train.steps, minutes] if info.share else None}
 
 
-def _budget(settings: TrainConfig) -> str:
+def _in_words(settings: TrainConfig) -> str:
     parts = [f"{settings.steps} steps"] if settings.steps else []
     parts += [f"{settings.minutes:g} minutes"] if settings.minutes else []
     return " or ".join(parts)
