@@ -36,11 +36,11 @@ DRIVING = [
 ]  # fmt: skip
 
 
-def label(ids, moving=None, apparent=None, road=None, config=CONFIG, still=None):
+def label(ids, moving=None, apparent=None, road=None, config=CONFIG, still=None, grows=99.0):
     nothing, none = np.full(ids.shape, np.nan, np.float32), np.zeros(ids.shape, bool)
     moving, still = (none if x is None else x for x in (moving, still))
     apparent, road = (nothing if x is None else x for x in (apparent, road))
-    return label_objects(ids, moving, still, apparent, road, config)
+    return label_objects(ids, moving, still, apparent, road, config, grows)
 
 
 def fine(points, surface):

@@ -1,10 +1,11 @@
 """Motions in mined_supervision: those of objects, where what was mined of them is off, and
-residuals in the image plane alone.
+residuals in the image plane alone; what a camera that crawls says of them.
 """
 
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from scenes import camera, pose
@@ -15,6 +16,8 @@ from dyndepth_core.geometry.se3 import compose, invert_T
 from dyndepth_core.geometry.warp import correspond
 from dyndepth_core.inference.model_file import load_model, save_model
 from dyndepth_core.methods.follow import with_maps
+from dyndepth_core.methods.mined_supervision.config import MinedSupervisionConfig
+from dyndepth_core.methods.mined_supervision.masks import growth, label_objects
 from dyndepth_core.methods.mined_supervision.objective import LabelledSample
 from dyndepth_core.methods.mined_supervision.objects import ObjectObjective
 
@@ -91,3 +94,21 @@ def test_the_model_file_says_residuals_without_their_part_along_the_axis(network
     assert torch.equal(depth, flat_depth) and torch.equal(T, flat_T)
     assert (free[:, 2] != 0).any() and (flat[:, 2] == 0).all()
     assert (free[:, :2] != 0).any() and torch.equal(flat[:, :2], free[:, :2])
+
+
+@pytest.mark.parametrize(("step", "moves"), [(0.02, False), (0.2, True)])
+def test_the_middle_tells_nothing_before_a_camera_that_crawls(step, moves):
+    """20 x 20 pixels on a road 1 m below, at the lower edge of the image 2 m away: over three
+    images of 0.02 m what stands there grows by 0.6 pixels, of 0.2 m by 6.
+    """
+    ids, none = np.zeros((40, 80), np.uint8), np.zeros((40, 80), bool)
+    ids[10:30, 30:50] = 1
+    rows = np.arange(40.0)[:, None].repeat(80, 1)
+    road, motion = (rows - 19.5) / 39, np.tile(np.eye(4), (2, 1, 1))
+    motion[:, 2, 3] = step, -step
+    grows = growth(motion, road)
+    assert np.sqrt(400) * grows == pytest.approx(20 * 3 * step / 2)
+    unknown = np.full(road.shape, np.nan)
+    found = label_objects(ids, none, none, unknown, road, MinedSupervisionConfig(), grows)
+    assert found["centre"].all() and found["dynamic"].tolist() == [moves]
+    assert growth(motion, 0 * road) == 0

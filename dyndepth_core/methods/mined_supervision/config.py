@@ -61,7 +61,8 @@ class MinedSupervisionConfig(ResidualMotionConfig):
     centre: float = Field(
         0.05, ge=0, lt=1,
         description="middle share of the columns; what touches them counts as dynamic where "
-        "parallax says nothing, because straight ahead motion hardly shows; 0 = off",
+        "parallax says nothing though the camera travels, because straight ahead motion hardly "
+        "shows; 0 = off",
     )  # fmt: skip
     lateral_only: bool = Field(
         False, description="residuals without their part along the axis, as published"
