@@ -97,7 +97,7 @@ def test_the_model_file_says_residuals_without_their_part_along_the_axis(network
 
 
 @pytest.mark.parametrize(("step", "moves"), [(0.02, False), (0.2, True)])
-def test_the_middle_tells_nothing_before_a_camera_that_crawls(step, moves):
+def test_before_a_camera_that_crawls_neither_the_middle_nor_parallax_tells(step, moves):
     """20 x 20 pixels on a road 1 m below, at the lower edge of the image 2 m away: over three
     images of 0.02 m what stands there grows by 0.6 pixels, of 0.2 m by 6.
     """
@@ -108,7 +108,14 @@ def test_the_middle_tells_nothing_before_a_camera_that_crawls(step, moves):
     motion[:, 2, 3] = step, -step
     grows = growth(motion, road)
     assert np.sqrt(400) * grows == pytest.approx(20 * 3 * step / 2)
-    unknown = np.full(road.shape, np.nan)
-    found = label_objects(ids, none, none, unknown, road, MinedSupervisionConfig(), grows)
-    assert found["centre"].all() and found["dynamic"].tolist() == [moves]
+
+    def label(apparent, moving=none):
+        config, apparent = MinedSupervisionConfig(), np.full(road.shape, apparent)
+        found = label_objects(ids, moving, none, apparent, road, config, grows)
+        assert found["centre"].all()
+        return found["dynamic"].tolist(), found["apart"].tolist()
+
+    assert label(np.nan)[0] == [moves]
+    assert label(0.5 * (30 - 19.5) / 39) == ([moves], [pytest.approx(2)])  # as if twice as far
+    assert label(np.nan, ids > 0)[0] == [True]
     assert growth(motion, 0 * road) == 0
