@@ -180,7 +180,7 @@ def test_what_is_as_low_as_a_car_may_be_one():
 def test_what_several_images_are_sure_of_stands_whatever_else_says_that_it_moves():
     ids = boxes((10, 20, 10, 30), (10, 20, 50, 70))
     still = np.zeros(ids.shape, bool)
-    still[10:12, 10:20] = still[10:12, 50:59] = True  # 20 and 18 of 200 pixels
+    still[10:14, 10:20] = still[10:14, 50:59] = True  # 40 and 36 of 200 pixels
     assert label(ids, ids > 0, still=still)["dynamic"].tolist() == [False, True]
 
 
