@@ -181,8 +181,10 @@ class LiveCollector:
         return name
 
     def trigger(self, reason: str) -> str:
-        """As `save`, but not within the cool-down after a clip, and empty when it cannot."""
-        if self._clip is not None or self._clock() < self._deaf_until:
+        """As `save`, but not within the cool-down after a clip, and empty when it cannot; where no
+        frame has come there is nothing to save, which is no fault.
+        """
+        if self._clip is not None or not len(self.ring) or self._clock() < self._deaf_until:
             return ""
         return self._try(reason)
 
