@@ -187,14 +187,6 @@ def test_triggers_wait_for_the_cool_down(tmp_path):
     assert rig.live.trigger("moving").endswith("-moving")
 
 
-def test_a_trigger_before_the_first_frame_is_no_fault(tmp_path, caplog):
-    """depth_node's mask may come where the camera's own topic is silent."""
-    rig = Rig(tmp_path)
-    assert rig.live.trigger("moving") == "" == rig.live.blocked and not caplog.text
-    rig.frames(0, 9)
-    assert rig.live.trigger("moving").endswith("-moving")
-
-
 @pytest.mark.parametrize(
     ("limit", "reason"), [({"max_total": 20e3}, "max_total"), ({"min_free": 1e18}, "min_free")]
 )
