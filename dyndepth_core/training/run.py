@@ -194,9 +194,9 @@ def _write_metrics(config: Config, out: Path, stages: Sequence[str]) -> dict[str
             try:
                 found = json.loads(path.read_text())
                 warnings += [{"stage": name, **w} for w in found["warnings"]]
-                metrics.update(found)
                 record = read_record(out, name) or {}
                 found |= {k: record[k] for k in PEAKS if k in record}
+                metrics.update(found)
                 single[name] = {k: v for k, v in found.items() if k != "warnings"}
             except (ValueError, KeyError, TypeError, AttributeError):
                 log.warning("%s is damaged: its figures are left out", path)

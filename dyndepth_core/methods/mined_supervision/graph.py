@@ -29,5 +29,7 @@ class MinedSupervisionGraph(ResidualMotionGraph):
         """See InferenceGraph."""
         depth, residual, T, state = super().forward(image, previous_image, K, state)
         if residual is not None and self.architecture["lateral_only"]:
-            residual = torch.cat((residual[:, :2], 0 * residual[:, 2:3], residual[:, 3:]), 1)
+            residual = torch.cat(
+                (residual[:, :2], torch.zeros_like(residual[:, :1]), residual[:, 3:]), 1
+            )
         return depth, residual, T, state
